@@ -1,0 +1,109 @@
+"""The command line of every infer.py: the options they share, and how they end.
+
+Exit status: 0 measured; 1 could not measure (one line says why); 2 wrong usage; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Callable
+
+EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+PRECISIONS = ("auto", "f32", "bf16", "f16", "int8")
+
+
+class UserError(Exception):
+    """Something the user can put right. Its text is one line: what is wrong, and what to do."""
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows defaults; keeps the description's line breaks."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+def positive_int(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, not {value}")
+    return value
+
+
+def non_negative_int(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be 0 or more, not {value}")
+    return value
+
+
+def non_negative_float(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be 0 or more, not {text}")
+    return value
+
+
+def share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 1, not {text}")
+    return value
+
+
+def json_object(text: str) -> dict:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"not JSON ({error}); e.g. '{{\"NUM_STREAMS\": \"1\"}}'") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError('must be a JSON object, e.g. \'{"NUM_STREAMS": "1"}\'')
+    return value
+
+
+def add_common_arguments(parser: argparse.ArgumentParser, *, iteration: str, num_iters: int) -> None:
+    """Options with the same name and meaning in every workload; `iteration` says what one iteration is."""
+    group = parser.add_argument_group("measuring")
+    group.add_argument("--device", default="CPU", help="OpenVINO device")
+    group.add_argument("--num_iters", type=positive_int, default=num_iters, help=f"measured iterations; one is {iteration}")
+    group.add_argument("--min_duration", type=non_negative_float, default=0.0, metavar="S",
+                       help="go on past --num_iters until this many seconds have been measured")  # fmt: skip
+    group.add_argument("--warmup", type=non_negative_int, default=1, help="iterations run first and not counted")
+    group.add_argument("--threads", type=positive_int, help="inference threads (default: OMP_NUM_THREADS, else OpenVINO's choice)")
+    group.add_argument("--precision", choices=PRECISIONS, default="auto",
+                       help="precision of the computation; auto lets OpenVINO choose, int8 needs a model exported so")  # fmt: skip
+    group.add_argument("--ov_config", type=json_object, default={}, metavar="JSON",
+                       help="more OpenVINO properties, as a JSON object")  # fmt: skip
+    group.add_argument("--results_dir", type=Path, default=Path(__file__).resolve().parent.parent / "results",
+                       help="folder the run's record is written to")  # fmt: skip
+    group.add_argument("--json", type=Path, metavar="PATH", help="write the record to this file instead")
+
+
+def run(main: Callable[[], int]) -> None:
+    """Call main() and end the process with its exit status; one line on stderr for a user's mistake."""
+    # Started in the background by a shell, a process inherits an ignored SIGINT: it must still be stoppable.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        status = main()
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = EXIT_FAILED
+    except KeyboardInterrupt:
+        print("interrupted: nothing had been measured yet", file=sys.stderr)
+        status = EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output went away, e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = EXIT_FAILED
+    sys.exit(status)
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's first telling line, to be put inside a UserError."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

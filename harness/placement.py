@@ -1,0 +1,158 @@
+"""Where the work runs and how: the CPUs in the mask, threads, precision; asked of OpenVINO, then read back from it.
+
+OpenVINO runs on TBB, which does not know OMP_NUM_THREADS: it is handed on here as INFERENCE_NUM_THREADS. An affinity
+mask (numactl, taskset) OpenVINO keeps to by itself.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from dataclasses import dataclass
+
+from harness.cli import UserError
+
+# What the runtime graph calls the layers that carry nearly all of the arithmetic.
+COMPUTE_LAYERS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "ScaledDotProductAttention", "GatherMatmul")
+PRECISION_CAPABILITY = {"bf16": "BF16", "f16": "FP16"}
+WEIGHT_FORMATS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": "int8", "u4": "int4", "i4": "int4"}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What was asked for. `threads` is None where OpenVINO is to choose."""
+
+    cpus: tuple[int, ...]  # this process's affinity mask
+    threads: int | None
+    threads_asked_by: str | None  # "--threads" or "OMP_NUM_THREADS"
+    precision: str
+
+    @classmethod
+    def from_arguments(cls, args) -> "Placement":
+        """From --threads, else OMP_NUM_THREADS, and the mask this process was started with.
+
+        Raises UserError where OMP_NUM_THREADS is not a number.
+        """
+        cpus = tuple(sorted(os.sched_getaffinity(0)))
+        if args.threads:
+            return cls(cpus, args.threads, "--threads", args.precision)
+        text = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # "16" or, for nested regions, "16,2"
+        if not text:
+            return cls(cpus, None, None, args.precision)
+        if not text.isdigit() or int(text) < 1:
+            raise UserError(f"OMP_NUM_THREADS is '{text}': set it to a number of threads, or unset it")
+        return cls(cpus, int(text), "OMP_NUM_THREADS", args.precision)
+
+
+def check_device(core, device: str) -> None:
+    """Raise UserError unless OpenVINO has this device."""
+    there = core.available_devices
+    known = {name.split(".")[0] for name in there} | {"AUTO", "HETERO", "MULTI"}
+    if device.split(":")[0].split(".")[0] not in known:
+        raise UserError(f"no device '{device}' here; OpenVINO sees: {', '.join(there) or 'none'} (--device)")
+
+
+def openvino_config(core, device: str, placement: Placement, hint: str, extra: dict) -> dict:
+    """Properties to compile a model with. `extra` (--ov_config) has the last word.
+
+    Raises UserError where the device cannot compute in the precision that was asked for.
+    """
+    check_device(core, device)
+    config = {"PERFORMANCE_HINT": hint}
+    if device.startswith("CPU"):
+        if placement.threads:
+            config["INFERENCE_NUM_THREADS"] = placement.threads
+            if placement.threads > physical_cores(placement.cpus):
+                config["ENABLE_HYPER_THREADING"] = True
+        needed = PRECISION_CAPABILITY.get(placement.precision)
+        able = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+        if needed and needed not in able:
+            raise UserError(f"this {device} does not compute in {placement.precision}; it offers {', '.join(able)} (--precision)")
+    if placement.precision in ("f32", "bf16", "f16"):
+        config["INFERENCE_PRECISION_HINT"] = placement.precision
+    if placement.precision == "f32" and device.startswith("CPU"):
+        config["KV_CACHE_PRECISION"] = "f32"  # the CPU plugin's default is u8, whatever the hint
+        config["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0  # else activations of compressed layers are rounded to 8 bits
+    return {**config, **extra}
+
+
+def physical_cores(cpus: tuple[int, ...]) -> int:
+    """Physical cores among these logical CPUs; each CPU counts as one where the machine does not tell."""
+    cores = set()
+    for cpu in cpus:
+        try:
+            with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") as siblings:
+                cores.add(siblings.read().strip())
+        except OSError:
+            cores.add(str(cpu))
+    return len(cores)
+
+
+def weight_format(model) -> str:
+    """The format that most of a model's weights are stored in: fp32, fp16, bf16, int8 or int4."""
+    elements = Counter()
+    for node in model.get_ops():
+        if node.get_type_name() == "Constant":
+            elements[node.get_element_type().get_type_name()] += math.prod(node.get_output_shape(0))
+    stored = {name: count for name, count in elements.items() if name in WEIGHT_FORMATS}
+    return WEIGHT_FORMATS[max(stored, key=stored.get)] if stored else "unknown"
+
+
+def check_int8(placement: Placement, stored_as: str) -> None:
+    """Raise UserError where int8 was asked for and the model's weights are not integers."""
+    if placement.precision == "int8" and stored_as not in ("int8", "int4"):
+        raise UserError(f"--precision int8 needs a model exported so; this one's weights are {stored_as}: see export.py --help")
+
+
+def read_back(compiled_model) -> dict:
+    """The properties a compiled model really has, as JSON values."""
+    names = [name for name in compiled_model.get_property("SUPPORTED_PROPERTIES") if name != "SUPPORTED_PROPERTIES"]
+    return {name: _plain(compiled_model.get_property(name)) for name in names}
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "get_type_name"):  # openvino.Type
+        return value.get_type_name()
+    return value if isinstance(value, (bool, int, float, str, type(None))) else getattr(value, "name", str(value))
+
+
+def executed_precisions(compiled_model) -> dict[str, int]:
+    """Number of compute layers run in each precision, from the device's own execution graph."""
+    layers = Counter()
+    for node in compiled_model.get_runtime_model().get_ops():
+        info = node.get_rt_info()
+        if "layerType" in info and info["layerType"].astype(str) in COMPUTE_LAYERS:
+            layers[info["runtimePrecision"].astype(str)] += 1
+    return dict(layers)
+
+
+def describe(placement: Placement, compiled_models: dict) -> dict:
+    """The record's placement: what was asked for and what the compiled models (by name) were given."""
+    properties = {name: read_back(compiled) for name, compiled in compiled_models.items()}
+    main = next(iter(properties.values()))
+    return {
+        "cpus": list(placement.cpus),
+        "physical_cores": physical_cores(placement.cpus),
+        "threads_asked": placement.threads,
+        "threads_asked_by": placement.threads_asked_by,
+        "threads_given": main.get("INFERENCE_NUM_THREADS"),
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+        "precision_asked": placement.precision,
+        "precision_used": main.get("INFERENCE_PRECISION_HINT", "unknown"),
+        "executed_precisions": {name: executed_precisions(compiled) for name, compiled in compiled_models.items()},
+        "openvino_properties": properties,
+    }
+
+
+def one_line(described: dict, device: str) -> str:
+    """The record's placement in a line, for the terminal."""
+    precision = described["precision_used"]
+    if described["precision_asked"] == "auto":
+        precision += " (OpenVINO's choice)"
+    asked = f", asked for by {described['threads_asked_by']}" if described["threads_asked_by"] else ""
+    return f"{device}, {described['threads_given']} threads{asked}, on {len(described['cpus'])} CPUs; precision {precision}"

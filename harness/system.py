@@ -1,0 +1,183 @@
+"""Describe the system under test (SUT): what a reader needs to judge, repeat or compare a measurement.
+
+Reads /proc, /sys and lscpu; needs neither root nor network. What the machine does not tell is None.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+
+DMI = Path("/sys/class/dmi/id")
+CPU = Path("/sys/devices/system/cpu")
+
+
+def describe() -> dict:
+    """The machine, its operating system and this Python environment, as it goes into a record."""
+    return {
+        "hostname": platform.node(),
+        "machine": _machine(),
+        "cpu": _cpu(),
+        "memory": _memory(),
+        "gpus": _gpus(),
+        "os": _os(),
+        "software": software(),
+    }
+
+
+def software() -> dict:
+    """Python's version and that of every package installed beside it."""
+    packages = {dist.metadata["Name"]: dist.version for dist in metadata.distributions() if dist.metadata["Name"]}
+    return {"python": platform.python_version(), "packages": dict(sorted(packages.items(), key=lambda kv: kv[0].lower()))}
+
+
+def one_line(system: dict) -> str:
+    """The machine in a line, for tables and for the terminal."""
+    cpu, memory = system["cpu"], system["memory"]
+    name = system["machine"]["instance_type"] or system["machine"]["product"]
+    cores = f"{cpu['sockets'] or '?'} × {cpu['cores_per_socket'] or '?'} cores, {cpu['logical_cpus']} CPUs"
+    parts = [name, cpu["model"], cores, f"{memory['bytes'] / 2**30:.0f} GiB", system["machine"]["virtualization"]]
+    return ", ".join(part for part in parts if part)
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace").strip() or None
+    except OSError:
+        return None
+
+
+def _output(*command: str) -> str | None:
+    """A command's standard output, or None where it is missing, refused or slow."""
+    if not shutil.which(command[0]):
+        return None
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, env={**os.environ, "LC_ALL": "C"})
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _machine() -> dict:
+    vendor, product = _read(DMI / "sys_vendor"), _read(DMI / "product_name")
+    bios = [_read(DMI / f"bios_{part}") for part in ("vendor", "version", "date")]
+    board = [_read(DMI / f"board_{part}") for part in ("vendor", "name", "version")]
+    cloud, instance_type = None, None
+    if vendor == "Amazon EC2":  # Nitro instances carry their type as the product's name
+        cloud, instance_type = "AWS EC2", product
+    elif vendor == "Google" and product == "Google Compute Engine":
+        cloud = "Google Compute Engine"
+    elif vendor == "Microsoft Corporation" and product == "Virtual Machine":
+        cloud = "Microsoft Azure or Hyper-V"
+    return {
+        "vendor": vendor,
+        "product": product,
+        "bios": " ".join(filter(None, bios)) or None,
+        "board": " ".join(filter(None, board)) or None,
+        "cloud": cloud,
+        "instance_type": instance_type,
+        "virtualization": (_output("systemd-detect-virt") or "").strip() or _lscpu().get("Hypervisor vendor"),
+    }
+
+
+def _lscpu() -> dict[str, str]:
+    """lscpu's fields by name, nested ones too."""
+
+    def fields(entries):
+        for entry in entries:
+            yield entry["field"].rstrip(":"), entry.get("data")
+            yield from fields(entry.get("children", []))
+
+    text = _output("lscpu", "--json")
+    return dict(fields(json.loads(text)["lscpu"])) if text else {}
+
+
+def _cpu() -> dict:
+    listed, cpuinfo = _lscpu(), _read(Path("/proc/cpuinfo")) or ""
+
+    def number(name: str) -> int | None:
+        value = listed.get(name) or ""
+        return int(value) if value.isdigit() else None
+
+    def first(name: str) -> str | None:
+        found = re.search(rf"^{name}\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
+        return found.group(1) if found else None
+
+    flags = (listed.get("Flags") or first("flags") or "").split()
+    telling = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "amx_fp16")
+    frequency = psutil.cpu_freq()
+    return {
+        "model": listed.get("Model name") or first("model name") or platform.processor() or None,
+        "vendor": listed.get("Vendor ID"),
+        "architecture": platform.machine(),
+        "family_model_stepping": "/".join(str(listed.get(k, "?")) for k in ("CPU family", "Model", "Stepping")),
+        "microcode": first("microcode"),
+        "sockets": number("Socket(s)"),
+        "cores_per_socket": number("Core(s) per socket"),
+        "threads_per_core": number("Thread(s) per core"),
+        "logical_cpus": os.cpu_count(),
+        "numa_nodes": {k[9:-7]: v for k, v in listed.items() if re.fullmatch(r"NUMA node\d+ CPU\(s\)", k)},
+        "caches": {k[:-6]: v for k, v in listed.items() if k.endswith(" cache")},
+        "isa": [flag for flag in telling if flag in flags],
+        "max_mhz": round(frequency.max) if frequency and frequency.max else None,
+        "governor": _read(CPU / "cpu0/cpufreq/scaling_governor"),
+        "turbo": _turbo(),
+        "smt": _read(CPU / "smt/control"),
+        "cgroup_cpu_quota": _cgroup_cpu_quota(),
+    }
+
+
+def _turbo() -> bool | None:
+    no_turbo, boost = _read(CPU / "intel_pstate/no_turbo"), _read(CPU / "cpufreq/boost")
+    if no_turbo is not None:
+        return no_turbo == "0"
+    return boost == "1" if boost is not None else None
+
+
+def _cgroup_cpu_quota() -> float | None:
+    """CPUs' worth of time that a container may use; None where it is not limited."""
+    quota, _, period = (_read(Path("/sys/fs/cgroup/cpu.max")) or "max").partition(" ")
+    return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
+
+
+def _memory() -> dict:
+    """Size, and where dmidecode may be run (root): modules and their speed."""
+    modules = re.findall(
+        r"^\tSize: (\d+ [GM]B)$.*?^\tType: (\S+)$.*?^\t(?:Configured Memory|Configured Clock) Speed: (.+?)$",
+        (_output("dmidecode", "-t", "memory") or "").replace("\r", ""),
+        re.MULTILINE | re.DOTALL,
+    )
+    return {
+        "bytes": psutil.virtual_memory().total,
+        "modules": [" ".join(module) for module in modules] or None,
+        "swap_bytes": psutil.swap_memory().total,
+        "transparent_hugepages": (re.findall(r"\[(\w+)\]", _read(Path("/sys/kernel/mm/transparent_hugepage/enabled")) or "") or [None])[0],
+    }
+
+
+def _gpus() -> list[dict]:
+    text = _output("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits")
+    rows = [line.split(", ") for line in (text or "").splitlines() if line.count(", ") == 2]
+    gpus = [{"name": name, "memory_mib": int(mib) if mib.isdigit() else None, "driver": driver} for name, mib, driver in rows]
+    if gpus:
+        return gpus
+    # PCI class 0x03 is a display controller; vendor:device names it for whoever needs more.
+    classes = Path("/sys/bus/pci/devices").glob("*/class")
+    devices = [path.parent for path in classes if (_read(path) or "").startswith("0x03")]
+    return [{"name": f"PCI {_read(d / 'vendor')}:{_read(d / 'device')}", "memory_mib": None, "driver": None} for d in devices]
+
+
+def _os() -> dict:
+    try:
+        name = platform.freedesktop_os_release().get("PRETTY_NAME")
+    except OSError:
+        name = platform.system()
+    return {"name": name, "kernel": platform.release(), "isolated_cpus": _read(CPU / "isolated")}
