@@ -1,0 +1,124 @@
+"""Whisper's encoder and decoder as OpenVINO models, cut so that each step of decoding does no work twice.
+
+The keys and values that the decoder's cross-attention reads are the same for a whole 30 s window: the encoder model
+computes them too, and the decoder takes them as inputs. Those of the tokens so far the decoder keeps inside, as state.
+
+W windows of audio are decoded together, G sequences for each (the beam size), N = W * G sequences in all.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import openvino as ov
+import torch
+import torch.nn.functional as F
+from openvino import opset13 as opset
+from openvino._offline_transformations import apply_make_stateful_transformation
+
+
+def cross_names(n_layer: int) -> list[str]:
+    """Names of the encoder's outputs that are the decoder's inputs, in order."""
+    return [f"cross_{kind}.{layer}" for layer in range(n_layer) for kind in ("key", "value")]
+
+
+def split_heads(x: torch.Tensor, batch, n_head: int) -> torch.Tensor:
+    """[any batch, T, state] -> [batch, heads, T', state / heads]"""
+    return x.view(batch, -1, n_head, x.shape[-1] // n_head).permute(0, 2, 1, 3)
+
+
+class EncoderWithCrossAttention(torch.nn.Module):
+    """openai-whisper's AudioEncoder, and what each layer of the decoder makes of its result."""
+
+    def __init__(self, whisper_model):
+        super().__init__()
+        self.encoder = whisper_model.encoder
+        self.attentions = torch.nn.ModuleList(block.cross_attn for block in whisper_model.decoder.blocks)
+
+    def forward(self, mel):
+        """mel [W, n_mels, frames] -> features [W, n_audio_ctx, state], then for each layer keys
+        [W, heads, D, n_audio_ctx], transposed and scaled for the dot product, and values [W, heads, n_audio_ctx, D]."""
+        features = self.encoder(mel)
+        crossed = []
+        for attention in self.attentions:
+            keys = split_heads(attention.key(features), features.shape[0], attention.n_head)
+            keys = (keys * keys.shape[-1] ** -0.5).transpose(-1, -2).contiguous()
+            values = split_heads(attention.value(features), features.shape[0], attention.n_head).contiguous()
+            crossed += [keys, values]
+        return features, *crossed
+
+
+class CachedDecoder(torch.nn.Module):
+    """openai-whisper's TextDecoder with its cache as inputs and outputs."""
+
+    def __init__(self, decoder):
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, tokens, beam_idx, crossed, cache):
+        """tokens int64 [N, T], beam_idx int32 [N], the encoder's keys and values, and keys and values [N, heads, P, D] of
+        the P tokens before, two a layer -> logits [N, T, vocabulary] and the cache with T tokens more."""
+        decoder, n, t, past = self.decoder, tokens.shape[0], tokens.shape[1], cache[0].shape[2]
+        windows = crossed[0].shape[0]
+        x = decoder.token_embedding(tokens) + decoder.positional_embedding[past : past + t]
+        mask = decoder.mask[past : past + t, : past + t]
+        updated = []
+        for index, block in enumerate(decoder.blocks):
+            attention, y = block.attn, block.attn_ln(x)
+            keys, values = (old.index_select(0, beam_idx) for old in cache[2 * index : 2 * index + 2])
+            keys = torch.cat([keys, split_heads(attention.key(y), n, attention.n_head)], dim=2)
+            values = torch.cat([values, split_heads(attention.value(y), n, attention.n_head)], dim=2)
+            y = F.scaled_dot_product_attention(split_heads(attention.query(y), n, attention.n_head), keys, values, attn_mask=mask)
+            x = x + attention.out(y.permute(0, 2, 1, 3).flatten(start_dim=2))
+            updated += [keys, values]
+
+            # No mask here, so the sequences of one window share its keys as if they were one long sequence.
+            attention, y = block.cross_attn, block.cross_attn_ln(x)
+            keys, values = crossed[2 * index : 2 * index + 2]
+            y = torch.softmax(split_heads(attention.query(y), windows, attention.n_head) @ keys, dim=-1) @ values
+            x = x + attention.out(y.permute(0, 2, 1, 3).reshape(n, t, -1))
+
+            x = x + block.mlp(block.mlp_ln(x))
+        logits = decoder.ln(x) @ decoder.token_embedding.weight.transpose(0, 1)
+        return logits, *updated
+
+
+def convert_encoder(whisper_model) -> ov.Model:
+    """Input mel; outputs audio_features and cross_names(). See EncoderWithCrossAttention for shapes."""
+    dims = whisper_model.dims
+    frames = 2 * dims.n_audio_ctx
+    module = EncoderWithCrossAttention(whisper_model).eval()
+    model = ov.convert_model(module, example_input=torch.zeros(1, dims.n_mels, frames), input=[-1, dims.n_mels, frames])
+    model.input(0).set_names({"mel"})
+    for port, name in zip(model.outputs, ["audio_features", *cross_names(dims.n_text_layer)]):
+        port.set_names({name})
+    return model
+
+
+def convert_decoder(whisper_model) -> ov.Model:
+    """Inputs tokens, beam_idx and cross_names(); output logits; the cache is state. See CachedDecoder for shapes."""
+    dims = whisper_model.dims
+    layers, heads, width, frames = dims.n_text_layer, dims.n_text_head, dims.n_text_state // dims.n_text_head, dims.n_audio_ctx
+    crossed = [torch.zeros(2, heads, width, frames), torch.zeros(2, heads, frames, width)] * layers
+    cache = [torch.zeros(2, heads, 3, width)] * (2 * layers)
+    example = (torch.zeros(2, 2, dtype=torch.int64), torch.arange(2, dtype=torch.int32), crossed, cache)
+    model = ov.convert_model(CachedDecoder(whisper_model.decoder).eval(), example_input=example)
+
+    states = [f"{kind}.{layer}" for layer in range(layers) for kind in ("key", "value")]
+    names = ["tokens", "beam_idx", *cross_names(layers), *(f"past_{name}" for name in states)]
+    shapes = [[-1, -1], [-1], *([[-1, heads, width, frames], [-1, heads, frames, width]] * layers), *([[-1, heads, -1, width]] * 2 * layers)]
+    for port, name, shape in zip(model.inputs, names, shapes):
+        port.set_names({name})
+        port.get_node().set_partial_shape(ov.PartialShape(shape))
+    for port, name in zip(model.outputs, ["logits", *(f"present_{name}" for name in states)]):
+        port.set_names({name})
+    model.validate_nodes_and_infer_types()
+    apply_make_stateful_transformation(model, {f"past_{name}": f"present_{name}" for name in states})
+
+    # A state begins as [N, heads, 0, D]: N is known from the tokens only.
+    n = opset.gather(opset.shape_of(model.input("tokens"), output_type="i64"), opset.constant([0]), opset.constant(0))
+    empty = opset.broadcast(opset.constant(np.float32(0)), opset.concat([n, opset.constant(np.array([heads, 0, width]))], axis=0))
+    for node in model.get_ops():
+        if node.get_type_name() == "ReadValue":
+            node.set_arguments([empty])
+    model.validate_nodes_and_infer_types()
+    return model
