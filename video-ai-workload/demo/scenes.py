@@ -1,0 +1,292 @@
+"""Drive-thru scenes drawn from a seed: frames with the exact mask of every car and person in them.
+
+A scene is a fixed camera over a pharmacy's drive-thru. Cars queue in two lanes and stop for the pick-up
+window, people walk by; what is nearer hides what is farther. Everything is drawn at twice the size and
+averaged down, so edges look like a camera's, and every object is drawn a second time, in its own number,
+into a map of objects: that map is the ground truth.
+
+Sizes are in design pixels of a 768 x 432 frame; `height` scales them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Iterator
+
+import cv2
+import numpy as np
+
+PERSON, CAR = 0, 2  # COCO class indices
+DESIGN_WIDTH, DESIGN_HEIGHT = 768, 432
+SUPERSAMPLE = 2
+
+# Outlines of cars seen from the side, facing right; x along the length, y up, both in car lengths.
+CAR_OUTLINES = {
+    "sedan": [(0, .07), (.01, .2), (.16, .225), (.3, .335), (.58, .34), (.74, .23), (.95, .2), (1, .15), (1, .07)],
+    "hatchback": [(0, .07), (.01, .24), (.1, .36), (.55, .37), (.72, .25), (.95, .21), (1, .15), (1, .07)],
+    "suv": [(0, .08), (0, .3), (.06, .42), (.6, .43), (.74, .29), (.97, .26), (1, .2), (1, .08)],
+    "van": [(0, .07), (0, .46), (.04, .49), (.7, .49), (.86, .29), (.98, .25), (1, .18), (1, .07)],
+    "pickup": [(0, .09), (0, .25), (.4, .26), (.44, .4), (.66, .41), (.76, .27), (.97, .25), (1, .2), (1, .09)],
+}  # fmt: skip
+CAR_WINDOWS = {
+    "sedan": [[(.22, .235), (.32, .315), (.43, .32), (.43, .235)], [(.46, .235), (.46, .32), (.56, .32), (.68, .235)]],
+    "hatchback": [[(.09, .26), (.13, .34), (.36, .345), (.36, .26)], [(.39, .26), (.39, .345), (.53, .35), (.66, .26)]],
+    "suv": [[(.05, .3), (.09, .4), (.3, .405), (.3, .3)], [(.33, .3), (.33, .405), (.57, .41), (.69, .3)]],
+    "van": [[(.55, .31), (.55, .45), (.68, .45), (.8, .31)]],
+    "pickup": [[(.47, .28), (.49, .38), (.63, .385), (.71, .28)]],
+}  # fmt: skip
+
+
+@dataclass
+class Mover:
+    """A car or a person on its way across the frame."""
+
+    kind: int  # COCO class index
+    x: float  # centre at t = 0, design pixels
+    ground_y: float  # where it touches the ground, design pixels
+    size: float  # a car's length or a person's height, design pixels
+    speed: float  # design pixels/s; its sign is the direction
+    pause_s: tuple[float, float] = (0.0, 0.0)  # stands still from .. to
+    look: dict = field(default_factory=dict)
+
+    def travelled_s(self, t_s: float) -> float:
+        start, end = self.pause_s
+        return t_s - min(max(t_s - start, 0.0), end - start)
+
+    def x_at(self, t_s: float) -> float:
+        return self.x + self.speed * self.travelled_s(t_s)
+
+
+@dataclass
+class Scene:
+    background: np.ndarray  # uint8 [H * SUPERSAMPLE, W * SUPERSAMPLE, 3], RGB
+    movers: list[Mover]  # farthest first
+    scale: float  # output pixels per design pixel
+    noise: float  # standard deviation of the camera's noise, grey levels
+
+
+class Canvas:
+    """Draws the same shape in colour into a picture and as a number into a map of objects."""
+
+    def __init__(self, picture: np.ndarray, ids: np.ndarray, scale: float):
+        self.picture, self.ids, self.scale = picture, ids, scale
+
+    def polygon(self, points, colour, number=None):
+        corners = [np.round(np.asarray(points, np.float64) * self.scale).astype(np.int32)]
+        cv2.fillPoly(self.picture, corners, colour)
+        if number is not None:
+            cv2.fillPoly(self.ids, corners, number)
+
+    def ellipse(self, centre, axes, colour, number=None):
+        centre = tuple(int(round(c * self.scale)) for c in centre)
+        axes = tuple(max(1, int(round(a * self.scale))) for a in axes)
+        cv2.ellipse(self.picture, centre, axes, 0, 0, 360, colour, -1)
+        if number is not None:
+            cv2.ellipse(self.ids, centre, axes, 0, 0, 360, number, -1)
+
+    def limb(self, start, end, width, colour, number=None):
+        ends = [tuple(int(round(c * self.scale)) for c in p) for p in (start, end)]
+        width = max(1, int(round(width * self.scale)))
+        cv2.line(self.picture, *ends, colour, width)
+        if number is not None:
+            cv2.line(self.ids, *ends, number, width)
+
+
+def _shade(colour, factor: float) -> tuple[int, int, int]:
+    return tuple(int(min(255, max(0, c * factor))) for c in colour)
+
+
+def _draw_car(canvas: Canvas, car: Mover, t_s: float, number: int) -> None:
+    length, x, y, look = car.size, car.x_at(t_s), car.ground_y, car.look
+    facing = 1 if car.speed >= 0 else -1
+
+    def at(points):
+        return [(x + facing * (px - 0.5) * length, y - py * length) for px, py in points]
+
+    colour, outline = look["colour"], CAR_OUTLINES[look["shape"]]
+    canvas.ellipse((x, y - 0.01 * length), (0.52 * length, 0.035 * length), (38, 38, 42))
+    canvas.polygon(at(outline), colour, number)
+    sill = [(px, min(py, 0.13)) for px, py in outline]
+    canvas.polygon(at(sill), _shade(colour, 0.72))
+    for window in CAR_WINDOWS[look["shape"]]:
+        canvas.polygon(at(window), look["glass"])
+    for door_x in look["doors"]:
+        canvas.limb(*at([(door_x, 0.1), (door_x, 0.22)]), 0.006 * length, _shade(colour, 0.55))
+    canvas.polygon(at([(0.955, 0.16), (0.955, 0.195), (0.995, 0.165), (0.995, 0.145)]), (250, 240, 190))
+    canvas.polygon(at([(0.005, 0.17), (0.005, 0.2), (0.03, 0.2), (0.03, 0.17)]), (190, 25, 25))
+    for wheel_x in (0.2, 0.79):
+        (centre,) = at([(wheel_x, 0.072)])
+        canvas.ellipse(centre, (0.072 * length, 0.072 * length), (25, 25, 27), number)
+        canvas.ellipse(centre, (0.04 * length, 0.04 * length), look["rim"])
+
+
+def _draw_person(canvas: Canvas, person: Mover, t_s: float, number: int) -> None:
+    h, x, y, look = person.size, person.x_at(t_s), person.ground_y, person.look
+    swing = np.sin(look["phase"] + abs(person.speed) * person.travelled_s(t_s) * 8.0 / h)
+    hip, shoulder, stride, build = y - 0.48 * h, y - 0.8 * h, 0.13 * h * swing, look["build"]
+    canvas.ellipse((x, y), (0.16 * h, 0.025 * h), (50, 50, 52))
+    canvas.limb((x, shoulder + 0.04 * h), (x + 1.1 * stride, hip), 0.065 * h, _shade(look["top"], 0.7), number)
+    for side in (-1, 1):
+        foot = (x + side * stride, y - 0.02 * h)
+        canvas.limb((x + side * 0.025 * h, hip), foot, 0.09 * h, _shade(look["legs"], 0.85 if side < 0 else 1), number)
+        canvas.ellipse((foot[0] + 0.02 * h * np.sign(person.speed), y - 0.015 * h), (0.05 * h, 0.022 * h), (40, 32, 28), number)
+    half = 0.105 * h * build
+    canvas.polygon(
+        [(x - half, shoulder), (x - 0.5 * half, shoulder - 0.03 * h), (x + 0.5 * half, shoulder - 0.03 * h),
+         (x + half, shoulder), (x + 0.85 * half, hip + 0.03 * h), (x - 0.85 * half, hip + 0.03 * h)],
+        look["top"], number,
+    )  # fmt: skip
+    canvas.limb((x, shoulder + 0.04 * h), (x - 1.1 * stride, hip), 0.065 * h, _shade(look["top"], 0.85), number)
+    canvas.limb((x, shoulder), (x, shoulder - 0.07 * h), 0.06 * h, look["skin"], number)
+    canvas.ellipse((x, y - 0.915 * h), (0.062 * h, 0.08 * h), look["skin"], number)
+    canvas.ellipse((x - 0.01 * h * np.sign(person.speed), y - 0.945 * h), (0.066 * h, 0.056 * h), look["hair"], number)
+
+
+def _draw_mover(canvas: Canvas, mover: Mover, t_s: float, number: int) -> None:
+    (_draw_car if mover.kind == CAR else _draw_person)(canvas, mover, t_s, number)
+
+
+def _background(rng: np.random.Generator, scale: float) -> np.ndarray:
+    """The place without anyone in it: sky, trees, the pharmacy, two lanes, and things that are neither car nor person."""
+    width, height = int(DESIGN_WIDTH * scale), int(DESIGN_HEIGHT * scale)
+    horizon = 0.4
+    sky = np.linspace(rng.uniform(150, 215), rng.uniform(200, 245), height)[:, None, None]
+    picture = np.broadcast_to(sky * np.array([0.88, 0.95, 1.0]), (height, width, 3)).astype(np.uint8).copy()
+    canvas = Canvas(picture, np.zeros((height, width), np.uint8), scale)
+
+    def box(x0, y0, x1, y1, colour):
+        canvas.polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], colour)
+
+    ground_y = horizon * DESIGN_HEIGHT + 35
+    for _ in range(rng.integers(8, 22)):
+        green = _shade((60, 105, 55), rng.uniform(0.6, 1.3))
+        canvas.ellipse((rng.uniform(0, 768), rng.uniform(150, ground_y)), (rng.uniform(15, 60), rng.uniform(15, 50)), green)
+    asphalt = int(rng.integers(85, 135))
+    box(0, ground_y, 768, 432, (asphalt, asphalt, asphalt + 3))
+    box(0, ground_y, 768, ground_y + 22, _shade((190, 186, 178), rng.uniform(0.75, 1.1)))  # pavement
+    box(0, ground_y + 22, 768, ground_y + 27, (150, 148, 143))  # kerb
+
+    left = rng.uniform(-60, 380)
+    right, top = left + rng.uniform(260, 460), rng.uniform(30, 90)
+    wall = tuple(int(c) for c in rng.uniform([150, 130, 115], [235, 220, 205]))
+    box(left, top, right, ground_y, wall)
+    for brick_y in np.arange(top + 10, ground_y, 12):
+        canvas.limb((left, brick_y), (right, brick_y), 1, _shade(wall, 0.93))
+    sign = tuple(int(c) for c in rng.uniform(20, 190, 3))
+    box(left + 20, top + 10, right - 20, top + 40, sign)
+    cv2.putText(picture, "PHARMACY", (int((left + 40) * scale), int((top + 33) * scale)), cv2.FONT_HERSHEY_DUPLEX,
+                0.75 * scale, (245, 245, 245), max(1, int(2 * scale)), cv2.LINE_AA)  # fmt: skip
+    window_x = rng.uniform(left + 50, right - 110)
+    box(window_x - 12, top + 52, window_x + 82, top + 60, _shade(sign, 0.8))  # awning
+    box(window_x, top + 62, window_x + 70, top + 108, (60, 78, 92))
+    box(window_x + 4, top + 66, window_x + 33, top + 104, (120, 145, 160))
+    door_x = rng.uniform(left + 15, right - 45)
+    box(door_x, ground_y - 62, door_x + 28, ground_y, (80, 70, 62))
+
+    for lane_y in (ground_y + 88, ground_y + 190):
+        for dash_x in np.arange(rng.uniform(-60, 0), 768, 70):
+            canvas.polygon([(dash_x, lane_y), (dash_x + 34, lane_y), (dash_x + 30, lane_y + 4), (dash_x - 4, lane_y + 4)], (205, 200, 170))
+    for _ in range(rng.integers(2, 9)):  # bollards, bins, menu boards, poles
+        x, y = rng.uniform(0, 768), ground_y + rng.uniform(0, 26)
+        tint = tuple(int(c) for c in rng.uniform(30, 230, 3))
+        w, h = [(4, 24), (16, 26), (34, 62), (3, 130)][rng.integers(4)]
+        box(x, y - h, x + w, y, tint)
+        if h == 62:
+            box(x + 3, y - h + 4, x + w - 3, y - 26, (225, 225, 215))
+    texture = rng.normal(0, rng.uniform(1, 7), (height // 2 + 1, width // 2 + 1, 1)).astype(np.float32)
+    texture = cv2.resize(texture, (width, height), interpolation=cv2.INTER_LINEAR)[..., None]
+    return np.clip(picture + texture, 0, 255).astype(np.uint8)
+
+
+def _car_look(rng: np.random.Generator) -> dict:
+    paints = [(235, 235, 235), (25, 25, 28), (140, 143, 148), (165, 25, 30), (30, 60, 130), (200, 170, 60), (40, 90, 60), (95, 60, 45)]
+    return {
+        "shape": str(rng.choice(list(CAR_OUTLINES))),
+        "colour": _shade(paints[rng.integers(len(paints))], rng.uniform(0.8, 1.2)),
+        "glass": _shade((70, 90, 108), rng.uniform(0.5, 1.5)),
+        "rim": _shade((150, 150, 155), rng.uniform(0.5, 1.3)),
+        "doors": (0.44,) if rng.random() < 0.3 else (0.31, 0.45, 0.62),
+    }
+
+
+def _person_look(rng: np.random.Generator) -> dict:
+    return {
+        "top": tuple(int(c) for c in rng.uniform(20, 235, 3)),
+        "legs": tuple(int(c) for c in rng.uniform(20, 140, 3)),
+        "skin": _shade((224, 180, 150), rng.uniform(0.4, 1.1)),
+        "hair": _shade((120, 90, 60), rng.uniform(0.15, 1.6)),
+        "build": rng.uniform(0.8, 1.3),
+        "phase": rng.uniform(0, 2 * np.pi),
+    }
+
+
+def make_scene(rng: np.random.Generator, height: int = DESIGN_HEIGHT) -> Scene:
+    """Draw a place and who moves through it in the next ten seconds or so.
+
+    Parameters
+    ----------
+    rng : the source of every choice; the same state gives the same scene.
+    height : of the frames to be drawn, pixels; their width is height * 16 / 9.
+    """
+    scale = height / DESIGN_HEIGHT
+    movers = []
+    for ground_y, base, direction in ((268, 150, -1), (352, 205, 1)):
+        speed = direction * rng.uniform(55, 130)
+        stop = rng.uniform(0.5, 5)
+        pause_s = (stop, stop + rng.uniform(0, 4))  # the whole lane stops, so nobody drives into anybody
+        x = rng.uniform(-160, 100) if direction > 0 else rng.uniform(640, 900)
+        for _ in range(rng.integers(0, 6)):
+            size = base * rng.uniform(0.88, 1.15)
+            x -= direction * size / 2
+            movers.append(Mover(CAR, x, ground_y + rng.uniform(-4, 4), size, speed, pause_s, _car_look(rng)))
+            x -= direction * (size / 2 + rng.uniform(12, 150))
+    for _ in range(rng.integers(0, 7)):
+        y = rng.uniform(214, 232) if rng.random() < 0.6 else rng.uniform(285, 420)
+        size = (66 + (y - 214) * 0.42) * rng.uniform(0.88, 1.1)
+        speed = rng.choice([-1, 1]) * rng.uniform(18, 60)
+        movers.append(Mover(PERSON, rng.uniform(-60, 830), y, size, speed, look=_person_look(rng)))
+    movers.sort(key=lambda m: m.ground_y)
+    return Scene(_background(rng, scale * SUPERSAMPLE), movers, scale, rng.uniform(0, 5))
+
+
+def draw(scene: Scene, t_s: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """The scene at a moment.
+
+    Returns
+    -------
+    frame : uint8 [H, W, 3], RGB.
+    ids : uint8 [H, W]; 0 where nobody is, n where scene.movers[n - 1] is seen.
+    """
+    picture = scene.background.copy()
+    ids = np.zeros(picture.shape[:2], np.uint8)
+    canvas = Canvas(picture, ids, scene.scale * SUPERSAMPLE)
+    for number, mover in enumerate(scene.movers, start=1):
+        _draw_mover(canvas, mover, t_s, number)
+    height, width = (n // SUPERSAMPLE for n in ids.shape)
+    frame = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+    if scene.noise:
+        grain = rng.normal(0, scene.noise, (height, width, 1)).astype(np.float32)
+        frame = np.clip(frame + grain, 0, 255).astype(np.uint8)
+    return frame, ids[::SUPERSAMPLE, ::SUPERSAMPLE].copy()
+
+
+def whole_area(scene: Scene, number: int, t_s: float) -> int:
+    """Pixels that mover `number` would cover if nothing hid it and the frame did not end."""
+    mover = scene.movers[number - 1]
+    margin = int(mover.size)
+    alone = Mover(mover.kind, margin, 2 * margin, mover.size, mover.speed, look=mover.look)
+    if mover.kind == PERSON:  # the same step, seen at another place
+        alone.look = {**mover.look, "phase": mover.look["phase"] + abs(mover.speed) * mover.travelled_s(t_s) * 8.0 / mover.size}
+    side = int(margin * 2.2 * scene.scale) + 1
+    ids = np.zeros((side, side), np.uint8)
+    _draw_mover(Canvas(np.zeros((side, side, 3), np.uint8), ids, scene.scale), alone, 0.0, 1)
+    return int(ids.sum())
+
+
+def clip(seed: int, num_frames: int, fps: float, height: int = DESIGN_HEIGHT) -> Iterator[tuple[Scene, float, np.ndarray, np.ndarray]]:
+    """A whole clip: (scene, time in s, frame, ids) of each frame, the same for the same seed."""
+    rng = np.random.default_rng(seed)
+    scene = make_scene(rng, height)
+    for index in range(num_frames):
+        t_s = index / fps
+        yield scene, t_s, *draw(scene, t_s, rng)
