@@ -18,6 +18,7 @@ from harness import cli, model as model_files
 from harness.cli import UserError
 
 PACKAGES = ("torch", "transformers", "optimum-intel", "nncf", "openvino", "openvino-tokenizers")
+HUB_TIMEOUT_S = 10
 
 
 def parse_args() -> argparse.Namespace:
@@ -62,11 +63,11 @@ def main() -> int:
 
 def check_hub_access(model_id: str) -> None:
     """Raise UserError, saying what to do, where the hub does not hand out this model."""
-    from huggingface_hub import HfApi
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
     try:
-        HfApi().auth_check(model_id)
+        get_hf_file_metadata(hf_hub_url(model_id, "config.json"), timeout=HUB_TIMEOUT_S)
     except GatedRepoError:
         raise UserError(f"{model_id} is gated: ask for access at https://huggingface.co/{model_id}, then log in with `hf auth login`") from None
     except (RepositoryNotFoundError, HFValidationError):

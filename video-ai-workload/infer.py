@@ -8,6 +8,7 @@ of its OpenVINO request alone, while as many others run beside it as OpenVINO fi
 """
 
 import argparse
+import os
 import queue
 import sys
 import threading
@@ -16,6 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would spin against OpenVINO's
 
 import cv2
 

@@ -17,6 +17,10 @@ MAX_DETECTIONS = 300
 MASK_OPACITY = 0.5
 # Eight hues that colour-blind readers tell apart (Okabe and Ito, 2008), RGB.
 PALETTE = [(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167), (255, 255, 255)]
+# A table for each colour that maps a pixel to the same pixel seen through a mask: uint8 [256, 1, 3].
+TINTS = [
+    (np.arange(256)[:, None, None] * (1 - MASK_OPACITY) + np.array(colour) * MASK_OPACITY).astype(np.uint8) for colour in PALETTE
+]
 
 
 @dataclass(frozen=True)
@@ -120,12 +124,11 @@ def find_objects(predictions: np.ndarray, prototypes: np.ndarray, letterbox: Let
 def draw(frame: np.ndarray, found: Detections, names: dict[int, str]) -> None:
     """Draw masks, boxes, class names and scores over a frame, uint8 [H, W, 3], RGB, in place."""
     for box, score, kind, mask, (x0, y0, _, _) in zip(found.boxes, found.scores, found.classes, found.masks, found.corners):
-        colour = PALETTE[int(kind) % len(PALETTE)]
+        colour, tint = PALETTE[int(kind) % len(PALETTE)], TINTS[int(kind) % len(TINTS)]
         region = frame[y0 : y0 + mask.shape[0], x0 : x0 + mask.shape[1]]
         mask = mask[: region.shape[0], : region.shape[1]]
         if region.size:
-            tinted = cv2.addWeighted(region, 1 - MASK_OPACITY, np.full_like(region, colour), MASK_OPACITY, 0)
-            cv2.copyTo(tinted, mask, region)
+            cv2.copyTo(cv2.LUT(region, tint), mask, region)
         left, top, right, bottom = (int(v) for v in box)
         cv2.rectangle(frame, (left, top), (right, bottom), colour, 2)
         label = f"{names.get(int(kind), kind)} {score:.2f}"

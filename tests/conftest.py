@@ -1,0 +1,71 @@
+"""What all tests share: running a workload's scripts as a user does, and judging how they end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPO))
+
+
+class Workload:
+    """A workload's folder, its scripts run by this interpreter, records into a temporary folder."""
+
+    def __init__(self, folder: str, results: Path):
+        self.folder, self.results = REPO / folder, results
+
+    def run(self, script: str, *args, prefix=(), env=None, timeout=600) -> subprocess.CompletedProcess:
+        command = [*prefix, sys.executable, script, *map(str, args)]
+        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=timeout, env={**os.environ, **(env or {})})
+
+    def infer(self, *args, **how) -> subprocess.CompletedProcess:
+        return self.run("infer.py", "--results_dir", self.results, *args, **how)
+
+    def measure(self, *args, **how) -> tuple[dict, str]:
+        """A run that must succeed: its record, and what it printed."""
+        done = self.infer(*args, **how)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return self.last_record(), done.stdout
+
+    def interrupt(self, *args, after: str, wait_s: float) -> tuple[dict, int, str]:
+        """Press Ctrl-C `wait_s` after the line beginning with `after`: the record, the exit status, stderr."""
+        command = [sys.executable, "infer.py", "--results_dir", str(self.results), *map(str, args)]
+        process = subprocess.Popen(command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for line in process.stdout:
+            if line.startswith(after):
+                break
+        time.sleep(wait_s)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+        return self.last_record(), process.returncode, errors
+
+    def last_record(self) -> dict:
+        from harness import record
+
+        paths = sorted(self.results.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+        assert paths, "no record was written"
+        return record.read(paths[-1])
+
+
+def assert_one_line(done: subprocess.CompletedProcess, *words: str, status: int = 1) -> None:
+    """The script ended with this status and one line of error that holds these words, without a traceback."""
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.stderr
+    for word in words:
+        assert word in errors[0]
+
+
+@pytest.fixture
+def shared() -> Path:
+    """Real media and models beside the checkout; they are not part of the project."""
+    folder = REPO.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("no ../shared with real media beside this checkout")
+    return folder

@@ -1,0 +1,182 @@
+"""The LLM workload, run as a user runs it, on the demo model that ./run.sh --prepare exports."""
+
+import http.server
+import json
+import shutil
+import sys
+import threading
+
+import pytest
+
+from conftest import REPO, Workload, assert_one_line
+
+FOLDER = REPO / "llm-workload"
+MODEL = "smollm2-135m-instruct-ov"
+SHORT = ("--model_name=" + MODEL, "--num_iters", "2", "--max_new_tokens", "20")
+
+
+@pytest.fixture
+def llm(tmp_path) -> Workload:
+    return Workload("llm-workload", tmp_path / "results")
+
+
+@pytest.fixture
+def model_copy(tmp_path):
+    """The exported model's folder, to be damaged; the weights are a link."""
+    copy = tmp_path / "model"
+    shutil.copytree(FOLDER / MODEL, copy, ignore=shutil.ignore_patterns("openvino_model.bin"))
+    (copy / "openvino_model.bin").symlink_to(FOLDER / MODEL / "openvino_model.bin")
+    return copy
+
+
+def test_the_guides_command_measures_generated_tokens_only(llm):
+    run, printed = llm.measure(f"--model_name={MODEL}", "--num_iters", 6)
+    assert run["output"]["generated_tokens"] == [100] * 6
+    for name, unit in (("Inference time: ", " s "), ("Throughput: ", " tokens/s"), ("Time to first token: ", " s "), ("Time per output token: ", " s ")):
+        assert any(line.startswith(name) and unit in line for line in printed.splitlines()), printed
+    times, rates = run["samples"]["inference_time_s"], run["samples"]["tokens_per_second"]
+    assert rates == pytest.approx([100 / t for t in times])
+    metric = run["metrics"]["tokens_per_second"]
+    assert metric["ci95"][0] <= metric["median"] <= metric["ci95"][1]
+    first, each = run["metrics"]["time_to_first_token_s"]["median"], run["metrics"]["time_per_output_token_s"]["median"]
+    assert first + 99 * each == pytest.approx(run["metrics"]["inference_time_s"]["median"], rel=0.1)
+    assert "intelligence" in run["output"]["text"] and run["output"]["same_tokens_every_iteration"]
+    assert run["model"]["weight_format"] == "int8" and run["model"]["source"].endswith(".gguf")
+
+
+def test_the_tokens_are_those_of_optimums_own_generate(llm):
+    run, _ = llm.measure(*SHORT)
+    import torch
+    from optimum.intel import OVModelForCausalLM
+    from transformers import AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(FOLDER / MODEL), OVModelForCausalLM.from_pretrained(FOLDER / MODEL)
+    inputs = tokenizer("Discuss the history and evolution of artificial intelligence in 80 words", return_tensors="pt")
+    with torch.no_grad():
+        ids = model.generate(**inputs, max_new_tokens=20, min_new_tokens=20, do_sample=False)
+    assert tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True) == run["output"]["text"]
+
+
+def test_a_batch_counts_every_answer(llm):
+    run, _ = llm.measure(*SHORT, "--batch_size", 3)
+    assert run["output"]["generated_tokens"] == [60, 60]
+
+
+def test_an_answer_may_end_early_when_asked_to(llm):
+    question = "<|im_start|>user\nSay hi.<|im_end|>\n<|im_start|>assistant\n"
+    long, _ = llm.measure(f"--model_name={MODEL}", "--prompt", question, "--max_new_tokens", 80, "--num_iters", 1)
+    short, _ = llm.measure(f"--model_name={MODEL}", "--prompt", question, "--max_new_tokens", 80, "--num_iters", 1, "--stop_at_eos")
+    assert long["output"]["generated_tokens"] == [80]
+    assert short["output"]["generated_tokens"][0] < 80
+
+
+def test_padding_after_an_answers_end_is_not_counted():
+    sys.path.insert(0, str(FOLDER))
+    import torch
+    from infer import count_generated
+
+    assert count_generated(torch.tensor([[5, 6, 2, 0, 0], [5, 6, 7, 8, 9]]), {2}) == 3 + 5
+
+
+@pytest.mark.parametrize(
+    "how, asked, by",
+    [({"env": {"OMP_NUM_THREADS": "1"}}, 1, "OMP_NUM_THREADS"), ({"env": {"OMP_NUM_THREADS": "2"}, "args": ("--threads", "1")}, 1, "--threads")],
+)
+def test_threads_asked_for_are_threads_given(llm, how, asked, by):
+    run, _ = llm.measure(*SHORT, *how.get("args", ()), env=how["env"])
+    placed = run["placement"]
+    assert (placed["threads_asked"], placed["threads_given"], placed["threads_asked_by"]) == (asked, asked, by)
+    assert run["usage"]["process_cores_busy"] < 1.3
+
+
+def test_core_pinning_as_the_guide_shows_it(llm):
+    if not shutil.which("numactl"):
+        pytest.skip("numactl is not installed")
+    run, _ = llm.measure(*SHORT, prefix=("numactl", "--localalloc", "--physcpubind=0"), env={"OMP_NUM_THREADS": "1"})
+    assert run["placement"]["cpus"] == [0] and run["placement"]["threads_given"] == 1
+
+
+def test_precision_asked_for_is_read_back(llm):
+    run, _ = llm.measure(*SHORT, "--precision", "f32")
+    placed = run["placement"]
+    assert placed["precision_used"] == "f32"
+    assert placed["openvino_properties"]["model"]["KV_CACHE_PRECISION"] == "f32"
+    assert set(placed["executed_precisions"]["model"]) <= {"f32", "u8", "i8"}
+
+
+def test_ctrl_c_keeps_the_answers_so_far(llm):
+    run, status, errors = llm.interrupt(f"--model_name={MODEL}", "--num_iters", 1000, after="Placement", wait_s=12)
+    assert status == 130 and "Traceback" not in errors
+    assert run["status"] == "interrupted" and 1 <= len(run["samples"]["inference_time_s"]) < 1000
+
+
+def test_mistakes_are_told_in_one_line(llm, model_copy, tmp_path):
+    assert_one_line(llm.infer("--model_name=nowhere"), "no model folder nowhere", "export.py")
+    assert_one_line(llm.infer("--model_name", model_copy, "--device", "XPU"), "no device 'XPU'", "CPU")
+    assert_one_line(llm.infer(f"--model_name={MODEL}", "--prompt", " "), "prompt is empty")
+    assert_one_line(llm.infer(f"--model_name={MODEL}", "--prompt_file", tmp_path / "no.txt"), "no.txt")
+    assert_one_line(llm.infer(f"--model_name={MODEL}", "--max_new_tokens", 9000), "exceed", "8192")
+    assert_one_line(llm.infer(f"--model_name={MODEL}", "--results_dir", "/proc/nowhere"), "cannot write the record")
+    assert_one_line(llm.infer(f"--model_name={MODEL}", env={"OMP_NUM_THREADS": "all"}), "OMP_NUM_THREADS")
+    for option in (("--num_iters", "0"), ("--threads", "-1"), ("--batch_size", "0"), ("--ov_config", "x"), ("--precision", "f8")):
+        assert llm.infer(*option).returncode == 2
+    (model_copy / "openvino_model.xml").write_text("<net>")
+    assert_one_line(llm.infer("--model_name", model_copy), "cannot load")
+    (model_copy / "openvino_model.bin").unlink()
+    assert_one_line(llm.infer("--model_name", model_copy), "openvino_model.bin", "export.py")
+
+
+def test_an_export_serves_other_runtimes_too_and_is_not_repeated(llm):
+    assert {p.name for p in (FOLDER / MODEL).iterdir()} >= {"openvino_tokenizer.xml", "openvino_detokenizer.xml", "tokenizer.json", "config.json"}
+    done = llm.run("export.py", "--model_id", "models/SmolLM2-135M-Instruct.Q4_1.gguf", "--output", MODEL)
+    assert done.returncode == 0 and "exported already" in done.stdout
+
+
+def test_the_tokenizer_out_of_a_gguf_file_is_exact():
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(FOLDER / MODEL)
+    for text in ("Hello, world!", "Naïve café\n\n  80 words; isn't it?", "日本語 🙂"):
+        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    assert tokenizer.convert_ids_to_tokens(tokenizer("in 80 words")["input_ids"]) == ["in", "Ġ", "8", "0", "Ġwords"]
+    assert tokenizer.eos_token == "<|im_end|>" and "assistant" in tokenizer.chat_template
+
+
+def test_a_file_that_is_no_gguf_is_told_in_one_line(llm, tmp_path):
+    path = tmp_path / "x.gguf"
+    path.write_bytes(b"not a model at all" * 100)
+    assert_one_line(llm.run("export.py", "--model_id", path, "--output", tmp_path / "out"), "as GGUF")
+    assert_one_line(llm.run("export.py", "--model_id", tmp_path / "no.gguf"), "no GGUF file")
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out.partial").exists()
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """Answers as the hub does for a gated model without access, and for one that is not there."""
+
+    def do_GET(self):
+        gated = "meta-llama" in self.path
+        self.send_response(403 if gated else 404)
+        self.send_header("X-Error-Code", "GatedRepo" if gated else "RepoNotFound")
+        body = json.dumps({"error": "no"}).encode()
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *args):
+        pass
+
+
+def test_a_gated_model_says_how_to_get_access(llm, tmp_path):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    env = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    try:
+        done = llm.run("export.py", "--output", tmp_path / "out", env=env)
+        assert_one_line(done, "meta-llama/Llama-2-7b-chat-hf is gated", "ask for access", "hf auth login")
+        assert_one_line(llm.run("export.py", "--model_id", "nobody/nothing", "--output", tmp_path / "out", env=env), "neither a local folder")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert_one_line(llm.run("export.py", "--output", tmp_path / "out", env=env), "cannot reach the hub")
