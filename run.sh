@@ -130,6 +130,7 @@ main() {
     shift
   done
   check_machine
+  setup harness
   say "Models"
   prepare_llm
   prepare_video
@@ -148,7 +149,7 @@ main() {
   in_folder audio-ai-workload infer.py --reference sample.txt --results_dir "$RESULTS_DIR"
   say "Results"
   find "$RESULTS_DIR" -maxdepth 1 -name '*.json' -newer "$newest" -print0 | sort -z |
-    xargs -0 llm-workload/.venv/bin/python -m harness.summary
+    xargs -0 harness/.venv/bin/python -m harness.summary
   rm -f "$newest"
 }
 

@@ -35,7 +35,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--beam_size", type=cli.positive_int, help="beam search of this width (default: greedy)")
     parser.add_argument("--temperature", type=cli.share,
                         help="one sampling temperature (default: 0, and higher ones where openai-whisper falls back on them)")  # fmt: skip
-    cli.add_common_arguments(parser, iteration="one transcription of the file", num_iters=10)
+    cli.add_common_arguments(parser, iteration="one transcription of the file", num_iters=6)
     return parser.parse_args()
 
 

@@ -1,0 +1,63 @@
+"""The two commands of the README, and the shell in them."""
+
+import os
+import shutil
+import subprocess
+import time
+
+import pytest
+
+from conftest import REPO
+from harness import record, sut
+
+
+def run(*args, **env) -> subprocess.CompletedProcess:
+    return subprocess.run(["bash", "run.sh", *args], cwd=REPO, capture_output=True, text=True, env={**os.environ, **env})
+
+
+def test_one_command_measures_all_three_workloads(tmp_path):
+    started = time.monotonic()
+    done = run(RESULTS_DIR=str(tmp_path / "results"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = {r["workload"]: r for r in map(record.read, (tmp_path / "results").iterdir())}
+    assert set(runs) == {"llm", "video", "audio"}
+    for each in runs.values():
+        assert each["status"] == "complete" and each["metrics"][each["headline"]]["ci95"]
+    table = done.stdout[done.stdout.index("== Results") :]
+    assert all(f"{value:.4g}" in table for value in (r["metrics"][r["headline"]]["median"] for r in runs.values()))
+    assert runs["audio"]["metrics"]["word_error_rate"]["median"] == 0
+    assert "Setting up" not in done.stdout and done.stdout.count("exported already") == 3
+    assert time.monotonic() - started < 600
+
+
+def test_help_and_wrong_options():
+    assert run("--help").returncode == 0 and "--full" in run("--help").stdout
+    assert run("--fast").returncode == 2
+
+
+def test_a_python_that_is_not_there_is_told():
+    done = run(PYTHON="python-none")
+    assert done.returncode == 1 and "error: no python-none" in done.stderr
+
+
+def test_shell_scripts_are_clean():
+    if not shutil.which("shellcheck"):
+        pytest.skip("shellcheck is not installed")
+    tracked = subprocess.run(["git", "ls-files", "*.sh", ".ci/run"], cwd=REPO, capture_output=True, text=True).stdout.split()
+    done = subprocess.run(["shellcheck", *tracked], cwd=REPO, capture_output=True, text=True)
+    assert tracked and done.returncode == 0, done.stdout
+
+
+def test_every_requirement_is_pinned():
+    for path in REPO.glob("*/requirements.txt"):
+        for line in path.read_text().split("\n"):
+            assert not line or "==" in line, f"{path}: {line}"
+
+
+def test_the_readme_names_the_systems_and_prices_as_their_files_do():
+    readme = (REPO / "README.md").read_text()
+    for path in (REPO / "sut").glob("*.toml"):
+        system = sut.read(path)
+        assert path.stem in readme
+        price = system.get("price", {}).get("usd_per_hour") or system.get("price", {}).get("usd")
+        assert price is None or f"{price:,}" in readme or f"{price:,.2f}" in readme

@@ -1,0 +1,254 @@
+"""The video workload, run as a user runs it, on the demo model that ./run.sh --prepare exports."""
+
+import shutil
+import sys
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from conftest import REPO, Workload, assert_one_line
+
+FOLDER = REPO / "video-ai-workload"
+CLIP = FOLDER / "pharmacy_drivethru.mp4"
+MODEL = FOLDER / "yolov8n-seg_openvino_model" / "yolov8n-seg.xml"
+ONE_PASS = ("--num_iters", "1", "--warmup", "0")
+sys.path[:0] = [str(FOLDER), str(FOLDER / "demo")]
+
+
+@pytest.fixture
+def video(tmp_path) -> Workload:
+    return Workload("video-ai-workload", tmp_path / "results")
+
+
+def write_clip(path, frames, rate=10, pts=None, time_base=None, size=None):
+    """An H.264 file of these frames, uint8 [H, W, 3]; `pts` in units of `time_base` for frames at uneven times."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=rate)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv420p" if stream.width % 2 == 0 and stream.height % 2 == 0 else "yuv444p"
+        if time_base:
+            stream.codec_context.time_base = time_base
+        for index, pixels in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            if pts:
+                frame.pts, frame.time_base = pts[index], time_base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def times_of(path) -> list[float]:
+    """Seconds at which each frame of a video is shown."""
+    with av.open(str(path)) as container:
+        return [frame.time for frame in container.decode(video=0)]
+
+
+def numbered_frames(count, height=90, width=160):
+    """Frames that tell their number: ever brighter."""
+    return [np.full((height, width, 3), 20 + 10 * n, np.uint8) for n in range(count)]
+
+
+def test_the_guides_command_segments_every_frame_and_writes_a_playable_video(video, tmp_path):
+    out = tmp_path / "out.mp4"
+    run, printed = video.measure(
+        "--model_path=yolov8n-seg_openvino_model/yolov8n-seg.xml", "--device=CPU", "--video=pharmacy_drivethru.mp4", "--output", out, "--num_iters", 2
+    )
+    assert printed.count("Inference time per frame: ") == 1 and " frames/s" in printed
+    assert run["output"]["frames"] == 100 and run["output"]["same_detections_every_iteration"]
+    assert len(run["samples"]["inference_time_per_frame_s"]) == 200 and len(run["samples"]["frames_per_second"]) == 2
+    assert run["samples"]["frames_per_second"] == pytest.approx([100 / t for t in run["samples"]["inference_time_s"]])
+    assert set(run["output"]["found"]) == {"car", "person"} and min(run["output"]["found"].values()) > 100
+    with av.open(str(out)) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.width, stream.height, stream.average_rate) == ("h264", 768, 432, 10)
+    assert times_of(out) == pytest.approx(times_of(CLIP), abs=1e-3)
+    assert not out.with_name("out.partial.mp4").exists()
+
+
+def find_in(frames):
+    """Detections of the exported demo model in frames, by the kit's own code: lists of (class, mask at frame size)."""
+    import openvino as ov
+    from segmentation import Letterbox, find_objects
+
+    compiled = ov.Core().compile_model(MODEL, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for frame in frames:
+        height, width = frame.shape[:2]
+        box, network_input = Letterbox(height, width, 640, 640), np.zeros((640, 640, 3), np.uint8)
+        box.place(frame, network_input)
+        outputs = compiled(network_input.transpose(2, 0, 1)[None].astype(np.float32) / 255)
+        yield network_input, find_objects(outputs[0][0], outputs[1][0], box, 0.25, 0.7)
+
+
+def full_mask(found, index, shape):
+    x0, y0, x1, y1 = found.corners[index]
+    mask = np.zeros(shape, bool)
+    mask[y0:y1, x0:x1] = found.masks[index]
+    return mask
+
+
+def test_the_demo_model_finds_what_was_drawn_in_clips_it_never_saw():
+    from ground_truth import Score, judge
+    from make_clip import SEED
+    from scenes import clip
+    from train import TRAIN_SEEDS
+
+    overall = Score()
+    for seed in (SEED, 164, 31, 32):
+        assert seed < TRAIN_SEEDS
+        score = Score()
+        moments = [moment for index, moment in enumerate(clip(seed, 100, 10)) if index % 10 == 0]
+        for (scene, t_s, frame, ids), (_, found) in zip(moments, find_in(frame for _, _, frame, _ in moments)):
+            judge(score, scene, t_s, ids, [(int(k), full_mask(found, i, ids.shape)) for i, k in enumerate(found.classes)])
+        for name in ("drawn", "found", "false"):
+            setattr(overall, name, getattr(overall, name) + getattr(score, name))
+        if seed == SEED:
+            assert score.recall >= 0.95
+    assert overall.drawn > 100 and overall.recall >= 0.95 and overall.false_share < 0.05
+
+
+def test_the_shipped_clip_is_the_one_drawn_from_the_seed():
+    from make_clip import FPS, SEED
+    from scenes import clip
+
+    with av.open(str(CLIP)) as container:
+        shipped = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    for index, (_, _, drawn, _) in enumerate(clip(SEED, 21, FPS)):
+        if index % 10 == 0:
+            assert np.abs(shipped[index].astype(int) - drawn.astype(int)).mean() < 6
+    assert len(shipped) == 100
+
+
+def test_boxes_and_masks_agree_with_ultralytics_own_on_pytorch():
+    import torch
+    from scenes import clip
+    from ultralytics import YOLO
+    from ultralytics.utils import nms, ops
+
+    network = YOLO(FOLDER / "demo" / "yolov8n-seg-demo.pt").model.float().eval()
+    frames = [frame for index, (_, _, frame, _) in enumerate(clip(164, 41, 10)) if index % 20 == 0]
+    compared = 0
+    for frame, (network_input, found) in zip(frames, find_in(frames)):
+        with torch.no_grad():
+            raw = network(torch.from_numpy(network_input.transpose(2, 0, 1)[None].astype(np.float32) / 255))
+        predictions, prototypes = raw[0] if isinstance(raw[0], tuple) else (raw[0], raw[1]["proto"] if isinstance(raw[1], dict) else raw[1][-1])
+        (theirs,) = nms.non_max_suppression(predictions, 0.25, 0.7, nc=80)
+        boxes = ops.scale_boxes((640, 640), theirs[:, :4].clone(), frame.shape)
+        masks = ops.process_mask_native(prototypes[0], theirs[:, 6:], boxes, frame.shape[:2]).bool().numpy()
+        assert len(theirs) == len(found.boxes) > 0
+        np.testing.assert_allclose(found.boxes, boxes.numpy(), atol=0.5)
+        np.testing.assert_allclose(found.scores, theirs[:, 4].numpy(), atol=1e-3)
+        assert found.classes.tolist() == theirs[:, 5].int().tolist()
+        for index, mask in enumerate(masks):
+            mine = full_mask(found, index, mask.shape)
+            assert np.logical_and(mine, mask).sum() / np.logical_or(mine, mask).sum() >= 0.98
+            compared += 1
+    assert compared >= 10
+
+
+@pytest.mark.parametrize("rate", [Fraction(25, 2), Fraction(30000, 1001)])
+def test_a_fractional_frame_rate_is_kept(video, tmp_path, rate):
+    clip, out = write_clip(tmp_path / "in.mp4", numbered_frames(8), rate), tmp_path / "out.mp4"
+    video.measure("--video", clip, "--output", out, *ONE_PASS)
+    assert times_of(out) == pytest.approx([n / float(rate) for n in range(8)], abs=1e-3)
+
+
+def test_frames_at_uneven_times_stay_at_their_times_and_in_order(video, tmp_path):
+    pts = [0, 40, 300, 310, 900, 1500]
+    clip = write_clip(tmp_path / "in.mkv", numbered_frames(6), 25, pts, Fraction(1, 1000))
+    out = tmp_path / "out.mp4"
+    video.measure("--video", clip, "--output", out, "--conf", 1, *ONE_PASS)  # draws nothing
+    assert times_of(out) == pytest.approx([t / 1000 for t in pts], abs=2e-3)
+    with av.open(str(out)) as container:
+        brightness = [frame.to_ndarray(format="gray").mean() for frame in container.decode(video=0)]
+    assert brightness == sorted(brightness)
+
+
+def test_odd_sizes_are_encoded(video, tmp_path):
+    clip, out = write_clip(tmp_path / "in.mkv", numbered_frames(3, 91, 161)), tmp_path / "out.mp4"
+    video.measure("--video", clip, "--output", out, *ONE_PASS)
+    with av.open(str(out)) as container:
+        assert (container.streams.video[0].width, container.streams.video[0].height) == (162, 92)
+
+
+def test_a_cut_video_is_measured_to_its_last_whole_frame(video, tmp_path):
+    whole = tmp_path / "whole.mkv"
+    rng = np.random.default_rng(0)
+    write_clip(whole, [rng.integers(0, 255, (90, 160, 3), np.uint8) for _ in range(20)])
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    run, _ = video.measure("--video", cut, "--output", tmp_path / "out.mp4", *ONE_PASS)
+    assert 2 <= run["output"]["frames"] < 20
+    assert len(times_of(tmp_path / "out.mp4")) == run["output"]["frames"]
+    if run["output"]["damaged"]:
+        assert any("damaged or cut" in sign for sign in run["trouble"])
+
+
+def test_encoding_can_be_left_out_and_frames_limited(video, tmp_path):
+    run, printed = video.measure("--no_output", "--max_frames", 5, *ONE_PASS)
+    assert run["output"]["frames"] == 5 and "drawing" in printed
+    assert not (FOLDER / "output.partial.mp4").exists()
+
+
+def test_ctrl_c_keeps_the_passes_so_far_and_a_playable_video(video, tmp_path):
+    out = tmp_path / "out.mp4"
+    run, status, errors = video.interrupt("--output", out, "--max_frames", 15, "--num_iters", 1000, after="Placement", wait_s=12)
+    assert status == 130 and "Traceback" not in errors
+    assert run["status"] == "interrupted" and 1 <= len(run["samples"]["frames_per_second"]) < 1000
+    assert len(times_of(out)) == 15
+
+
+def test_ctrl_c_in_the_first_pass_leaves_what_was_encoded(video, tmp_path):
+    import signal
+    import subprocess
+    import time
+
+    out = tmp_path / "out.mp4"
+    process = subprocess.Popen([sys.executable, "infer.py", "--output", str(out), "--results_dir", str(tmp_path), "--warmup", "0"],
+                               cwd=FOLDER, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+    while not process.stdout.readline().startswith("Placement"):
+        pass
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in errors
+    assert 1 <= len(times_of(out)) < 100
+
+
+def test_mistakes_are_told_in_one_line(video, tmp_path):
+    assert_one_line(video.infer("--video", tmp_path / "no.mp4"), "no video file")
+    (tmp_path / "text.mp4").write_text("not a video\n" * 100)
+    assert_one_line(video.infer("--video", tmp_path / "text.mp4"), "can't be read as video")
+    assert_one_line(video.infer("--video", REPO / "audio-ai-workload" / "sample.mp3"), "no video stream")
+    (tmp_path / "half.mp4").write_bytes(CLIP.read_bytes()[:100_000])  # its index was at the end
+    assert_one_line(video.infer("--video", tmp_path / "half.mp4"), "can't be read as video")
+    assert_one_line(video.infer("--output", tmp_path / "no" / "out.mp4"), "cannot write the video")
+    assert_one_line(video.infer("--output", tmp_path / "out.nothing"), "cannot write the video")
+    assert_one_line(video.infer("--output", CLIP), "choose another name")
+    assert_one_line(video.infer("--device", "XPU"), "no device 'XPU'")
+    assert_one_line(video.infer("--precision", "int8"), "weights are fp32")
+    assert_one_line(video.infer("--model_path", "nowhere/m.xml"), "no model file nowhere/m.xml", "export.py")
+    shutil.copy(MODEL, tmp_path / "m.xml")
+    assert_one_line(video.infer("--model_path", tmp_path / "m.xml"), "m.bin")
+    (tmp_path / "m.bin").write_bytes(b"short")
+    assert_one_line(video.infer("--model_path", tmp_path / "m.xml"), "cannot load")
+    for option in (("--conf", "1.5"), ("--max_frames", "0"), ("--num_iters", "-1")):
+        assert video.infer(*option).returncode == 2
+    assert CLIP.stat().st_size > 200_000
+
+
+def test_weights_that_are_none_are_told_in_one_line(video, tmp_path):
+    (tmp_path / "x.pt").write_bytes(b"no weights")
+    assert_one_line(video.run("export.py", "--model", tmp_path / "x.pt", "--output", tmp_path / "out"), "cannot export")
+    assert_one_line(video.run("export.py", "--model", tmp_path / "no.pt", "--output", tmp_path / "out"), "no weights")
+    assert list(tmp_path.iterdir()) == [tmp_path / "x.pt"]
+
+
+def test_real_people_are_found_with_the_official_architecture(video, tmp_path, shared):
+    done = video.run("export.py", "--model", shared / "models" / "yolov8n-seg.pt", "--output", tmp_path / "coco_openvino_model")
+    assert done.returncode == 0, done.stderr
+    clip = shared / "media" / "one-by-one-person-detection.mp4"
+    run, _ = video.measure("--model_path", tmp_path / "coco_openvino_model" / "coco.xml", "--video", clip, "--max_frames", 120,
+                           "--output", tmp_path / "out.mp4", *ONE_PASS)  # fmt: skip
+    assert run["output"]["frames"] == 120 and run["output"]["found"].get("person", 0) > 20
