@@ -57,7 +57,7 @@ setup() {
   rm -rf "$folder/.venv"
   "$PYTHON" -m venv "$folder/.venv"
   # shellcheck disable=SC2086  # the answer is two words or none
-  "$folder/.venv/bin/python" -m pip install --quiet --disable-pip-version-check $torch_index_answer -r "$folder/requirements.txt" ||
+  "$folder/.venv/bin/python" -m pip install --quiet --no-compile --disable-pip-version-check $torch_index_answer -r "$folder/requirements.txt" ||
     die "could not install $folder/requirements.txt: see above; run ./run.sh again to go on"
   echo "$stamp" >"$folder/.venv/installed"
 }

@@ -11,7 +11,7 @@ for room in harness llm video audio run; do
     *) folder=$(echo "$room"*-workload) ;;
   esac
   python=$folder/.venv/bin/python
-  "$python" -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+  "$python" -m pip install --quiet --no-compile --disable-pip-version-check -r tests/requirements.txt
   printf '\n== tests/%s\n' "$room"
   "$python" -m pytest "tests/$room" "$@" || { code=$?; ((code == 5)) || status=1; } # 5: -k chose none of them
 done

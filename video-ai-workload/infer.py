@@ -103,18 +103,22 @@ class Pipeline:
         def find_and_draw():
             while (item := running.get()) is not None:
                 frame, pts, request = item
-                request.wait()
-                latencies_s.append(request.latency / 1000)
-                predictions, prototypes = (request.get_output_tensor(i).data[0] for i in (0, 1))
-                found = find_objects(predictions, prototypes, box, self.args.conf, self.args.iou)
-                free.put(request)
+                try:
+                    request.wait()
+                    if stop.is_set():
+                        continue
+                    latencies_s.append(request.latency / 1000)
+                    predictions, prototypes = (request.get_output_tensor(i).data[0] for i in (0, 1))
+                    found = find_objects(predictions, prototypes, box, self.args.conf, self.args.iou)
+                finally:
+                    free.put(request)
                 found_in_all.update(self.names.get(int(kind), str(kind)) for kind in found.classes)
                 draw(frame, found, self.names)
                 drawn.put((frame, pts))
 
         with _Stages(stop) as stages:
             stages.start(decode_and_start, then=lambda: running.put(None))
-            stages.start(find_and_draw, then=lambda: drawn.put(None))
+            stages.start(find_and_draw, then=lambda: drawn.put(None), drain=lambda: self._return_requests(running, free))
             try:
                 while (item := drawn.get()) is not None:
                     if writer:
@@ -126,6 +130,13 @@ class Pipeline:
                 raise
         return latencies_s, found_in_all
 
+    @staticmethod
+    def _return_requests(running: queue.Queue, free: queue.Queue) -> None:
+        """After a failure: let the decoder, which may be waiting for a free request, see that it is to stop."""
+        while (item := running.get()) is not None:
+            item[2].wait()
+            free.put(item[2])
+
 
 class _Stages:
     """Threads whose first exception is raised again by the `with` block's end."""
@@ -133,13 +144,14 @@ class _Stages:
     def __init__(self, stop: threading.Event):
         self.stop, self.threads, self.errors = stop, [], []
 
-    def start(self, work, then) -> None:
+    def start(self, work, then, drain=lambda: None) -> None:
         def guarded():
             try:
                 work()
             except BaseException as error:
                 self.errors.append(error)
                 self.stop.set()
+                drain()
             finally:
                 then()
 

@@ -56,10 +56,10 @@ def test_the_guides_command_segments_every_frame_and_writes_a_playable_video(vid
         "--model_path=yolov8n-seg_openvino_model/yolov8n-seg.xml", "--device=CPU", "--video=pharmacy_drivethru.mp4", "--output", out, "--num_iters", 2
     )
     assert printed.count("Inference time per frame: ") == 1 and " frames/s" in printed
-    assert run["output"]["frames"] == 100 and run["output"]["same_detections_every_iteration"]
-    assert len(run["samples"]["inference_time_per_frame_s"]) == 200 and len(run["samples"]["frames_per_second"]) == 2
-    assert run["samples"]["frames_per_second"] == pytest.approx([100 / t for t in run["samples"]["inference_time_s"]])
-    assert set(run["output"]["found"]) == {"car", "person"} and min(run["output"]["found"].values()) > 100
+    assert run["output"]["frames"] == 60 and run["output"]["same_detections_every_iteration"]
+    assert len(run["samples"]["inference_time_per_frame_s"]) == 120 and len(run["samples"]["frames_per_second"]) == 2
+    assert run["samples"]["frames_per_second"] == pytest.approx([60 / t for t in run["samples"]["inference_time_s"]])
+    assert set(run["output"]["found"]) == {"car", "person"} and min(run["output"]["found"].values()) > 60
     with av.open(str(out)) as container:
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.width, stream.height, stream.average_rate) == ("h264", 768, 432, 10)
@@ -117,7 +117,7 @@ def test_the_shipped_clip_is_the_one_drawn_from_the_seed():
     for index, (_, _, drawn, _) in enumerate(clip(SEED, 21, FPS)):
         if index % 10 == 0:
             assert np.abs(shipped[index].astype(int) - drawn.astype(int)).mean() < 6
-    assert len(shipped) == 100
+    assert len(shipped) == 60
 
 
 def test_boxes_and_masks_agree_with_ultralytics_own_on_pytorch():
@@ -213,7 +213,24 @@ def test_ctrl_c_in_the_first_pass_leaves_what_was_encoded(video, tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in errors
-    assert 1 <= len(times_of(out)) < 100
+    assert 1 <= len(times_of(out)) <= 60
+
+
+@pytest.mark.parametrize("stage", ["find_objects", "draw"])
+def test_a_failing_stage_ends_the_pass_instead_of_hanging_it(monkeypatch, stage):
+    import infer
+    from harness.placement import Placement
+
+    def fail(*args):
+        raise RuntimeError("broken stage")
+
+    monkeypatch.setattr(infer, stage, fail)
+    monkeypatch.setattr(sys, "argv", ["infer.py"])
+    monkeypatch.chdir(FOLDER)
+    args = infer.parse_args()
+    compiled, _, _ = infer.load(args, Placement((0,), None, None, "auto"))
+    with pytest.raises(RuntimeError, match="broken stage"):
+        infer.Pipeline(compiled, args, {}).run(infer.VideoReader(args.video), None)
 
 
 def test_mistakes_are_told_in_one_line(video, tmp_path):
@@ -221,7 +238,7 @@ def test_mistakes_are_told_in_one_line(video, tmp_path):
     (tmp_path / "text.mp4").write_text("not a video\n" * 100)
     assert_one_line(video.infer("--video", tmp_path / "text.mp4"), "can't be read as video")
     assert_one_line(video.infer("--video", REPO / "audio-ai-workload" / "sample.mp3"), "no video stream")
-    (tmp_path / "half.mp4").write_bytes(CLIP.read_bytes()[:100_000])  # its index was at the end
+    (tmp_path / "half.mp4").write_bytes(CLIP.read_bytes()[:80_000])  # its index was at the end
     assert_one_line(video.infer("--video", tmp_path / "half.mp4"), "can't be read as video")
     assert_one_line(video.infer("--output", tmp_path / "no" / "out.mp4"), "cannot write the video")
     assert_one_line(video.infer("--output", tmp_path / "out.nothing"), "cannot write the video")
@@ -235,7 +252,7 @@ def test_mistakes_are_told_in_one_line(video, tmp_path):
     assert_one_line(video.infer("--model_path", tmp_path / "m.xml"), "cannot load")
     for option in (("--conf", "1.5"), ("--max_frames", "0"), ("--num_iters", "-1")):
         assert video.infer(*option).returncode == 2
-    assert CLIP.stat().st_size > 200_000
+    assert CLIP.stat().st_size > 100_000
 
 
 def test_weights_that_are_none_are_told_in_one_line(video, tmp_path):
