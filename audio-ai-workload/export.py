@@ -59,7 +59,9 @@ def load(args: argparse.Namespace):
     except (RuntimeError, KeyError, ValueError) as error:
         raise UserError(f"cannot load Whisper '{name}': {cli.one_line(error)}") from None
     except OSError as error:  # urllib's errors are OSErrors too
-        raise UserError(f"cannot download Whisper '{name}' ({cli.one_line(error)}): name a local file with --checkpoint") from None
+        raise UserError(
+            f"cannot download Whisper '{name}' ({cli.one_line(error)}): name a local file with --checkpoint"
+        ) from None
     except Exception as error:  # torch.load raises what pickle raises
         raise UserError(f"{name} is not an openai-whisper checkpoint: {cli.one_line(error)}") from None
 

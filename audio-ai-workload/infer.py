@@ -111,7 +111,9 @@ def main() -> int:
     placement = place.Placement.from_arguments(args)
     reference = read_reference(args.reference) if args.reference else None
     ir = [args.ovmodel_path / f"whisper_{part}.xml" for part in ("encoder", "decoder")]
-    model_files.check_ir(*ir, hint=f"make it with `python3 export.py --model_name {args.model_name} --output {args.ovmodel_path}`")
+    model_files.check_ir(
+        *ir, hint=f"make it with `python3 export.py --model_name {args.model_name} --output {args.ovmodel_path}`"
+    )
     record.check_destination(args)
     samples = read_audio(args.audio)
     audio_s = len(samples) / SAMPLE_RATE
@@ -172,7 +174,9 @@ def main() -> int:
         output={
             "transcript": transcript,
             "language": result["language"],
-            "segments": [{key: segment[key] for key in ("start", "end", "text", "temperature")} for segment in result["segments"]],
+            "segments": [
+                {key: segment[key] for key in ("start", "end", "text", "temperature")} for segment in result["segments"]
+            ],
             "same_transcript_every_iteration": len({r["text"] for r in results}) == 1,
         },
         resolved={"runtime": "openai-whisper on openvino", "language": result["language"]},

@@ -105,7 +105,12 @@ def convert_decoder(whisper_model) -> ov.Model:
 
     states = [f"{kind}.{layer}" for layer in range(layers) for kind in ("key", "value")]
     names = ["tokens", "beam_idx", *cross_names(layers), *(f"past_{name}" for name in states)]
-    shapes = [[-1, -1], [-1], *([[-1, heads, width, frames], [-1, heads, frames, width]] * layers), *([[-1, heads, -1, width]] * 2 * layers)]
+    shapes = [
+        [-1, -1],
+        [-1],
+        *([[-1, heads, width, frames], [-1, heads, frames, width]] * layers),
+        *([[-1, heads, -1, width]] * 2 * layers),
+    ]
     for port, name, shape in zip(model.inputs, names, shapes):
         port.set_names({name})
         port.get_node().set_partial_shape(ov.PartialShape(shape))

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Callable
+from collections.abc import Callable
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 PRECISIONS = ("auto", "f32", "bf16", "f16", "int8")
@@ -60,7 +60,7 @@ def json_object(text: str) -> dict:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"not JSON ({error}); e.g. '{{\"NUM_STREAMS\": \"1\"}}'") from None
+        raise argparse.ArgumentTypeError(f'not JSON ({error}); e.g. \'{{"NUM_STREAMS": "1"}}\'') from None
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError('must be a JSON object, e.g. \'{"NUM_STREAMS": "1"}\'')
     return value
@@ -74,7 +74,9 @@ def add_common_arguments(parser: argparse.ArgumentParser, *, iteration: str, num
     group.add_argument("--min_duration", type=non_negative_float, default=0.0, metavar="S",
                        help="go on past --num_iters until this many seconds have been measured")  # fmt: skip
     group.add_argument("--warmup", type=non_negative_int, default=1, help="iterations run first and not counted")
-    group.add_argument("--threads", type=positive_int, help="inference threads (default: OMP_NUM_THREADS, else OpenVINO's choice)")
+    group.add_argument(
+        "--threads", type=positive_int, help="inference threads (default: OMP_NUM_THREADS, else OpenVINO's choice)"
+    )
     group.add_argument("--precision", choices=PRECISIONS, default="auto",
                        help="precision of the computation; auto lets OpenVINO choose, int8 needs a model exported so")  # fmt: skip
     group.add_argument("--ov_config", type=json_object, default={}, metavar="JSON",

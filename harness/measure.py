@@ -7,7 +7,7 @@ import resource
 import statistics
 import time
 from pathlib import Path
-from typing import Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import psutil
 
@@ -105,7 +105,7 @@ class Watch:
     After the block: `status` is "complete", "interrupted" or "failed"; `usage` is a dict, see `__exit__`.
     """
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> Watch:
         self.status, self.error, self.usage = "complete", None, {}
         self._process = psutil.Process()
         self._before = self._counters()

@@ -9,7 +9,7 @@ import shutil
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from harness.cli import UserError
 
@@ -53,7 +53,9 @@ def describe(name: str, folder: Path, xml_paths: Sequence[Path], weight_format: 
 
 def one_line(model: dict) -> str:
     source = f" from {model['source']}" if model["source"] else ""
-    return f"{model['name']}{source}: {model['weight_format']} weights, {model['bytes'] / 1e6:.1f} MB, sha256 {model['sha256'][:12]}"
+    return (
+        f"{model['name']}{source}: {model['weight_format']} weights, {model['bytes'] / 1e6:.1f} MB, sha256 {model['sha256'][:12]}"
+    )
 
 
 def stamp(source: str, packages: Sequence[str], **parameters) -> dict:

@@ -29,7 +29,7 @@ class Placement:
     precision: str
 
     @classmethod
-    def from_arguments(cls, args) -> "Placement":
+    def from_arguments(cls, args) -> Placement:
         """From --threads, else OMP_NUM_THREADS, and the mask this process was started with.
 
         Raises UserError where OMP_NUM_THREADS is not a number.
@@ -122,7 +122,11 @@ def _plain(value):
 
 
 def executed_precisions(compiled_model) -> dict[str, int]:
-    """Number of compute layers run in each precision, from the device's own execution graph."""
+    """Number of compute layers by precision, as the device's own execution graph names it.
+
+    For a layer with compressed weights that is the weights' type (u8, i8, u4 ...), whatever it computes in: whether its
+    activations are rounded to 8 bits too is told by DYNAMIC_QUANTIZATION_GROUP_SIZE among the properties.
+    """
     layers = Counter()
     for node in compiled_model.get_runtime_model().get_ops():
         info = node.get_rt_info()
@@ -154,5 +158,9 @@ def one_line(described: dict, device: str) -> str:
     precision = described["precision_used"]
     if described["precision_asked"] == "auto":
         precision += " (OpenVINO's choice)"
+    main, layers = next(iter(described["openvino_properties"].values())), next(iter(described["executed_precisions"].values()))
+    group = main.get("DYNAMIC_QUANTIZATION_GROUP_SIZE")
+    if group and set(layers) - {"f32", "f16", "bf16"}:
+        precision += f", activations of compressed layers in 8 bits by groups of {group} where the CPU can"
     asked = f", asked for by {described['threads_asked_by']}" if described["threads_asked_by"] else ""
     return f"{device}, {described['threads_given']} threads{asked}, on {len(described['cpus'])} CPUs; precision {precision}"

@@ -159,7 +159,9 @@ def _memory() -> dict:
         "bytes": psutil.virtual_memory().total,
         "modules": [" ".join(module) for module in modules] or None,
         "swap_bytes": psutil.swap_memory().total,
-        "transparent_hugepages": (re.findall(r"\[(\w+)\]", _read(Path("/sys/kernel/mm/transparent_hugepage/enabled")) or "") or [None])[0],
+        "transparent_hugepages": (
+            re.findall(r"\[(\w+)\]", _read(Path("/sys/kernel/mm/transparent_hugepage/enabled")) or "") or [None]
+        )[0],
     }
 
 

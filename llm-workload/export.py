@@ -69,11 +69,17 @@ def check_hub_access(model_id: str) -> None:
     try:
         get_hf_file_metadata(hf_hub_url(model_id, "config.json"), timeout=HUB_TIMEOUT_S)
     except GatedRepoError:
-        raise UserError(f"{model_id} is gated: ask for access at https://huggingface.co/{model_id}, then log in with `hf auth login`") from None
+        raise UserError(
+            f"{model_id} is gated: ask for access at https://huggingface.co/{model_id}, then log in with `hf auth login`"
+        ) from None
     except (RepositoryNotFoundError, HFValidationError):
-        raise UserError(f"{model_id} is neither a local folder, nor a .gguf file, nor a model on the hub that you may see") from None
+        raise UserError(
+            f"{model_id} is neither a local folder, nor a .gguf file, nor a model on the hub that you may see"
+        ) from None
     except Exception as error:  # no network, a proxy, the hub down: whatever it is, the hub was not reached
-        raise UserError(f"cannot reach the hub for {model_id} ({cli.one_line(error)}): name a local folder or .gguf file") from None
+        raise UserError(
+            f"cannot reach the hub for {model_id} ({cli.one_line(error)}): name a local folder or .gguf file"
+        ) from None
 
 
 def unpack_gguf(path: Path, folder: Path) -> Path:
@@ -92,7 +98,9 @@ def unpack_gguf(path: Path, folder: Path) -> Path:
         raise UserError(f"cannot read {path} as GGUF: {cli.one_line(error)}") from None
     text = "Naïve café: 80 words, isn't it?"
     if tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True).strip() != text:
-        raise UserError(f"the tokenizer inside {path.name} is of a kind that can't be converted: name the model's original folder")
+        raise UserError(
+            f"the tokenizer inside {path.name} is of a kind that can't be converted: name the model's original folder"
+        )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

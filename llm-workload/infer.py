@@ -44,7 +44,9 @@ def parse_args() -> argparse.Namespace:
     prompt.add_argument("--prompt_file", type=Path, help="read the prompt from a text file")
     parser.add_argument("--max_new_tokens", type=cli.positive_int, default=100, help="tokens to generate for each prompt")
     parser.add_argument("--batch_size", type=cli.positive_int, default=1, help="copies of the prompt answered together")
-    parser.add_argument("--stop_at_eos", action="store_true", help="let an answer end early (by default all have the asked length)")
+    parser.add_argument(
+        "--stop_at_eos", action="store_true", help="let an answer end early (by default all have the asked length)"
+    )
     cli.add_common_arguments(parser, iteration="one answer to the prompt", num_iters=10)
     return parser.parse_args()
 
@@ -110,7 +112,9 @@ def main() -> int:
     prompt_tokens = inputs["input_ids"].shape[1]
     context = getattr(model.config, "max_position_embeddings", None)
     if context and prompt_tokens + args.max_new_tokens > context:
-        raise UserError(f"{prompt_tokens} prompt tokens and {args.max_new_tokens} new ones exceed the model's context of {context}")
+        raise UserError(
+            f"{prompt_tokens} prompt tokens and {args.max_new_tokens} new ones exceed the model's context of {context}"
+        )
     eos = model.generation_config.eos_token_id
     eos_ids = set(eos if isinstance(eos, list) else [eos]) - {None}
     how = {
@@ -186,7 +190,9 @@ def main() -> int:
         output={
             "text": text,
             "generated_tokens": [count_generated(ids, eos_ids) for ids in answers],
-            "same_tokens_every_iteration": all(bool((ids == answers[0]).all()) for ids in answers if ids.shape == answers[0].shape)
+            "same_tokens_every_iteration": all(
+                bool((ids == answers[0]).all()) for ids in answers if ids.shape == answers[0].shape
+            )
             and len({ids.shape for ids in answers}) == 1,
         },
         resolved={"runtime": "optimum-intel", "torch_threads": 1},

@@ -21,7 +21,9 @@ class Workload:
 
     def run(self, script: str, *args, prefix=(), env=None, timeout=600) -> subprocess.CompletedProcess:
         command = [*prefix, sys.executable, script, *map(str, args)]
-        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, timeout=timeout, env={**os.environ, **(env or {})})
+        return subprocess.run(
+            command, cwd=self.folder, capture_output=True, text=True, timeout=timeout, env={**os.environ, **(env or {})}
+        )
 
     def infer(self, *args, **how) -> subprocess.CompletedProcess:
         return self.run("infer.py", "--results_dir", self.results, *args, **how)

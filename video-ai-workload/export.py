@@ -59,7 +59,9 @@ def download(model: Path) -> None:
     try:
         fetched = Path(attempt_download_asset(model, retry=0, progress=False) if model.parent == Path(".") else model)
     except Exception as error:  # whatever ultralytics and its HTTP libraries raise
-        raise UserError(f"cannot download {model} ({cli.one_line(error)}): put it here, or use --model demo/yolov8n-seg-demo.pt") from None
+        raise UserError(
+            f"cannot download {model} ({cli.one_line(error)}): put it here, or use --model demo/yolov8n-seg-demo.pt"
+        ) from None
     if not fetched.is_file():
         raise UserError(f"no weights {model}: give an ultralytics segmentation .pt, e.g. demo/yolov8n-seg-demo.pt (--model)")
 
@@ -72,7 +74,9 @@ def export(weights: Path, args: argparse.Namespace) -> str:
         model = YOLO(weights)
         if model.task != "segment":
             raise UserError(f"{args.model} is a model for '{model.task}', not for segmentation")
-        return model.export(format="openvino", dynamic=False, imgsz=args.imgsz, quantize=16 if args.weight_format == "fp16" else None)
+        return model.export(
+            format="openvino", dynamic=False, imgsz=args.imgsz, quantize=16 if args.weight_format == "fp16" else None
+        )
     except UserError:
         raise
     except Exception as error:  # torch.load and ultralytics raise whatever they like on a file that is no model

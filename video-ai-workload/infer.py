@@ -31,12 +31,16 @@ SPARE_REQUESTS = 2  # that hold results while others run
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
-    parser.add_argument("--model_path", type=Path, default=Path("yolov8n-seg_openvino_model/yolov8n-seg.xml"), help="the .xml made by export.py")
+    parser.add_argument(
+        "--model_path", type=Path, default=Path("yolov8n-seg_openvino_model/yolov8n-seg.xml"), help="the .xml made by export.py"
+    )
     parser.add_argument("--video", type=Path, default=Path("pharmacy_drivethru.mp4"), help="video file")
     parser.add_argument("--output", type=Path, default=Path("output.mp4"), help="video file to write, H.264")
     parser.add_argument("--no_output", action="store_true", help="leave encoding out")
     parser.add_argument("--conf", type=cli.share, default=0.25, help="least score of a detection")
-    parser.add_argument("--iou", type=cli.share, default=0.7, help="overlap at which the weaker of two boxes of a class is dropped")
+    parser.add_argument(
+        "--iou", type=cli.share, default=0.7, help="overlap at which the weaker of two boxes of a class is dropped"
+    )
     parser.add_argument("--max_frames", type=cli.positive_int, help="stop each pass after this many frames")
     cli.add_common_arguments(parser, iteration="one pass over the video", num_iters=6)
     return parser.parse_args()
@@ -227,7 +231,9 @@ def main() -> int:
         "peak_rss_bytes": measure.summarize([watch.usage["peak_rss_bytes"]], "bytes", "lower"),
     }
     print(f"\nInference time per frame: {measure.describe(metrics['inference_time_per_frame_s'])}")
-    print(f"Throughput: {measure.describe(metrics['frames_per_second'])}, decoding to {'drawing' if args.no_output else 'encoding'}")
+    print(
+        f"Throughput: {measure.describe(metrics['frames_per_second'])}, decoding to {'drawing' if args.no_output else 'encoding'}"
+    )
     told = ", ".join(f"{count} × {name}" for name, count in found_in_all.most_common()) or "nothing"
     print(f"Found in {frames} frames: {told}; peak memory {watch.usage['peak_rss_bytes'] / 2**30:.2f} GiB")
     if not args.no_output:
@@ -257,7 +263,11 @@ def main() -> int:
             "found": dict(found_in_all.most_common()),
             "same_detections_every_iteration": all(each == found[0] for each in found),
         },
-        resolved={"runtime": "openvino", "requests": pipeline.parallel, "encoder": None if args.no_output else f"{ENCODER} {PRESET}"},
+        resolved={
+            "runtime": "openvino",
+            "requests": pipeline.parallel,
+            "encoder": None if args.no_output else f"{ENCODER} {PRESET}",
+        },
     )
     if watch.status == "complete" and not args.max_frames and (reader.damaged or frames < reader.announced_frames):
         announced = f" of the {reader.announced_frames} announced" if reader.announced_frames else ""

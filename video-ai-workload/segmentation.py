@@ -16,7 +16,16 @@ PADDING_GREY = 114
 MAX_DETECTIONS = 300
 MASK_OPACITY = 0.5
 # Eight hues that colour-blind readers tell apart (Okabe and Ito, 2008), RGB.
-PALETTE = [(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167), (255, 255, 255)]
+PALETTE = [
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+    (255, 255, 255),
+]
 # A table for each colour that maps a pixel to the same pixel seen through a mask: uint8 [256, 1, 3].
 TINTS = [
     (np.arange(256)[:, None, None] * (1 - MASK_OPACITY) + np.array(colour) * MASK_OPACITY).astype(np.uint8) for colour in PALETTE
@@ -116,7 +125,9 @@ def find_objects(predictions: np.ndarray, prototypes: np.ndarray, letterbox: Let
             [0, letterbox.gain * step_y, ((y0 + 0.5) * letterbox.gain + letterbox.top) * step_y - 0.5],
         ])  # fmt: skip
         size = (max(int(x1 - x0), 1), max(int(y1 - y0), 1))
-        scaled = cv2.warpAffine(logits, to_map, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
+        scaled = cv2.warpAffine(
+            logits, to_map, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+        )
         masks.append((scaled > 0).astype(np.uint8))
     return Detections(boxes, scores[kept], classes[kept], masks, corners)
 

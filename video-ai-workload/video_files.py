@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from fractions import Fraction
 from pathlib import Path
-from typing import Iterator
+from collections.abc import Iterator
 
 import av
 import cv2

@@ -106,7 +106,9 @@ def test_the_logits_are_pytorchs_to_the_fourth_decimal(models, speech):
     at_once = ours.logits(tokens, features).clone().numpy()
     ours.start()
     one = np.zeros(1, np.int32)
-    step_by_step = np.concatenate([ours.step(tokens[:, i : i + 1], one, features).clone().numpy() for i in range(tokens.shape[1])], axis=1)
+    step_by_step = np.concatenate(
+        [ours.step(tokens[:, i : i + 1], one, features).clone().numpy() for i in range(tokens.shape[1])], axis=1
+    )
     np.testing.assert_allclose(at_once, expected, atol=2e-3)
     np.testing.assert_allclose(step_by_step, expected, atol=2e-3)
 
@@ -114,7 +116,12 @@ def test_the_logits_are_pytorchs_to_the_fourth_decimal(models, speech):
 def test_an_exported_model_needs_neither_weights_nor_network(audio, tmp_path):
     alone = tmp_path / "model"
     shutil.copytree(MODEL, alone)
-    nowhere = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "XDG_CACHE_HOME": str(tmp_path / "empty"), "HOME": str(tmp_path)}
+    nowhere = {
+        "http_proxy": "http://127.0.0.1:9",
+        "https_proxy": "http://127.0.0.1:9",
+        "XDG_CACHE_HOME": str(tmp_path / "empty"),
+        "HOME": str(tmp_path),
+    }
     run, _ = audio.measure("--ovmodel_path", alone, *ONCE, "--language", "English", env=nowhere)
     assert "pharmacy" in run["output"]["transcript"]
     assert json.loads((alone / "dims.json").read_text())["n_audio_state"] == 512

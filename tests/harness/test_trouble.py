@@ -13,7 +13,9 @@ STEADY = [1.0, 1.01, 0.99, 1.0, 1.0, 1.0]
 
 def signs(samples=STEADY, usage=None, placed=None, cpu=None):
     metric = measure.summarize(samples, "s")
-    return signs_of_trouble(metric, {**QUIET, **(usage or {})}, {**PLACED, **(placed or {})}, {"cpu": {**SYSTEM["cpu"], **(cpu or {})}})
+    return signs_of_trouble(
+        metric, {**QUIET, **(usage or {})}, {**PLACED, **(placed or {})}, {"cpu": {**SYSTEM["cpu"], **(cpu or {})}}
+    )
 
 
 def test_a_quiet_steady_run_has_no_signs():
@@ -30,7 +32,10 @@ def test_a_quiet_steady_run_has_no_signs():
         ("throttled 3 times", {"usage": {"throttle_events": 3}}),
         ("fell from 3000 to 2000 MHz", {"usage": {"mhz_after": 2000}}),
         ("only 0.9 cores were busy", {"usage": {"process_cores_busy": 0.9}}),
-        ("16 threads were asked for (OMP_NUM_THREADS), OpenVINO gave 2", {"placed": {"threads_asked": 16, "threads_asked_by": "OMP_NUM_THREADS"}}),
+        (
+            "16 threads were asked for (OMP_NUM_THREADS), OpenVINO gave 2",
+            {"placed": {"threads_asked": 16, "threads_asked_by": "OMP_NUM_THREADS"}},
+        ),
         ("precision bf16 was asked for, f32 was used", {"placed": {"precision_asked": "bf16"}}),
         ("governor is 'powersave'", {"cpu": {"governor": "powersave"}}),
         ("1.5 CPUs' time only", {"cpu": {"cgroup_cpu_quota": 1.5}}),

@@ -32,7 +32,12 @@ def model_copy(tmp_path):
 def test_the_guides_command_measures_generated_tokens_only(llm):
     run, printed = llm.measure(f"--model_name={MODEL}", "--num_iters", 6)
     assert run["output"]["generated_tokens"] == [100] * 6
-    for name, unit in (("Inference time: ", " s "), ("Throughput: ", " tokens/s"), ("Time to first token: ", " s "), ("Time per output token: ", " s ")):
+    for name, unit in (
+        ("Inference time: ", " s "),
+        ("Throughput: ", " tokens/s"),
+        ("Time to first token: ", " s "),
+        ("Time per output token: ", " s "),
+    ):
         assert any(line.startswith(name) and unit in line for line in printed.splitlines()), printed
     times, rates = run["samples"]["inference_time_s"], run["samples"]["tokens_per_second"]
     assert rates == pytest.approx([100 / t for t in times])
@@ -65,7 +70,9 @@ def test_a_batch_counts_every_answer(llm):
 def test_an_answer_may_end_early_when_asked_to(llm):
     question = "<|im_start|>user\nSay hi.<|im_end|>\n<|im_start|>assistant\n"
     long, _ = llm.measure(f"--model_name={MODEL}", "--prompt", question, "--max_new_tokens", 80, "--num_iters", 1)
-    short, _ = llm.measure(f"--model_name={MODEL}", "--prompt", question, "--max_new_tokens", 80, "--num_iters", 1, "--stop_at_eos")
+    short, _ = llm.measure(
+        f"--model_name={MODEL}", "--prompt", question, "--max_new_tokens", 80, "--num_iters", 1, "--stop_at_eos"
+    )
     assert long["output"]["generated_tokens"] == [80]
     assert short["output"]["generated_tokens"][0] < 80
 
@@ -80,7 +87,10 @@ def test_padding_after_an_answers_end_is_not_counted():
 
 @pytest.mark.parametrize(
     "how, asked, by",
-    [({"env": {"OMP_NUM_THREADS": "1"}}, 1, "OMP_NUM_THREADS"), ({"env": {"OMP_NUM_THREADS": "2"}, "args": ("--threads", "1")}, 1, "--threads")],
+    [
+        ({"env": {"OMP_NUM_THREADS": "1"}}, 1, "OMP_NUM_THREADS"),
+        ({"env": {"OMP_NUM_THREADS": "2"}, "args": ("--threads", "1")}, 1, "--threads"),
+    ],
 )
 def test_threads_asked_for_are_threads_given(llm, how, asked, by):
     run, _ = llm.measure(*SHORT, *how.get("args", ()), env=how["env"])
@@ -100,7 +110,8 @@ def test_precision_asked_for_is_read_back(llm):
     run, _ = llm.measure(*SHORT, "--precision", "f32")
     placed = run["placement"]
     assert placed["precision_used"] == "f32"
-    assert placed["openvino_properties"]["model"]["KV_CACHE_PRECISION"] == "f32"
+    properties = placed["openvino_properties"]["model"]
+    assert properties["KV_CACHE_PRECISION"] == "f32" and properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] == 0
     assert set(placed["executed_precisions"]["model"]) <= {"f32", "u8", "i8"}
 
 
@@ -127,7 +138,12 @@ def test_mistakes_are_told_in_one_line(llm, model_copy, tmp_path):
 
 
 def test_an_export_serves_other_runtimes_too_and_is_not_repeated(llm):
-    assert {p.name for p in (FOLDER / MODEL).iterdir()} >= {"openvino_tokenizer.xml", "openvino_detokenizer.xml", "tokenizer.json", "config.json"}
+    assert {p.name for p in (FOLDER / MODEL).iterdir()} >= {
+        "openvino_tokenizer.xml",
+        "openvino_detokenizer.xml",
+        "tokenizer.json",
+        "config.json",
+    }
     done = llm.run("export.py", "--model_id", "models/SmolLM2-135M-Instruct.Q4_1.gguf", "--output", MODEL)
     assert done.returncode == 0 and "exported already" in done.stdout
 
@@ -175,7 +191,9 @@ def test_a_gated_model_says_how_to_get_access(llm, tmp_path):
     try:
         done = llm.run("export.py", "--output", tmp_path / "out", env=env)
         assert_one_line(done, "meta-llama/Llama-2-7b-chat-hf is gated", "ask for access", "hf auth login")
-        assert_one_line(llm.run("export.py", "--model_id", "nobody/nothing", "--output", tmp_path / "out", env=env), "neither a local folder")
+        assert_one_line(
+            llm.run("export.py", "--model_id", "nobody/nothing", "--output", tmp_path / "out", env=env), "neither a local folder"
+        )
     finally:
         server.shutdown()
         server.server_close()

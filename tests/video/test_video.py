@@ -53,7 +53,13 @@ def numbered_frames(count, height=90, width=160):
 def test_the_guides_command_segments_every_frame_and_writes_a_playable_video(video, tmp_path):
     out = tmp_path / "out.mp4"
     run, printed = video.measure(
-        "--model_path=yolov8n-seg_openvino_model/yolov8n-seg.xml", "--device=CPU", "--video=pharmacy_drivethru.mp4", "--output", out, "--num_iters", 2
+        "--model_path=yolov8n-seg_openvino_model/yolov8n-seg.xml",
+        "--device=CPU",
+        "--video=pharmacy_drivethru.mp4",
+        "--output",
+        out,
+        "--num_iters",
+        2,
     )
     assert printed.count("Inference time per frame: ") == 1 and " frames/s" in printed
     assert run["output"]["frames"] == 60 and run["output"]["same_detections_every_iteration"]
@@ -99,7 +105,7 @@ def test_the_demo_model_finds_what_was_drawn_in_clips_it_never_saw():
         assert seed < TRAIN_SEEDS
         score = Score()
         moments = [moment for index, moment in enumerate(clip(seed, 100, 10)) if index % 10 == 0]
-        for (scene, t_s, frame, ids), (_, found) in zip(moments, find_in(frame for _, _, frame, _ in moments)):
+        for (scene, t_s, _, ids), (_, found) in zip(moments, find_in(frame for _, _, frame, _ in moments)):
             judge(score, scene, t_s, ids, [(int(k), full_mask(found, i, ids.shape)) for i, k in enumerate(found.classes)])
         for name in ("drawn", "found", "false"):
             setattr(overall, name, getattr(overall, name) + getattr(score, name))
@@ -132,7 +138,9 @@ def test_boxes_and_masks_agree_with_ultralytics_own_on_pytorch():
     for frame, (network_input, found) in zip(frames, find_in(frames)):
         with torch.no_grad():
             raw = network(torch.from_numpy(network_input.transpose(2, 0, 1)[None].astype(np.float32) / 255))
-        predictions, prototypes = raw[0] if isinstance(raw[0], tuple) else (raw[0], raw[1]["proto"] if isinstance(raw[1], dict) else raw[1][-1])
+        predictions, prototypes = (
+            raw[0] if isinstance(raw[0], tuple) else (raw[0], raw[1]["proto"] if isinstance(raw[1], dict) else raw[1][-1])
+        )
         (theirs,) = nms.non_max_suppression(predictions, 0.25, 0.7, nc=80)
         boxes = ops.scale_boxes((640, 640), theirs[:, :4].clone(), frame.shape)
         masks = ops.process_mask_native(prototypes[0], theirs[:, 6:], boxes, frame.shape[:2]).bool().numpy()

@@ -38,7 +38,9 @@ def judge(score: Score, scene: Scene, t_s: float, ids: np.ndarray, detections: l
     detections : (COCO class, mask bool [H, W]) of each object found, best first.
     """
     truths = [(number, mover.kind, ids == number) for number, mover in enumerate(scene.movers, 1) if (ids == number).any()]
-    wanted = {n for n, _, mask in truths if mask.sum() >= MIN_AREA and mask.sum() >= MIN_VISIBLE_SHARE * whole_area(scene, n, t_s)}
+    wanted = {
+        n for n, _, mask in truths if mask.sum() >= MIN_AREA and mask.sum() >= MIN_VISIBLE_SHARE * whole_area(scene, n, t_s)
+    }
     score.drawn += len(wanted)
     taken = set()
     for kind, mask in detections:

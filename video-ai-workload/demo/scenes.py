@@ -11,7 +11,7 @@ Sizes are in design pixels of a 768 x 432 frame; `height` scales them.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Iterator
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -185,7 +185,9 @@ def _background(rng: np.random.Generator, scale: float) -> np.ndarray:
 
     for lane_y in (ground_y + 88, ground_y + 190):
         for dash_x in np.arange(rng.uniform(-60, 0), 768, 70):
-            canvas.polygon([(dash_x, lane_y), (dash_x + 34, lane_y), (dash_x + 30, lane_y + 4), (dash_x - 4, lane_y + 4)], (205, 200, 170))
+            canvas.polygon(
+                [(dash_x, lane_y), (dash_x + 34, lane_y), (dash_x + 30, lane_y + 4), (dash_x - 4, lane_y + 4)], (205, 200, 170)
+            )
     for _ in range(rng.integers(2, 9)):  # bollards, bins, menu boards, poles
         x, y = rng.uniform(0, 768), ground_y + rng.uniform(0, 26)
         tint = tuple(int(c) for c in rng.uniform(30, 230, 3))
@@ -199,7 +201,16 @@ def _background(rng: np.random.Generator, scale: float) -> np.ndarray:
 
 
 def _car_look(rng: np.random.Generator) -> dict:
-    paints = [(235, 235, 235), (25, 25, 28), (140, 143, 148), (165, 25, 30), (30, 60, 130), (200, 170, 60), (40, 90, 60), (95, 60, 45)]
+    paints = [
+        (235, 235, 235),
+        (25, 25, 28),
+        (140, 143, 148),
+        (165, 25, 30),
+        (30, 60, 130),
+        (200, 170, 60),
+        (40, 90, 60),
+        (95, 60, 45),
+    ]
     return {
         "shape": str(rng.choice(list(CAR_OUTLINES))),
         "colour": _shade(paints[rng.integers(len(paints))], rng.uniform(0.8, 1.2)),
@@ -283,7 +294,9 @@ def whole_area(scene: Scene, number: int, t_s: float) -> int:
     return int(ids.sum())
 
 
-def clip(seed: int, num_frames: int, fps: float, height: int = DESIGN_HEIGHT) -> Iterator[tuple[Scene, float, np.ndarray, np.ndarray]]:
+def clip(
+    seed: int, num_frames: int, fps: float, height: int = DESIGN_HEIGHT
+) -> Iterator[tuple[Scene, float, np.ndarray, np.ndarray]]:
     """A whole clip: (scene, time in s, frame, ids) of each frame, the same for the same seed."""
     rng = np.random.default_rng(seed)
     scene = make_scene(rng, height)
