@@ -47,7 +47,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--stop_at_eos", action="store_true", help="let an answer end early (by default all have the asked length)"
     )
-    cli.add_common_arguments(parser, iteration="one answer to the prompt", num_iters=10)
+    cli.add_common_arguments(parser, iteration="one answer to the prompt", num_iters=8)
     return parser.parse_args()
 
 

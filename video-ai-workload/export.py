@@ -36,7 +36,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     output = args.output or Path(f"{args.model.stem}_openvino_model")
-    if not args.model.is_file():
+    if args.model.is_file():
+        os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing to fetch, and no usage data to send
+    else:
         download(args.model)
     parameters = {"weight_format": args.weight_format, "imgsz": args.imgsz, "source_sha256": model_files.sha256(args.model)}
     stamp = model_files.stamp(args.model.name, PACKAGES, **parameters)

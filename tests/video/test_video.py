@@ -1,5 +1,6 @@
 """The video workload, run as a user runs it, on the demo model that ./run.sh --prepare exports."""
 
+import os
 import shutil
 import sys
 from fractions import Fraction
@@ -14,6 +15,7 @@ FOLDER = REPO / "video-ai-workload"
 CLIP = FOLDER / "pharmacy_drivethru.mp4"
 MODEL = FOLDER / "yolov8n-seg_openvino_model" / "yolov8n-seg.xml"
 ONE_PASS = ("--num_iters", "1", "--warmup", "0")
+os.environ.update(YOLO_AUTOINSTALL="false", YOLO_OFFLINE="true")
 sys.path[:0] = [str(FOLDER), str(FOLDER / "demo")]
 
 
@@ -62,10 +64,10 @@ def test_the_guides_command_segments_every_frame_and_writes_a_playable_video(vid
         2,
     )
     assert printed.count("Inference time per frame: ") == 1 and " frames/s" in printed
-    assert run["output"]["frames"] == 60 and run["output"]["same_detections_every_iteration"]
-    assert len(run["samples"]["inference_time_per_frame_s"]) == 120 and len(run["samples"]["frames_per_second"]) == 2
-    assert run["samples"]["frames_per_second"] == pytest.approx([60 / t for t in run["samples"]["inference_time_s"]])
-    assert set(run["output"]["found"]) == {"car", "person"} and min(run["output"]["found"].values()) > 60
+    assert run["output"]["frames"] == 40 and run["output"]["same_detections_every_iteration"]
+    assert len(run["samples"]["inference_time_per_frame_s"]) == 80 and len(run["samples"]["frames_per_second"]) == 2
+    assert run["samples"]["frames_per_second"] == pytest.approx([40 / t for t in run["samples"]["inference_time_s"]])
+    assert set(run["output"]["found"]) == {"car", "person"} and min(run["output"]["found"].values()) > 40
     with av.open(str(out)) as container:
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.width, stream.height, stream.average_rate) == ("h264", 768, 432, 10)
@@ -123,7 +125,7 @@ def test_the_shipped_clip_is_the_one_drawn_from_the_seed():
     for index, (_, _, drawn, _) in enumerate(clip(SEED, 21, FPS)):
         if index % 10 == 0:
             assert np.abs(shipped[index].astype(int) - drawn.astype(int)).mean() < 6
-    assert len(shipped) == 60
+    assert len(shipped) == 40
 
 
 def test_boxes_and_masks_agree_with_ultralytics_own_on_pytorch():
@@ -221,7 +223,7 @@ def test_ctrl_c_in_the_first_pass_leaves_what_was_encoded(video, tmp_path):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in errors
-    assert 1 <= len(times_of(out)) <= 60
+    assert 1 <= len(times_of(out)) <= 40
 
 
 @pytest.mark.parametrize("stage", ["find_objects", "draw"])
@@ -246,7 +248,7 @@ def test_mistakes_are_told_in_one_line(video, tmp_path):
     (tmp_path / "text.mp4").write_text("not a video\n" * 100)
     assert_one_line(video.infer("--video", tmp_path / "text.mp4"), "can't be read as video")
     assert_one_line(video.infer("--video", REPO / "audio-ai-workload" / "sample.mp3"), "no video stream")
-    (tmp_path / "half.mp4").write_bytes(CLIP.read_bytes()[:80_000])  # its index was at the end
+    (tmp_path / "half.mp4").write_bytes(CLIP.read_bytes()[:60_000])  # its index was at the end
     assert_one_line(video.infer("--video", tmp_path / "half.mp4"), "can't be read as video")
     assert_one_line(video.infer("--output", tmp_path / "no" / "out.mp4"), "cannot write the video")
     assert_one_line(video.infer("--output", tmp_path / "out.nothing"), "cannot write the video")
@@ -260,7 +262,7 @@ def test_mistakes_are_told_in_one_line(video, tmp_path):
     assert_one_line(video.infer("--model_path", tmp_path / "m.xml"), "cannot load")
     for option in (("--conf", "1.5"), ("--max_frames", "0"), ("--num_iters", "-1")):
         assert video.infer(*option).returncode == 2
-    assert CLIP.stat().st_size > 100_000
+    assert CLIP.stat().st_size > 80_000
 
 
 def test_weights_that_are_none_are_told_in_one_line(video, tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 from scenes import DESIGN_HEIGHT, DESIGN_WIDTH, clip
 
-SEED, NUM_FRAMES, FPS = 79, 60, 10  # below train.TRAIN_SEEDS: never trained on
+SEED, NUM_FRAMES, FPS = 79, 40, 10  # below train.TRAIN_SEEDS: never trained on
 
 
 def main() -> None:
