@@ -125,8 +125,9 @@ def main() -> int:
            "temperature": FALLBACK_TEMPERATURES if args.temperature is None else args.temperature}  # fmt: skip
     told_model = model_files.describe(args.model_name, args.ovmodel_path, ir, weight_format)
     told_placement = place.describe(placement, {"decoder": model.compiled_decoder, "encoder": model.compiled_encoder})
+    machine = system.describe()
     print(f"Model: Whisper {model_files.one_line(told_model)}; loaded in {load_time_s:.1f} s")
-    print(f"System: {system.one_line(system.describe())}")
+    print(f"System: {system.one_line(machine)}")
     print(f"Placement: {place.one_line(told_placement, args.device)}", flush=True)
 
     for _ in range(args.warmup):
@@ -169,6 +170,7 @@ def main() -> int:
         samples=raw,
         model=told_model,
         source={"name": args.audio.name, "sha256": model_files.sha256(args.audio), "duration_s": audio_s},
+        machine=machine,
         placement=told_placement,
         watch=watch,
         output={

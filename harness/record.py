@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from harness import cli, measure, system, trouble
+from harness import cli, measure, trouble
 from harness.cli import UserError
 
 SCHEMA_VERSION = 1
@@ -47,6 +47,7 @@ def build(
     samples: dict[str, list],
     model: dict,
     source: dict,
+    machine: dict,
     placement: dict,
     watch: measure.Watch,
     output: dict,
@@ -60,9 +61,9 @@ def build(
     samples : every raw sample, by metric name.
     source : what the run was fed: name, sha256 and what else tells inputs apart.
     output : what was produced, and the check on it.
+    machine : from system.describe().
     resolved : parameters that were found out rather than given.
     """
-    machine = system.describe()
     signs = trouble.signs_of_trouble(metrics[headline], watch.usage, placement, machine)
     return {
         "schema_version": SCHEMA_VERSION,

@@ -126,8 +126,9 @@ def main() -> int:
     }
     told_model = model_files.describe(args.model_name.name, args.model_name, [args.model_name / OPENVINO_MODEL], weight_format)
     told_placement = place.describe(placement, {"model": model.request.get_compiled_model()})
+    machine = system.describe()
     print(f"Model: {model_files.one_line(told_model)}; loaded in {load_time_s:.1f} s")
-    print(f"System: {system.one_line(system.describe())}")
+    print(f"System: {system.one_line(machine)}")
     print(f"Placement: {place.one_line(told_placement, args.device)}", flush=True)
 
     for _ in range(args.warmup):
@@ -185,6 +186,7 @@ def main() -> int:
             "sha256": hashlib.sha256(prompt.encode()).hexdigest(),
             "prompt_tokens": prompt_tokens,
         },
+        machine=machine,
         placement=told_placement,
         watch=watch,
         output={

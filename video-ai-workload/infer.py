@@ -187,8 +187,9 @@ def main() -> int:
     pipeline = Pipeline(compiled, args, names)
     told_model = model_files.describe(args.model_path.stem, args.model_path.parent, [args.model_path], weight_format)
     told_placement = place.describe(placement, {"model": compiled})
+    machine = system.describe()
     print(f"Model: {model_files.one_line(told_model)}; loaded in {load_time_s:.1f} s")
-    print(f"System: {system.one_line(system.describe())}")
+    print(f"System: {system.one_line(machine)}")
     print(f"Placement: {place.one_line(told_placement, args.device)}; {pipeline.parallel} requests at a time", flush=True)
 
     def one_pass(keep_interrupted: bool):
@@ -255,6 +256,7 @@ def main() -> int:
             "codec": reader.codec,
             "source_frames_per_second": float(reader.rate),
         },
+        machine=machine,
         placement=told_placement,
         watch=watch,
         output={

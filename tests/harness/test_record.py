@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import measure, record, summary
+from harness import measure, record, summary, system
 from harness.cli import UserError
 
 
@@ -20,7 +20,7 @@ def a_record(**changes) -> dict:
         "llm", args, headline="tokens_per_second",
         metrics={"tokens_per_second": measure.summarize([1.0, 2.0, 3.0], "tokens/s", "higher")},
         samples={"tokens_per_second": [1.0, 2.0, 3.0]}, model=model, source={"name": "prompt", "sha256": "1" * 64},
-        placement=placement, watch=watch, output={"text": "é"},
+        machine=system.describe(), placement=placement, watch=watch, output={"text": "é"},
     )  # fmt: skip
     return {**built, **changes}
 

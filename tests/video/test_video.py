@@ -226,6 +226,21 @@ def test_ctrl_c_in_the_first_pass_leaves_what_was_encoded(video, tmp_path):
     assert 1 <= len(times_of(out)) <= 40
 
 
+def test_a_cut_video_that_says_its_length_is_told_to_be_cut(video, tmp_path):
+    rng = np.random.default_rng(0)
+    whole, cut = tmp_path / "whole.mp4", tmp_path / "cut.mp4"
+    with av.open(str(whole), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 160, 90, "yuv420p"
+        for _ in range(20):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(rng.integers(0, 255, (90, 160, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode(None))
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    run, _ = video.measure("--video", cut, "--output", tmp_path / "out.mp4", *ONE_PASS)
+    assert 2 <= run["output"]["frames"] < 20
+    assert any("damaged or cut" in sign and "of the 20 announced" in sign for sign in run["trouble"])
+
+
 @pytest.mark.parametrize("stage", ["find_objects", "draw"])
 def test_a_failing_stage_ends_the_pass_instead_of_hanging_it(monkeypatch, stage):
     import infer
