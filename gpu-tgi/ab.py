@@ -1,0 +1,224 @@
+"""Run Apache Bench (ab) and read its report.
+
+What ab's own summary does not tell, and this does:
+- Which requests succeeded. "Complete requests" counts those that never got an answer, "Failed requests" counts some of
+  these twice, and a connection closed without a word counts as success. With -v 2 ab prints the header of every answer it
+  got: that is counted.
+- Throughput at the concurrency asked for. Newer versions (2.4.71 does, see `starts_alone`) send the first request alone and
+  open the other connections when it is answered: with ten requests a connection, that takes a tenth off the throughput. One
+  request more is sent then, and time and count begin with its answer.
+- Latencies below a millisecond. -g has every request, in whole milliseconds; -e has 101 quantiles with three decimals,
+  some of them read from beyond the end of the list. Together they give every sample within half a millisecond, and those
+  at the quantiles to the microsecond.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ANSWER = re.compile(r"^LOG: header received:\nHTTP/\d\.\d (\d{3})[^\n]*\n(.*?)^\r?$", re.MULTILINE | re.DOTALL)
+TROUBLE = re.compile(r"^(?:apr_\w+|ab|Test aborted).*$", re.MULTILINE)
+
+
+@dataclass
+class Answer:
+    """The header of an answer."""
+
+    status: int
+    headers: dict[str, str]  # names in lower case
+
+    @property
+    def ok(self) -> bool:
+        return 200 <= self.status < 300
+
+    def number(self, name: str) -> int | None:
+        value = self.headers.get(name, "")
+        return int(value) if value.isdigit() else None
+
+
+@dataclass
+class Report:
+    """What one run of ab, or several side by side, saw."""
+
+    requests: int  # asked for, without the one sent alone
+    wall_s: float | None  # None where ab gave up
+    latencies_s: list[float]  # ascending; of every request ab calls complete, answered or not, and of the one sent alone
+    answers: list[Answer]
+    alone: list[Answer] = field(default_factory=list)  # to the request sent alone
+    bytes_received: int = 0  # of bodies
+    problem: str | None = None  # ab's last words on what went wrong
+    gave_up: bool = False
+    commands: list[list[str]] = field(default_factory=list)
+
+    @property
+    def succeeded(self) -> int:
+        return sum(answer.ok for answer in self.answers) - self.cut_off
+
+    @property
+    def cut_off(self) -> int:
+        """Answers whose body came short. ab counts bytes only over all of them: 1 stands for one or more."""
+        announced = [answer.number("content-length") for answer in self.alone + self.answers]
+        return int(None not in announced and self.bytes_received < sum(announced))
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """How often each kind of failure occurred: an HTTP status, no answer, an answer cut off."""
+        by_status = Counter(f"HTTP {answer.status}" for answer in self.answers if not answer.ok)
+        others = {"no answer": self.requests - len(self.answers), "cut off": self.cut_off}
+        return {**dict(sorted(by_status.items())), **{kind: n for kind, n in others.items() if n > 0}}
+
+
+@dataclass(frozen=True)
+class Share:
+    """One run of ab: this many requests with this body, so many at a time."""
+
+    body: Path
+    requests: int
+    concurrency: int
+
+
+def measure(command: list[str], url: str, lanes: list[list[Share]], folder: Path, alone: bool) -> tuple[Report, bool]:
+    """Run ab for every share: lanes side by side, a lane's shares one after the other.
+
+    `command` is ab with the options that all have in common, printing by the line; `alone` is from `starts_alone`. Reports
+    are left in `folder`, one folder a share. Returns what was seen, and whether Ctrl-C ended it early; ab then still reports
+    what was done.
+    """
+    stop, running, reports = threading.Event(), set(), []
+
+    def one(share: Share, place: Path) -> None:
+        place.mkdir(parents=True)
+        extra = int(alone and share.concurrency > 1)
+        whole = [*command, "-n", str(share.requests + extra), "-c", str(share.concurrency), "-p", str(share.body),
+                 "-g", str(place / "ab.tsv"), "-e", str(place / "ab.csv"), url]  # fmt: skip
+        answered_s = []
+        with (place / "ab.txt").open("wb") as out, (place / "ab.err").open("wb") as err:
+            # In a session of its own, so that Ctrl-C reaches it once, from here.
+            process = subprocess.Popen(whole, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err, start_new_session=True)
+            running.add(process)
+            if stop.is_set():
+                process.send_signal(signal.SIGINT)
+            for line in process.stdout:
+                if line.startswith(b"LOG: header received"):
+                    answered_s.append(time.perf_counter())
+                out.write(line)
+            status = process.wait()
+            running.remove(process)
+        report = read(place, share.requests + extra)
+        report.commands = [whole]
+        report.gave_up = status != 0 and not stop.is_set()
+        if report.gave_up and not report.problem:
+            report.problem = f"ab ended with status {status}"
+        if extra:
+            report.requests, report.alone, report.answers = share.requests, report.answers[:1], report.answers[1:]
+            if report.wall_s is not None and len(answered_s) > 1:
+                report.wall_s = answered_s[-1] - answered_s[0]
+        reports.append(report)
+
+    def lane(number: int) -> None:
+        for step, share in enumerate(lanes[number]):
+            if stop.is_set():
+                break
+            one(share, folder / f"{number:03d}-{step:03d}")
+
+    started_s = time.perf_counter()
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        futures = [pool.submit(lane, number) for number in range(len(lanes))]
+        try:
+            wait(futures)
+        except KeyboardInterrupt:
+            stop.set()
+            for process in list(running):
+                process.send_signal(signal.SIGINT)
+        for future in futures:
+            future.result()
+    report = reports[0] if len(reports) == 1 else together(reports, time.perf_counter() - started_s)
+    return report, stop.is_set()
+
+
+def starts_alone(command: list[str]) -> bool:
+    """Whether this ab sends its first request alone, and all others only when that is answered: seen on a listener here."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        process = subprocess.Popen([*command, "-n", "2", "-c", "2", url], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        opened = []
+        try:
+            listener.settimeout(5.0)
+            opened.append(listener.accept()[0])
+            listener.settimeout(0.3)
+            opened.append(listener.accept()[0])
+        except TimeoutError:
+            pass
+        alone = len(opened) < 2
+        process.kill()
+        process.wait()
+        for connection in opened:
+            connection.close()
+    return alone
+
+
+def read(folder: Path, requests: int) -> Report:
+    """The report of an ab run from its standard output (ab.txt), standard error (ab.err), -g (ab.tsv) and -e (ab.csv)."""
+    text = (folder / "ab.txt").read_text(errors="replace").replace("\r\n", "\n")
+    problems = TROUBLE.findall((folder / "ab.err").read_text(errors="replace"))
+    answers = []
+    for status, header in ANSWER.findall(text):
+        pairs = (line.partition(":") for line in header.splitlines())
+        answers.append(Answer(int(status), {name.strip().lower(): value.strip() for name, _, value in pairs}))
+    took, received = _number(r"^Time taken for tests: +([\d.]+) seconds", text), _number(r"^HTML transferred: +(\d+)", text)
+    return Report(
+        requests=requests,
+        wall_s=took,
+        latencies_s=latencies_s(folder / "ab.tsv", folder / "ab.csv") if took is not None else [],
+        answers=answers,
+        bytes_received=int(received or 0),
+        problem=problems[-1] if problems else None,
+    )
+
+
+def latencies_s(tsv: Path, percentiles: Path) -> list[float]:
+    """Every request's time from connecting to the last byte, ascending, in seconds.
+
+    ab's line "i,t" of -e is the order statistic number int(0.5 + n i / 100), which for large i may lie beyond the last: such
+    lines are garbage and left out, and so is any that disagrees with -g.
+    """
+    with tsv.open(newline="") as file:
+        ordered_s = sorted(int(row["ttime"]) / 1000 for row in csv.DictReader(file, delimiter="\t"))
+    n = len(ordered_s)
+    with percentiles.open(newline="") as file:
+        for percent, time_ms in list(csv.reader(file))[1:]:
+            rank = n - 1 if percent == "100" else int(0.5 + n * int(percent) / 100)
+            if rank < n and abs(float(time_ms) / 1000 - ordered_s[rank]) <= 0.00051:
+                ordered_s[rank] = float(time_ms) / 1000
+    return sorted(ordered_s)
+
+
+def together(reports: list[Report], wall_s: float) -> Report:
+    """Runs that made up one measurement of `wall_s`, side by side or one after the other."""
+    gave_up = any(report.gave_up for report in reports)
+    return Report(
+        requests=sum(report.requests for report in reports),
+        wall_s=None if gave_up else wall_s,
+        latencies_s=sorted(latency for report in reports for latency in report.latencies_s),
+        answers=[answer for report in reports for answer in report.answers],
+        alone=[answer for report in reports for answer in report.alone],
+        bytes_received=sum(report.bytes_received for report in reports),
+        problem=next((report.problem for report in reports if report.problem), None),
+        gave_up=gave_up,
+        commands=[command for report in reports for command in report.commands],
+    )
+
+
+def _number(pattern: str, text: str) -> float | None:
+    found = re.search(pattern, text, re.MULTILINE)
+    return float(found[1]) if found else None

@@ -1,0 +1,92 @@
+"""Read what Text Generation Inference (TGI) logs about every request it finished, as text (with or without colours) or JSON.
+
+The line of a finished request has the message "Success", comes from the router, and carries its durations in the span it
+was logged in. Same in 1.1.0 and 3.3.x.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+TARGET = "text_generation_router"
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+FIELDS = ("total_time", "validation_time", "queue_time", "inference_time", "time_per_token")
+FIELD = re.compile(rf'\b({"|".join(FIELDS)})="([^"]*)"')
+DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|[µμu]s|ms|s)")
+UNIT_S = {"ns": 1e-9, "µs": 1e-6, "μs": 1e-6, "us": 1e-6, "ms": 1e-3, "s": 1.0}
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One request that the server finished; all in seconds, as the server timed it."""
+
+    total_time_s: float
+    validation_time_s: float
+    queue_time_s: float
+    inference_time_s: float
+    time_per_token_s: float
+
+    @property
+    def generated_tokens(self) -> int:
+        """The server logs inference time divided by generated tokens, rounded down to the nanosecond: divided back."""
+        return round(self.inference_time_s / self.time_per_token_s)
+
+
+def seconds(duration: str) -> float:
+    """A duration as Rust's Debug prints it ("1.27s", "5.669107ms", "54.2µs", "980ns"). Raises ValueError."""
+    found = DURATION.fullmatch(duration)
+    if not found:
+        raise ValueError(f"not a duration: {duration!r}")
+    return float(found[1]) * UNIT_S[found[2]]
+
+
+def finished_request(line: str) -> Finished | None:
+    """What a log line says about a finished request; None for every other line, also a damaged one."""
+    line = COLOUR.sub("", line).strip()
+    found = _json_fields(line) if line.startswith("{") else _text_fields(line)
+    try:
+        request = Finished(**{f"{name}_s": seconds(found[name]) for name in FIELDS})
+    except (KeyError, ValueError):
+        return None
+    return request if request.time_per_token_s > 0 else None
+
+
+def finished_requests(text: str) -> list[Finished]:
+    return [request for request in map(finished_request, text.splitlines()) if request]
+
+
+def _text_fields(line: str) -> dict[str, str]:
+    if f" {TARGET}" not in line or not line.endswith(": Success"):
+        return {}
+    return dict(FIELD.findall(line))  # spans are nested: the innermost comes last
+
+
+def _json_fields(line: str) -> dict[str, str]:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return {}
+    message = entry.get("message") or entry.get("fields", {}).get("message")
+    if message != "Success" or not str(entry.get("target")).startswith(TARGET):
+        return {}
+    spans = [*entry.get("spans", []), entry.get("span", {})]
+    return {name: value for span in spans for name, value in span.items() if name in FIELDS}
+
+
+class Follower:
+    """The part of a growing log file that was written since `mark()`."""
+
+    def __init__(self, path: Path):
+        self._path, self._start = path, 0
+
+    def mark(self) -> None:
+        self._start = self._path.stat().st_size
+
+    def text(self) -> str:
+        """What was written since the mark, up to the last whole line."""
+        with self._path.open("rb") as file:
+            file.seek(self._start)
+            return file.read().rpartition(b"\n")[0].decode(errors="replace")
