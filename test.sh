@@ -2,12 +2,18 @@
 # Run all tests, in the environments that run.sh measures with. Arguments go to pytest, e.g. ./test.sh -k ctrl_c
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
+. harness/environment.sh
 
 ./run.sh --prepare
+# An LLM server to load: `transformers serve`, with the packages of llm-workload and those it wants besides.
+setup tests/gpu
+llm-workload/.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+  >"$(tests/gpu/.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/llm-workload.pth"
+
 status=0
-for room in harness llm video audio run; do
+for room in harness gpu llm video audio run; do
   case $room in
-    harness | run) folder=harness ;;
+    harness | gpu | run) folder=harness ;;
     *) folder=$(echo "$room"*-workload) ;;
   esac
   python=$folder/.venv/bin/python

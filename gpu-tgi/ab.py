@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ANSWER = re.compile(r"^LOG: header received:\nHTTP/\d\.\d (\d{3})[^\n]*\n(.*?)^\r?$", re.MULTILINE | re.DOTALL)
-TROUBLE = re.compile(r"^(?:apr_\w+|ab|Test aborted).*$", re.MULTILINE)
+PROBLEM = re.compile(r"^(?:apr_\w+|ab).*$", re.MULTILINE)
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Report:
     answers: list[Answer]
     alone: list[Answer] = field(default_factory=list)  # to the request sent alone
     bytes_received: int = 0  # of bodies
-    problem: str | None = None  # ab's last words on what went wrong
+    problems: list[str] = field(default_factory=list)  # ab's words on each thing that went wrong
     gave_up: bool = False
     commands: list[list[str]] = field(default_factory=list)
 
@@ -72,10 +72,15 @@ class Report:
 
     @property
     def failures(self) -> dict[str, int]:
-        """How often each kind of failure occurred: an HTTP status, no answer, an answer cut off."""
-        by_status = Counter(f"HTTP {answer.status}" for answer in self.answers if not answer.ok)
-        others = {"no answer": self.requests - len(self.answers), "cut off": self.cut_off}
-        return {**dict(sorted(by_status.items())), **{kind: n for kind, n in others.items() if n > 0}}
+        """How often each kind of failure occurred: an HTTP status, a connection error, no answer, an answer cut off."""
+        told = dict(sorted(Counter(f"HTTP {answer.status}" for answer in self.answers if not answer.ok).items()))
+        unanswered = self.requests - len(self.answers)
+        for kind in ("connection refused", "connection reset"):  # for one request ab may say so more than once
+            count = min(unanswered, sum(kind in problem.lower() for problem in self.problems))
+            told[kind] = count
+            unanswered -= count
+        told |= {"no answer": unanswered, "cut off": self.cut_off}
+        return {kind: count for kind, count in told.items() if count > 0}
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,9 @@ def measure(command: list[str], url: str, lanes: list[list[Share]], folder: Path
         answered_s = []
         with (place / "ab.txt").open("wb") as out, (place / "ab.err").open("wb") as err:
             # In a session of its own, so that Ctrl-C reaches it once, from here.
-            process = subprocess.Popen(whole, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err, start_new_session=True)
+            process = subprocess.Popen(
+                whole, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=err, start_new_session=True
+            )
             running.add(process)
             if stop.is_set():
                 process.send_signal(signal.SIGINT)
@@ -117,8 +124,8 @@ def measure(command: list[str], url: str, lanes: list[list[Share]], folder: Path
         report = read(place, share.requests + extra)
         report.commands = [whole]
         report.gave_up = status != 0 and not stop.is_set()
-        if report.gave_up and not report.problem:
-            report.problem = f"ab ended with status {status}"
+        if report.gave_up and not report.problems:
+            report.problems = [f"ab ended with status {status}"]
         if extra:
             report.requests, report.alone, report.answers = share.requests, report.answers[:1], report.answers[1:]
             if report.wall_s is not None and len(answered_s) > 1:
@@ -170,7 +177,6 @@ def starts_alone(command: list[str]) -> bool:
 def read(folder: Path, requests: int) -> Report:
     """The report of an ab run from its standard output (ab.txt), standard error (ab.err), -g (ab.tsv) and -e (ab.csv)."""
     text = (folder / "ab.txt").read_text(errors="replace").replace("\r\n", "\n")
-    problems = TROUBLE.findall((folder / "ab.err").read_text(errors="replace"))
     answers = []
     for status, header in ANSWER.findall(text):
         pairs = (line.partition(":") for line in header.splitlines())
@@ -182,7 +188,7 @@ def read(folder: Path, requests: int) -> Report:
         latencies_s=latencies_s(folder / "ab.tsv", folder / "ab.csv") if took is not None else [],
         answers=answers,
         bytes_received=int(received or 0),
-        problem=problems[-1] if problems else None,
+        problems=PROBLEM.findall((folder / "ab.err").read_text(errors="replace")),
     )
 
 
@@ -213,7 +219,7 @@ def together(reports: list[Report], wall_s: float) -> Report:
         answers=[answer for report in reports for answer in report.answers],
         alone=[answer for report in reports for answer in report.alone],
         bytes_received=sum(report.bytes_received for report in reports),
-        problem=next((report.problem for report in reports if report.problem), None),
+        problems=[problem for report in reports for problem in report.problems],
         gave_up=gave_up,
         commands=[command for report in reports for command in report.commands],
     )

@@ -62,7 +62,9 @@ def lanes(bodies: list[Path], first: int, requests: int, concurrency: int) -> li
     return plan
 
 
-def generated_tokens(report: ab.Report, log: list[tgi_log.Finished], counted: float | None, probe: dict) -> tuple[int | None, str | None]:
+def generated_tokens(
+    report: ab.Report, log: list[tgi_log.Finished], counted: float | None, probe: dict
+) -> tuple[int | None, str | None]:
     """Tokens generated for the answers that succeeded, and how that is known; (None, None) where it is not."""
     ok = [answer for answer in report.answers if answer.ok]
     told = [answer.number("x-generated-tokens") for answer in ok]
@@ -107,10 +109,11 @@ def wait_for_server(url: str) -> bool:
 def why_failed(report: ab.Report) -> str | None:
     """The reason why this is no measurement of the level; None where it is one, also with some requests failed."""
     came = f"{len(report.answers)} of {report.requests} requests had been answered"
-    if report.gave_up and "timeout" in str(report.problem):
+    problem = report.problems[-1] if report.problems else ""
+    if report.gave_up and "timeout" in problem:
         return f"the server fell silent for as long as TIMEOUT_S allows: {came}"
-    if report.gave_up or "refused" in str(report.problem):
-        return f"the server went away: {report.problem}; {came}"
+    if report.gave_up or "refused" in problem:
+        return f"the server went away: {problem}; {came}"
     if not report.succeeded:
         return f"no request succeeded: {', '.join(f'{n} × {kind}' for kind, n in report.failures.items())}"
     return None
@@ -119,7 +122,7 @@ def why_failed(report: ab.Report) -> str | None:
 def metrics_of(runs: list[ab.Report], log: list[tgi_log.Finished], tokens: int | None, gpus: list[dict]) -> tuple[dict, dict]:
     """The level's metrics and their raw samples."""
     whole = ab.together(runs, sum(run.wall_s or 0.0 for run in runs))
-    clean = whole.wall_s and not whole.gave_up
+    clean = whole.wall_s and not why_failed(whole)
     samples, units = {}, {}
 
     def add(name: str, values: list, unit: str, better: str | None) -> None:
@@ -154,20 +157,23 @@ def metrics_of(runs: list[ab.Report], log: list[tgi_log.Finished], tokens: int |
         if None not in powers:
             add("gpu_power_w", [sum(powers)], "W", "lower")
         if None not in energies and tokens and clean:
-            add("gpu_energy_per_token_j", [sum(energies) / tokens], "J", "lower")
+            spent_on = tokens / whole.succeeded * answered(whole)  # with those of the request sent alone
+            add("gpu_energy_per_token_j", [sum(energies) / spent_on], "J", "lower")
     return {name: measure.summarize(values, *units[name]) for name, values in samples.items()}, samples
 
 
-def signs_of(args, state: dict, report: ab.Report, metrics: dict, log: list, use_log: bool, usage: dict) -> list[str]:
+def signs_of(args, state: dict, report: ab.Report, metrics: dict, log: list, usage: dict) -> list[str]:
     """What speaks against the level's figures, in plain words."""
     signs = []
     if report.failures:
-        signs.append(f"failed requests ({', '.join(f'{n} × {kind}' for kind, n in report.failures.items())}) are not in requests per second")
+        signs.append(
+            f"failed requests ({', '.join(f'{n} × {kind}' for kind, n in report.failures.items())}) are not in requests per second"
+        )
     if report.wall_s and "request_latency_s" not in metrics:
         signs.append("no latency: ab's times do not tell failed requests from answered ones")
     if "requests_per_second" in metrics:
         signs += trouble.of_samples(metrics["requests_per_second"], repeat="REPEATS")
-    if use_log and len(log) != report.succeeded:
+    if state["log_works"] and len(log) != report.succeeded:
         signs.append(f"the server's log shows {len(log)} finished requests, ab had {report.succeeded} answered: "
                      "somebody else used the server, or lines were lost")  # fmt: skip
     signs += trouble.of_machine(usage, state["system"])
@@ -177,61 +183,29 @@ def signs_of(args, state: dict, report: ab.Report, metrics: dict, log: list, use
         if card["slowdowns"]:
             signs.append(f"GPU {card['index']} held its clock back: {', '.join(card['slowdowns'])}")
     bodies, version = state["input"]["bodies"], str(state["server"]["version"])
-    repeated = args.requests > bodies or state["bodies_used"] > bodies
+    repeated = state["bodies_used"] > bodies
     if repeated and not (state["server"]["name"] == "TGI" and version < "3"):
         signs.append(f"requests were repeated ({bodies} different ones): a prefix cache may have spared the server reading them "
                      "again; PROMPTS gives it more")  # fmt: skip
     return signs
 
 
-def main() -> int:
-    args = parse_args()
-    state_path = args.sweep / "sweep.json"
-    state = json.loads(state_path.read_text())
-    url, use_log, alone = state["server"]["url"], state["log_works"], state["ab_starts_alone"]
-    folder = args.sweep / f"concurrency-{args.concurrency:04d}"
-    bodies = sorted((args.sweep / "bodies").glob("*.json"))
-    log = tgi_log.Follower(args.sweep / "server.log") if use_log else None
-    if not wait_for_server(url):
-        raise UserError(f"{server.root(url)} does not answer any more: concurrency {args.concurrency} was not run")
+def warm_up(args, url: str, log: tgi_log.Follower | None, alone: bool, folder: Path) -> None:
+    """With a body of its own, so that it warms no cache for those of PROMPTS."""
+    if log:
+        log.mark()
+    share = ab.Share(args.sweep / "body.json", args.warmup * args.concurrency, args.concurrency)
+    report, interrupted = ab.measure(args.command, url, [[share]], folder, alone)
+    if interrupted:
+        raise KeyboardInterrupt
+    wait_for_log(log, answered(report))
 
-    if args.warmup:  # with a body of its own, so that it warms no cache for those of PROMPTS
-        warm = [[ab.Share(args.sweep / "body.json", args.warmup * args.concurrency, args.concurrency)]]
-        if log:
-            log.mark()
-        report, interrupted = ab.measure(args.command, url, warm, folder / "warmup", alone)
-        if interrupted:
-            raise KeyboardInterrupt
-        wait_for_log(log, answered(report))
 
-    runs, finished, tokens_before = [], [], server.generated_tokens_so_far(url)
-    local = state["server"]["is_local"]
-    with measure.Watch() as watch, gpu.Sampler(server.gpu_indices(state["server"]) if local else []) as gpus:
-        for repeat in range(args.repeats):
-            plan = lanes(bodies, state["bodies_used"], args.requests, args.concurrency)
-            if log:
-                log.mark()
-            report, interrupted = ab.measure(args.command, url, plan, folder / f"run-{repeat:02d}", alone)
-            runs.append(report)
-            state["bodies_used"] += min(len(bodies), args.requests)
-            logged = wait_for_log(log, answered(report))
-            finished += logged[sum(answer.ok for answer in report.alone) :]  # the one sent alone is the first to finish
-            if log:
-                (folder / f"run-{repeat:02d}" / "server.log").write_text(log.text())
-            if interrupted:
-                raise KeyboardInterrupt
-            if why_failed(report):
-                break
-
-    whole = ab.together(runs, sum(run.wall_s or 0.0 for run in runs))
-    if watch.status == "complete" and (reason := why_failed(whole)):
-        watch.status, watch.error = "failed", reason
-    tokens_after = server.generated_tokens_so_far(url) if tokens_before is not None else None
-    counted = tokens_after - tokens_before if None not in (tokens_before, tokens_after) else None
-    tokens, tokens_from = generated_tokens(whole, finished, counted, state["probe"])
-    watch.usage["gpus"] = gpus.gpus
-    metrics, samples = metrics_of(runs, finished, tokens, gpus.gpus)
-    level = record.build(
+def build_record(args, state: dict, runs: list[ab.Report], whole: ab.Report, log: list, counted: float | None, watch) -> dict:
+    """The level's record. `log`: the requests in it that the server finished; `counted`: tokens by the server's counter."""
+    tokens, tokens_from = generated_tokens(whole, log, counted, state["probe"])
+    metrics, samples = metrics_of(runs, log, tokens, watch.usage["gpus"])
+    return record.build(
         "gpu-tgi",
         args,
         headline="requests_per_second" if "requests_per_second" in metrics else "successful_requests",
@@ -256,14 +230,55 @@ def main() -> int:
             "failures": whole.failures,
             "generated_tokens": tokens,
             "generated_tokens_from": tokens_from,
-            "finished_in_server_log": len(finished) if use_log else None,
-            "ab_starts_alone": alone,
+            "finished_in_server_log": len(log) if state["log_works"] else None,
+            "ab_starts_alone": state["ab_starts_alone"],
             "ab_commands": whole.commands[:1],
-            "reports": str(folder),
+            "reports": str(args.sweep / f"concurrency-{args.concurrency:04d}"),
         },
         server=state["server"],
-        signs=signs_of(args, state, whole, metrics, finished, use_log, watch.usage),
+        signs=signs_of(args, state, whole, metrics, log, watch.usage),
     )
+
+
+def main() -> int:
+    args = parse_args()
+    state_path = args.sweep / "sweep.json"
+    state = json.loads(state_path.read_text())
+    url, alone = state["server"]["url"], state["ab_starts_alone"]
+    folder = args.sweep / f"concurrency-{args.concurrency:04d}"
+    bodies = sorted((args.sweep / "bodies").glob("*.json"))
+    log = tgi_log.Follower(args.sweep / "server.log") if state["log_works"] else None
+    if not wait_for_server(url):
+        raise UserError(f"{server.root(url)} does not answer any more: concurrency {args.concurrency} was not run")
+
+    if args.warmup:
+        warm_up(args, url, log, alone, folder / "warmup")
+    runs, finished, tokens_before = [], [], server.generated_tokens_so_far(url)
+    local = state["server"]["is_local"]
+    with measure.Watch() as watch, gpu.Sampler(server.gpu_indices(state["server"]) if local else []) as gpus:
+        for repeat in range(args.repeats):
+            plan = lanes(bodies, state["bodies_used"], args.requests, args.concurrency)
+            if log:
+                log.mark()
+            report, interrupted = ab.measure(args.command, url, plan, folder / f"run-{repeat:02d}", alone)
+            runs.append(report)
+            state["bodies_used"] += args.requests
+            logged = wait_for_log(log, answered(report))
+            finished += logged[sum(answer.ok for answer in report.alone) :]  # the one sent alone is the first to finish
+            if log:
+                (folder / f"run-{repeat:02d}" / "server.log").write_text(log.text())
+            if interrupted:
+                raise KeyboardInterrupt
+            if why_failed(report):
+                break
+
+    whole = ab.together(runs, sum(run.wall_s or 0.0 for run in runs))
+    if watch.status == "complete" and (reason := why_failed(whole)):
+        watch.status, watch.error = "failed", reason
+    tokens_after = server.generated_tokens_so_far(url) if tokens_before is not None else None
+    counted = tokens_after - tokens_before if None not in (tokens_before, tokens_after) else None
+    watch.usage["gpus"] = gpus.gpus
+    level = build_record(args, state, runs, whole, finished, counted, watch)
     path = record.save(level, args)
     state["levels"].append({"concurrency": args.concurrency, "record": str(path)})
     write_state(state_path, state)
@@ -293,7 +308,9 @@ def meets(level: dict, slo_p95_s: float) -> bool:
 def line(level: dict) -> str:
     """A level in a line, as it is finished."""
     metrics = level["metrics"]
-    parts = [f"concurrency {level['parameters']['concurrency']}: {level['output']['succeeded']} of {level['output']['requests']} requests"]
+    parts = [
+        f"concurrency {level['parameters']['concurrency']}: {level['output']['succeeded']} of {level['output']['requests']} requests"
+    ]
     if "requests_per_second" in metrics:
         parts.append(f"{metrics['requests_per_second']['median']:.4g} requests/s")
     if "tokens_per_second" in metrics:

@@ -1,7 +1,7 @@
 """The two ends of a sweep over levels of concurrency; run_ab.sh calls them around level.py.
 
-  python3 sweep.py begin   look at the server, prepare the requests, write sweep.json
-  python3 sweep.py end     read the levels' records: table, CSV, plots, the sweep's own record
+python3 sweep.py begin   look at the server, prepare the requests, write sweep.json
+python3 sweep.py end     read the levels' records: table, CSV, plots, the sweep's own record
 """
 
 import argparse
@@ -144,7 +144,10 @@ def begin(args: argparse.Namespace) -> int:
         print("        (the machine that sends the requests; the server's own is not known)")
     if args.api == "tgi" and not log_works:
         print("Log: none (CONTAINER, LOG_FILE): the server's times come from its answers' headers, in whole milliseconds")
-    print(f"Request: {len(bodies)} different, the first answered with {answer.generated_tokens or 'an unknown number of'} tokens", flush=True)
+    print(
+        f"Request: {len(bodies)} different, the first answered with {answer.generated_tokens or 'an unknown number of'} tokens",
+        flush=True,
+    )
     return cli.EXIT_OK
 
 
@@ -317,7 +320,9 @@ def end(args: argparse.Namespace) -> int:
         source=state["input"],
         machine=state["system"],
         placement=levels[0]["placement"],
-        watch=SimpleNamespace(status=status, error="; ".join(failed) or ("interrupted by the user" if args.interrupted else None), usage=None),
+        watch=SimpleNamespace(
+            status=status, error="; ".join(failed) or ("interrupted by the user" if args.interrupted else None), usage=None
+        ),
         output={"levels": table, "slo": slo, "folder": str(args.sweep)},
         server=state["server"],
         signs=[],

@@ -6,6 +6,7 @@ Exit status: 0 measured; 1 could not measure (one line says why); 2 wrong usage;
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import signal
@@ -101,6 +102,11 @@ def run(main: Callable[[], int]) -> None:
         status = EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away, e.g. `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = EXIT_FAILED
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"error: the disk is full{f' ({error.filename})' if error.filename else ''}: make room and run again", file=sys.stderr)
         status = EXIT_FAILED
     sys.exit(status)
 

@@ -14,12 +14,13 @@ def row(run: dict) -> tuple[str, ...]:
     headline, model, placement = run["metrics"][run["headline"]], run["model"], run["placement"]
     interval = "{:.4g}–{:.4g}".format(*headline["ci95"]) if headline["ci95"] else "too few samples"
     state = "" if run["status"] == "complete" else f"{run['status']}; "
+    at_a_time = run["parameters"].get("concurrency")
     return (
-        run["workload"],
+        run["workload"] + (f" at {at_a_time}" if at_a_time else ""),
         Path(model["source"] or model["name"]).stem,
         model["weight_format"],
         placement["precision_used"],
-        str(placement["threads_given"]),
+        str(placement["threads_given"] or "-"),
         f"{headline['median']:.4g} {headline['unit']}",
         interval,
         f"{state}{len(run['trouble'])}" if state or run["trouble"] else "none",

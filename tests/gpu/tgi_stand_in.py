@@ -8,6 +8,8 @@ import argparse
 import asyncio
 import json
 import os
+import socket
+import struct
 import sys
 import time
 from datetime import datetime, timezone
@@ -38,6 +40,7 @@ def parse_args():
     parser.add_argument("--max_concurrent", type=int, default=10**6, help="answers 429 beyond")
     parser.add_argument("--fail_every", type=int, default=0, help="answers every n-th with 424")
     parser.add_argument("--drop_every", type=int, default=0, help="closes every n-th without a word")
+    parser.add_argument("--reset_every", type=int, default=0, help="resets the connection of every n-th")
     parser.add_argument("--cut_every", type=int, default=0, help="sends half of every n-th answer")
     parser.add_argument("--die_at", type=int, default=0, help="the process ends at the n-th")
     parser.add_argument("--hang_at", type=int, default=0, help="falls silent from the n-th on")
@@ -59,9 +62,16 @@ class StandIn:
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
                 status, more, answer = await self.answer(method, path, body)
                 if status is None:
+                    if more.get("reset"):
+                        linger = struct.pack("ii", 1, 0)
+                        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                     break
                 keep = headers.get("connection", "").lower() == "keep-alive"
-                lines = [f"HTTP/1.1 {status} {PHRASES[status]}", "content-type: application/json", *(f"{k}: {v}" for k, v in more.items())]
+                lines = [
+                    f"HTTP/1.1 {status} {PHRASES[status]}",
+                    "content-type: application/json",
+                    *(f"{k}: {v}" for k, v in more.items()),
+                ]
                 lines += [f"content-length: {len(answer)}", f"connection: {'keep-alive' if keep else 'close'}"]
                 sent = answer[: len(answer) // 2] if more.get("x-cut") else answer
                 writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + sent)
@@ -95,6 +105,9 @@ class StandIn:
         if options.drop_every and number % options.drop_every == 0:
             self.serve(number, status=None)
             return None, {}, b""
+        if options.reset_every and number % options.reset_every == 0:
+            self.serve(number, status=None)
+            return None, {"reset": True}, b""
         try:
             request = json.loads(body)
             tokens = request["parameters"]["max_new_tokens"]
@@ -143,11 +156,14 @@ class StandIn:
             line = json.dumps({"timestamp": now, "level": "INFO", "message": "Success", "target": target, "filename": source,
                                "line_number": 289, "span": span, "spans": [span]}, ensure_ascii=False)  # fmt: skip
         else:
+
             def style(code, text):
                 return f"\x1b[{code}m{text}\x1b[0m" if self.options.log_format == "colour" else text
 
             equals = style(2, "=")
-            fields = " ".join([style(3, "parameters") + equals + parameters, *(f'{style(3, k)}{equals}"{v}"' for k, v in spans.items())])
+            fields = " ".join(
+                [style(3, "parameters") + equals + parameters, *(f'{style(3, k)}{equals}"{v}"' for k, v in spans.items())]
+            )
             line = (f"{style(2, now)} {style(32, ' INFO')} {style(1, 'generate')}{style(1, '{')}{fields}{style(1, '}')}{style(2, ':')} "
                     f"{style(2, target)}{style(2, ':')} {style(2, source + ':')}{style(2, '289:')} Success")  # fmt: skip
         self.log.write(f"{now} DEBUG another line: Success\n{line}\n")

@@ -1,0 +1,147 @@
+"""Reading TGI's log lines and ab's report files."""
+
+import json
+import sys
+
+import pytest
+from conftest import REPO
+
+sys.path.insert(0, str(REPO / "gpu-tgi"))
+import ab
+import level
+import server
+import tgi_log
+
+TEXT = (
+    "2023-10-20T08:15:30.123456Z  INFO generate{parameters=GenerateParameters { best_of: None, temperature: None, stop: [], "
+    'max_new_tokens: 100, seed: None } total_time="3.051s" validation_time="312.1µs" queue_time="48.7µs" inference_time="3.05s" '
+    'time_per_token="30.5ms" seed="None"}: text_generation_router::server: router/src/server.rs:289: Success'
+)
+EXPECTED = tgi_log.Finished(3.051, 312.1e-6, 48.7e-6, 3.05, 0.0305)
+
+
+@pytest.mark.parametrize(
+    "duration, s",
+    [("1.27s", 1.27), ("5.669107ms", 0.005669107), ("54.2µs", 54.2e-6), ("980ns", 980e-9), ("83s", 83.0), ("0ns", 0.0)],
+)
+def test_durations_as_rust_prints_them(duration, s):
+    assert tgi_log.seconds(duration) == pytest.approx(s, rel=1e-12)
+
+
+@pytest.mark.parametrize("no_duration", ["", "5", "s", "1.2.3s", "5 ms", "-3ms", "1h"])
+def test_what_is_no_duration_is_refused(no_duration):
+    with pytest.raises(ValueError):
+        tgi_log.seconds(no_duration)
+
+
+def close(found):
+    return found and [getattr(found, f) for f in vars(found)] == pytest.approx([getattr(EXPECTED, f) for f in vars(EXPECTED)])
+
+
+def test_a_line_of_plain_text():
+    assert close(tgi_log.finished_request(TEXT))
+    assert EXPECTED.generated_tokens == 100
+
+
+def test_a_line_with_colours():
+    coloured = TEXT.replace("total_time=", "\x1b[3mtotal_time\x1b[0m\x1b[2m=\x1b[0m").replace("INFO", "\x1b[32m INFO\x1b[0m")
+    assert close(tgi_log.finished_request("\x1b[2m" + coloured.replace("text_generation", "\x1b[2mtext_generation")))
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_a_line_of_json(flat):
+    fields = {"total_time": "3.051s", "validation_time": "312.1µs", "queue_time": "48.7µs", "inference_time": "3.05s",
+              "time_per_token": "30.5ms", "seed": "None", "parameters": "GenerateParameters { .. }", "name": "generate"}  # fmt: skip
+    entry = {"timestamp": "2024-12-10T08:15:30Z", "level": "INFO", "target": "text_generation_router::server"}
+    entry |= {"message": "Success"} if flat else {"fields": {"message": "Success"}}
+    assert close(tgi_log.finished_request(json.dumps(entry | {"span": fields, "spans": [fields]}, ensure_ascii=False)))
+    assert close(tgi_log.finished_request(json.dumps(entry | {"spans": [{"name": "http"}, fields]})))
+
+
+def test_a_prompts_own_words_do_not_pass_for_times():
+    told = TEXT.replace("stop: []", r'stop: ["total_time=\"9s\"", "inference_time=\"9s\""]')
+    assert close(tgi_log.finished_request(told))
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["", "Success", "{", '{"message": "Success"}', "[]", TEXT[:-20], TEXT.replace("Success", "Failure"),
+     TEXT.replace('inference_time="3.05s" ', ""), TEXT.replace("3.05s", "soon"), TEXT.replace("text_generation_router", "other")],
+)  # fmt: skip
+def test_other_and_damaged_lines_are_passed_over(line):
+    assert tgi_log.finished_request(line) is None
+
+
+def test_a_follower_gives_whole_lines_since_its_mark(tmp_path):
+    log = tmp_path / "log"
+    log.write_text(TEXT + "\n")
+    follower = tgi_log.Follower(log)
+    follower.mark()
+    with log.open("a") as file:
+        file.write(TEXT + "\n" + TEXT[:50])
+    assert len(tgi_log.finished_requests(follower.text())) == 1
+
+
+def write_reports(folder, times_ms: list[float], percentiles: dict[int, float]) -> None:
+    rows = [f"Mon Nov 23 02:01:45 2026\t1795399305\t0\t{t:.0f}\t{t:.0f}\t{t:.0f}" for t in times_ms]
+    (folder / "ab.tsv").write_text("\n".join(["starttime\tseconds\tctime\tdtime\tttime\twait", *rows]) + "\n")
+    lines = ["Percentage served,Time in ms", *(f"{percent},{time:.3f}" for percent, time in percentiles.items())]
+    (folder / "ab.csv").write_text("\n".join(lines) + "\n")
+
+
+def test_latencies_are_as_fine_as_ab_tells_them_and_its_garbage_is_left_out(tmp_path):
+    exact = [10.111, 20.222, 30.333, 40.444]
+    # ab's line i is sample int(0.5 + 4 i / 100); from 88 on that is one beyond the last, and what lies there is printed
+    told = (
+        {i: exact[int(0.5 + 4 * i / 100)] for i in range(87)} | {i: 5197265520511051.0 for i in range(88, 100)} | {100: exact[-1]}
+    )
+    write_reports(tmp_path, exact, told)
+    assert ab.latencies_s(tmp_path / "ab.tsv", tmp_path / "ab.csv") == pytest.approx([t / 1000 for t in exact], abs=1e-9)
+
+
+def test_of_many_latencies_each_is_known_to_half_a_millisecond_and_the_percentiles_exactly(tmp_path):
+    exact = sorted(100 + 0.737 * i for i in range(1000))
+    write_reports(tmp_path, exact, {i: exact[min(int(0.5 + 1000 * i / 100), 999)] for i in range(101)})
+    found = ab.latencies_s(tmp_path / "ab.tsv", tmp_path / "ab.csv")
+    assert found == pytest.approx([t / 1000 for t in exact], abs=0.00051)
+    assert found[950] == pytest.approx(exact[950] / 1000, abs=1e-9)
+
+
+def test_requests_with_one_body_make_one_run_and_with_several_as_many_lanes_as_go_at_a_time(tmp_path):
+    one = level.lanes([tmp_path / "a"], 0, 40, 8)
+    assert one == [[ab.Share(tmp_path / "a", 40, 8)]]
+    several = level.lanes([tmp_path / name for name in "abc"], 1, 7, 2)
+    assert [[share.body.name for share in lane] for lane in several] == [["b", "a", "c", "b"], ["c", "b", "a"]]
+    assert {(share.requests, share.concurrency) for lane in several for share in lane} == {(1, 1)}
+
+
+def answers(*sizes: int, tokens: int | None = None) -> ab.Report:
+    headers = {} if tokens is None else {"x-generated-tokens": str(tokens)}
+    made = [ab.Answer(200, {"content-length": str(size), **headers}) for size in sizes]
+    return ab.Report(requests=len(sizes), wall_s=1.0, latencies_s=[0.1] * len(sizes), answers=made, bytes_received=sum(sizes))
+
+
+@pytest.mark.parametrize(
+    "report, log, counted, tokens, source",
+    [
+        (answers(9, 9, tokens=100), [], None, 200, "headers"),
+        (answers(9, 9), [EXPECTED, EXPECTED], None, 200, "log"),
+        (answers(9, 9), [EXPECTED], 180.0, 180, "counter"),
+        (answers(7, 7), [], None, 32, "exactly its size"),
+        (answers(7, 8), [], None, None, None),
+    ],
+)
+def test_generated_tokens_are_counted_or_unknown_never_guessed(report, log, counted, tokens, source):
+    found, why = level.generated_tokens(report, log, counted, {"generated_tokens": 16, "body_bytes": 7})
+    assert found == tokens and (why is None if source is None else source in why)
+
+
+def test_the_guides_request_in_the_words_of_openai():
+    data = json.loads((REPO / "gpu-tgi/data.json").read_text())
+    assert data == {"inputs": "Discuss the history and evolution of artificial intelligence in 80 words",
+                    "parameters": {"max_new_tokens": 100}}  # fmt: skip
+    assert server.request_body(data, "tgi", "http://x/generate", "m") == data
+    completion = server.request_body(data, "openai", "http://x/v1/completions", "m")
+    assert completion == {"model": "m", "prompt": data["inputs"], "max_tokens": 100, "temperature": 0}
+    chat = server.request_body(data, "openai", "http://x/v1/chat/completions", "m")
+    assert server.with_prompt(chat, "Hello")["messages"] == [{"role": "user", "content": "Hello"}]
