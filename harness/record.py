@@ -5,6 +5,7 @@ Its form is record.schema.json. It is written whole or not at all, and never ove
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -164,13 +165,20 @@ def read(path: Path) -> dict:
 
 def validate(record: Any) -> None:
     """Raise RecordError unless `record` has the form of record.schema.json."""
-    import jsonschema
+    import jsonschema_rs
 
-    schema = json.loads(SCHEMA_PATH.read_text())
-    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema).iter_errors(record))
-    if error:
-        where = ".".join(str(part) for part in error.absolute_path) or "the whole"
-        raise RecordError(f"not a record of version {SCHEMA_VERSION}: {where}: {error.message[:200]}")
+    try:
+        _validator().validate(record)
+    except jsonschema_rs.ValidationError as error:
+        where = ".".join(map(str, error.instance_path)) or "the whole"
+        raise RecordError(f"not a record of version {SCHEMA_VERSION}: {where}: {error.message[:200]}") from None
+
+
+@functools.cache
+def _validator():
+    import jsonschema_rs
+
+    return jsonschema_rs.validator_for(json.loads(SCHEMA_PATH.read_text()))
 
 
 def _json(value: Any) -> Any:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -110,9 +111,11 @@ class Docker:
         return self.scripts.run(script, *args, **self.environment(**settings))
 
     def start(self, script: str, **settings) -> subprocess.Popen:
-        """Without waiting for its end; in a process group of its own."""
+        """Without waiting for its end; in a process group of its own, and with Ctrl-C working though the tests may run in the
+        background, where a shell ignores it for good."""
         return subprocess.Popen(["bash", SCRIPTS / script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                env=self.environment(**settings), start_new_session=True)  # fmt: skip
+                                env=self.environment(**settings), start_new_session=True,
+                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # fmt: skip
 
     def calls(self, *verbs: str) -> list[dict]:
         """What docker was called with; of these verbs, or at all."""
