@@ -96,10 +96,10 @@ def add_cost_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--maintenance_share", type=cli.non_negative_float, default=a.maintenance_share, help="of the price, a year")
     group.add_argument("--load", type=cli.share, default=a.load, help="of the rated power, drawn while working")
     group.add_argument("--target_fps", type=_positive, default=a.target_fps, help="frames per second of a camera")
-    group.add_argument("--power_w", type=_assignment, action="append", default=[], metavar="SIDE=WATTS",
+    group.add_argument("--power_w", type=assignment, action="append", default=[], metavar="SIDE=WATTS",
                        help="power the whole machine drew, measured while it worked")  # fmt: skip
     group.add_argument("--rate", choices=("on_demand", "reserved", "spot"), default="on_demand", help="of a rented instance")
-    group.add_argument("--sut", type=_assignment, action="append", default=[], metavar="SIDE=NAME",
+    group.add_argument("--sut", type=assignment, action="append", default=[], metavar="SIDE=NAME",
                        help="sut/NAME.toml that a side is (default: the one named like its machine or folder)")  # fmt: skip
     group.add_argument("--sut_dir", type=Path, default=ROOT / "sut", help="folder of the systems")
 
@@ -111,11 +111,22 @@ def _positive(text: str) -> float:
     return value
 
 
-def _assignment(text: str) -> tuple[str, str]:
+def assignment(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not (name and equals and value):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
     return name, value
+
+
+def positive(text: str, where: str) -> float:
+    try:
+        return _positive(text)
+    except (ValueError, argparse.ArgumentTypeError):
+        raise UserError(f"{where}: not a number above 0") from None
+
+
+def watts(side: str, text: str | None) -> float | None:
+    return None if text is None else positive(text, f"--power_w {side}={text}")
 
 
 def assumptions(args: argparse.Namespace) -> cost.Assumptions:
@@ -319,9 +330,9 @@ def _trouble(runs: list[Run]) -> list[str]:
 def machines(runs: list[Run], args: argparse.Namespace, a: cost.Assumptions) -> dict[str, cost.Machine | None]:
     """Each side's price and power, from the system in sut/ that it is; None where there is no such system."""
     systems = {told["system"]["name"]: told for told in sut.read_all(args.sut_dir)}
-    chosen, watts = dict(args.sut), dict(args.power_w)
+    chosen, drawn = dict(args.sut), dict(args.power_w)
     sides = {run.side: run.machine for run in runs}
-    for name in [*chosen, *watts]:
+    for name in [*chosen, *drawn]:
         if name not in sides:
             raise UserError(f"{name} is no side: there are {', '.join(sorted(sides))}")
     found = {}
@@ -330,10 +341,7 @@ def machines(runs: list[Run], args: argparse.Namespace, a: cost.Assumptions) -> 
         names = names or [name for name in systems if name.lower() in machine.lower().split()]
         if side in chosen and chosen[side] not in systems:
             raise UserError(f"--sut {side}={chosen[side]}: {args.sut_dir} has no {chosen[side]}.toml")
-        try:
-            measured = float(watts[side]) if side in watts else None
-        except ValueError:
-            raise UserError(f"--power_w {side}={watts[side]}: not a number of watts") from None
+        measured = watts(side, drawn.get(side))
         found[side] = cost.machine(systems[names[0]], measured, a, args.rate) if names else None
     return found
 

@@ -27,9 +27,12 @@ What is not known stays unknown: no price, no cost.
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+
+from harness import cli
 
 HOURS_A_YEAR, HOURS_A_MONTH = 8760, 730
 
@@ -100,6 +103,8 @@ def machine(system: dict, measured_w: float | None, assumptions: Assumptions, ra
         watts, said = measured_w, "measured"
     elif "rated_w" in power:
         watts, said = power["rated_w"] * assumptions.load, f"rated {power['rated_w']:g} W x load {assumptions.load:g}"
+    if "usd" not in price and key in price:
+        said = "in the price"
     source = ", ".join(filter(None, [price.get("basis"), price.get("source")]))
     known = "usd" in price or key in price
     return Machine(system["system"]["name"], price.get("usd"), price.get(key), watts, source or "entered" if known else "unknown", said)
@@ -181,3 +186,46 @@ def sensitivity(owned: Machine, rented: Machine, owned_units: float, rented_unit
             "break_even_month": even and even.month,
         })  # fmt: skip
     return rows
+
+
+def main() -> int:
+    """Costs of the systems of sut/ at throughputs that the user fills in."""
+    from harness import compare, report, sut
+
+    parser = argparse.ArgumentParser(
+        prog="python3 -m harness.cost",
+        description="What the systems of sut/ cost for a unit of work, at throughputs given by you: no measurement of the kit.\n\n"
+        "  python3 -m harness.cost llm R760xa=1200 m7i.48xlarge=1000 --power_w R760xa=900",
+        formatter_class=cli.HelpFormatter,
+    )
+    parser.add_argument("workload", choices=("llm", "video", "audio", "gpu-tgi"))
+    parser.add_argument("throughput", type=compare.assignment, nargs="+", metavar="SYSTEM=NUMBER",
+                        help="tokens/s (llm, gpu-tgi), frames/s (video) or RTFx (audio) of a system of sut/")  # fmt: skip
+    compare.add_cost_arguments(parser)
+    args = parser.parse_args()
+    a, watts = compare.assumptions(args), dict(args.power_w)
+    systems = {told["system"]["name"]: told for told in sut.read_all(args.sut_dir)}
+    unit = unit_of(args.workload, a)[0]
+    priced, units = {}, {}
+    for name, text in args.throughput:
+        if name not in systems:
+            raise cli.UserError(f"{name} is no system: {args.sut_dir} has {', '.join(sorted(systems))}")
+        priced[name] = machine(systems[name], compare.watts(name, watts.get(name)), a, args.rate)
+        units[name] = compare.positive(text, f"{name}={text}") * unit.per_hour
+    rows = []
+    for name, m in priced.items():
+        usd = per_unit(m, units[name], a)
+        lacking = "" if usd is not None else f"unknown for want of {', '.join(m.missing())}"
+        rows.append([name, f"{report.number(per_hour(m, a))}", lacking or report.number(usd), m.price_source, m.power_source])
+    print("\n".join(report.columns(["System", "USD per hour in use", f"USD per {unit.name}", "price", "power"], rows)))
+    for own, owned in priced.items():
+        for rent, rented in priced.items():
+            even = break_even(owned, rented, units[own], units[rent], a) if owned.usd is not None and rented.is_rented else None
+            if even:
+                print(report.break_even_sentence({"owned": own, "rented": rent, **asdict(even)}))
+    print("\n".join(f"assumed: {report.ASSUMED[name]}: {value:g}" for name, value in asdict(a).items()))
+    return cli.EXIT_OK
+
+
+if __name__ == "__main__":
+    cli.run(main)

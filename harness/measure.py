@@ -42,6 +42,9 @@ def median_interval(samples: Sequence[float], confidence: float = CONFIDENCE) ->
     (Conover, Practical Nonparametric Statistics, 3rd ed., section 3.2).
     """
     n, ordered = len(samples), sorted(samples)
+    if n > 1000:  # the binomial's normal approximation (same place), as the exact one's numbers outgrow a float
+        k = math.floor(n / 2 - statistics.NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt(n) / 2)
+        return ordered[k - 1], ordered[n - k]
     below, k = 0, 0  # below: number of the 2**n outcomes with fewer than k + 1 samples under the median
     while 2 * (below + math.comb(n, k)) <= (1 - confidence) * 2**n:
         below += math.comb(n, k)

@@ -58,13 +58,16 @@ def cost_sentences(row: dict) -> list[str]:
     told = [f"{row['label']}: USD per {row['unit']}: {', '.join(priced)}."] if priced else []
     if row["missing"]:
         told.append(f"{row['label']}: the cost of {row['unit']} is not known for want of {'; '.join(row['missing'])}.")
-    even = row["break_even"]
-    if even:
-        share = (f"from {even['utilization']:.0%} of all hours on" if even["utilization"] is not None else "at no utilization")
-        month = f"from month {even['month']} on" if even["month"] is not None else "not within its life"
-        told.append(f"{row['label']}: one {even['owned']} does the work of {even['instances']:.2f} {even['rented']}. Owning costs less "
-                    f"{share}; as assumed, {month}.")  # fmt: skip
+    if row["break_even"]:
+        told.append(f"{row['label']}: {break_even_sentence(row['break_even'])}")
     return told
+
+
+def break_even_sentence(even: dict) -> str:
+    share = f"from {even['utilization']:.0%} of all hours on" if even["utilization"] is not None else "at no utilization"
+    month = f"from month {even['month']} on" if even["month"] is not None else "not within its life"
+    return (f"one {even['owned']} does the work of {even['instances']:.2f} {even['rented']}. Owning costs less {share}; as assumed, "
+            f"{month}.")  # fmt: skip
 
 
 def headlines(told: dict) -> list[str]:
@@ -167,12 +170,12 @@ def text(told: dict) -> str:
     lines = [*headlines(told), ""]
     for title, headings, rows in tables(told):
         if title in ("Ratios", "Cost", "What differs between the sides"):
-            lines += [title, *_columns(headings, rows), ""]
+            lines += [title, *columns(headings, rows), ""]
     lines += [f"note: {note}" for note in notes(told) if not note.startswith("skipped: ")]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _columns(headings: list[str], rows: list[list[str]]) -> list[str]:
+def columns(headings: list[str], rows: list[list[str]]) -> list[str]:
     cells = [headings, *rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(headings))]
     return ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells]

@@ -2,6 +2,8 @@ import random
 import statistics
 import time
 
+import math
+
 import pytest
 
 from harness import measure
@@ -84,3 +86,9 @@ def test_a_defect_is_not_swallowed():
 def test_values_are_told_with_how_sure_they_are():
     told = measure.describe(measure.summarize([0.9, 1.0, 1.1, 1.0, 1.0, 1.0, 1.2], "s"))
     assert told == "1 s   (median of 7; 95 % CI 0.9–1.2)"
+
+
+def test_the_interval_of_thousands_of_samples_follows_on_from_that_of_hundreds():
+    widths = {n: (high - low) / n for n in (1000, 1001, 100_000) for low, high in [measure.median_interval(range(n))]}
+    assert widths[1001] == pytest.approx(widths[1000], abs=0.003)
+    assert widths[100_000] == pytest.approx(1.96 / math.sqrt(100_000), rel=0.01)
