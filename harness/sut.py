@@ -1,12 +1,16 @@
 """The systems under test, one TOML each, and the PDF that shows them: python3 -m harness.sut
 
-The first page compares all of them, then each has a page. The same TOMLs give the same PDF, byte for byte.
+Captures this machine into a TOML, then builds the PDF. Captured again, its facts are refreshed and what a person entered is kept.
+The PDF's first page compares all systems, then each has a page. The same TOMLs give the same PDF, byte for byte.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import sys
+import tempfile
 from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,7 @@ from typing import Any
 import jsonschema
 from fpdf import FPDF
 
-from harness import cli
+from harness import capture, cli
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -44,26 +48,35 @@ SCHEMA = _table(
     notes=_list(TEXT),
     system=_table(
         ("name", "kind"),
-        name=TEXT, kind=TEXT, vendor=TEXT,
+        name=TEXT, kind=TEXT, vendor=TEXT, captured=DATE,
         comparable_to=_list(_table(("name", "on"), name=TEXT, on=TEXT)),
     ),
-    price=_table(usd=AMOUNT, usd_per_hour=AMOUNT, basis=TEXT, source=TEXT),
+    price=_table(
+        usd=AMOUNT, usd_per_hour=AMOUNT, usd_per_hour_reserved=AMOUNT, usd_per_hour_spot=AMOUNT, basis=TEXT, source=TEXT,
+    ),
+    power=_table(rated_w=AMOUNT, source=TEXT),
     cpu=_table(
         ("name", "cores_per_socket", "sockets", "threads_per_core", "vcpus"),
         name=TEXT, generation=TEXT, base_ghz=AMOUNT, max_mhz=AMOUNT, stepping={"type": "integer", "minimum": 0},
         cores_per_socket=COUNT, sockets=COUNT, threads_per_core=COUNT, vcpus=COUNT,
         cache_l1d=TEXT, cache_l1i=TEXT, cache_l2=TEXT, cache_l3=TEXT,
     ),
-    memory=_table(("gb",), gb=AMOUNT, type=TEXT, mt_per_s=AMOUNT, module=TEXT),
-    gpu=_table(("name",), name=TEXT, memory_gb=AMOUNT, used_for=TEXT),
+    memory=_table(("gb",), gb=AMOUNT, type=TEXT, mt_per_s=AMOUNT, module=TEXT, modules=COUNT),
+    gpu=_table(("name",), name=TEXT, count=COUNT, memory_gb=AMOUNT, used_for=TEXT),
     board=_table(vendor=TEXT, model=TEXT, version=TEXT),
     bios=_table(vendor=TEXT, version=TEXT, date=DATE),
-    storage=_table(gb=AMOUNT),
+    storage=_table(gb=AMOUNT, disks=_list(_table(("model",), count=COUNT, model=TEXT, gb=AMOUNT))),
     network=_table(adapters=_list(_table(("model",), count=COUNT, model=TEXT, gbit_per_s=AMOUNT))),
     os=_table(name=TEXT, version=TEXT, kernel=TEXT),
     software={"type": "object", "additionalProperties": TEXT},  # any product: its version
 )  # fmt: skip
-PRODUCTS = {"openvino": "OpenVINO", "pytorch": "PyTorch", "cuda": "CUDA"}  # the others are only capitalized
+PRODUCTS = {  # the others are only capitalized
+    "openvino": "OpenVINO",
+    "pytorch": "PyTorch",
+    "cuda": "CUDA",
+    "optimum_intel": "Optimum Intel",
+    "nvidia_driver": "NVIDIA driver",
+}
 
 # The page: A4, in millimetres.
 LEFT, RIGHT, TOP, FOOT = 18, 192, 20, 280
@@ -73,13 +86,25 @@ GAP = 3.2  # between two sections
 BLACK, DARK, RULE = 0, 70, 160  # greys that a black-and-white printer keeps apart
 NAMES_WIDTH = 24  # of the first column of the comparison and of the footnotes
 SYSTEMS_A_PAGE = 5  # of the comparison
+SMALLEST = 0.7  # that a page is drawn at for all of it to fit
 CREATED = datetime(2023, 11, 1, tzinfo=timezone.utc)  # any fixed date: today's would make every build another file
 
 
-def read(path: Path) -> dict:
-    """A system's facts, checked. Raises cli.UserError, one line, where the file is damaged or incomplete."""
+class TooLong(cli.UserError):
+    """More than fits on a page."""
+
+    def __init__(self, page: str):
+        super().__init__(f"{page}: more than fits on a page: shorten its notes or longest values")
+        self.page = page
+
+
+def read(path: Path, text: str | None = None) -> dict:
+    """A system's facts, checked: from its file, or the `text` that it is to hold.
+
+    Raises cli.UserError, one line, where that is damaged or incomplete.
+    """
     try:
-        system = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=_finite)
+        system = tomllib.loads(path.read_text(encoding="utf-8") if text is None else text, parse_float=_finite)
     except OSError as error:
         raise cli.UserError(f"{path}: {error.strerror}") from None
     except ValueError as error:
@@ -99,12 +124,13 @@ def read(path: Path) -> dict:
     return system
 
 
-def read_all(folder: Path) -> list[dict]:
-    """All systems of a folder, each followed by those it is compared with."""
-    paths = sorted(folder.glob("*.toml"), key=lambda path: path.name)
+def read_all(folder: Path, texts: dict[Path, str] | None = None) -> list[dict]:
+    """All systems of a folder, each followed by those it is compared with; `texts` are files not written yet."""
+    texts = texts or {}
+    paths = sorted({*folder.glob("*.toml"), *texts}, key=lambda path: path.name)
     if not paths:
         raise cli.UserError(f"{folder}: no system here: it needs one TOML a system (--sut_dir)")
-    systems = {path.stem: read(path) for path in paths}
+    systems = {path.stem: read(path, texts.get(path)) for path in paths}
     ordered: dict[str, dict] = {}
 
     def place(name: str) -> None:
@@ -130,8 +156,16 @@ def price_of(system: dict) -> str:
     if "usd_per_hour" in price:
         amounts.append(f"{price['usd_per_hour']:,} USD per hour")
     if not amounts:
+        amounts = [f"{amount} {how}" for how, amount in _discounts(price)]
+    if not amounts:
         return UNKNOWN_PRICE
     return _joined(" or ".join(amounts), f"({price['basis']})" if "basis" in price else None)
+
+
+def _discounts(price: dict) -> list[tuple[str, str]]:
+    """Prices that are asked for something: a term, or being ended at any time."""
+    kinds = (("reserved", "usd_per_hour_reserved"), ("spot", "usd_per_hour_spot"))
+    return [(how, f"{price[key]:,} USD per hour") for how, key in kinds if key in price]
 
 
 def headline(system: dict) -> str:
@@ -153,14 +187,21 @@ def facts(system: dict) -> dict[str, list[tuple[str, str]]]:
     """The rows of a system's page, as (label, value), by section. What the TOML does not tell has no row."""
     cpu, memory, gpu = system["cpu"], system["memory"], system.get("gpu", {})
     board, bios, host = system.get("board", {}), system.get("bios", {}), system.get("os", {})
+    price, power, storage = (system.get(name, {}) for name in ("price", "power", "storage"))
     pairs = system["system"].get("comparable_to", [])
     sections = {
         "System": [
             ("Kind", system["system"]["kind"]),
             ("Vendor", system["system"].get("vendor")),
+            ("Captured", _quantity(system["system"].get("captured"))),
             *(("Comparable to", f"{pair['name']}, on {pair['on']}") for pair in pairs),
         ],
-        "Price": [("Amount", price_of(system)), ("Source", system.get("price", {}).get("source"))],
+        "Price": [
+            ("Amount", price_of(system)),
+            *((how.capitalize(), amount) for how, amount in _discounts(price)),
+            ("Source", price.get("source")),
+        ],
+        "Power": [("Rated", _quantity(power.get("rated_w"), "W")), ("Source", power.get("source"))],
         "Processor": [
             ("Model", cpu["name"]),
             ("Generation", cpu.get("generation")),
@@ -178,10 +219,11 @@ def facts(system: dict) -> dict[str, list[tuple[str, str]]]:
             ("Size", _capacity(memory["gb"])),
             ("Type", memory.get("type")),
             ("Speed", _quantity(memory.get("mt_per_s"), "MT/s")),
+            ("Modules", _quantity(memory.get("modules"))),
             ("Module", memory.get("module")),
         ],
         "GPU": [
-            ("Model", gpu.get("name")),
+            ("Model", _gpu(gpu)),
             ("Memory", _quantity(gpu.get("memory_gb"), "GB")),
             ("Used for", gpu.get("used_for")),
         ],
@@ -190,7 +232,8 @@ def facts(system: dict) -> dict[str, list[tuple[str, str]]]:
             ("BIOS", _joined(_joined(bios.get("vendor"), bios.get("version")), _quantity(bios.get("date")), by=", ")),
         ],
         "Devices": [
-            ("Storage", _quantity(system.get("storage", {}).get("gb"), "GB")),
+            ("Storage", _quantity(storage.get("gb"), "GB")),
+            ("Disks", "\n".join(_device(disk, "gb", "GB") for disk in storage.get("disks", []))),
             ("Network", _network(system)),
         ],
         "Software": [
@@ -216,14 +259,25 @@ def comparison(system: dict) -> list[tuple[str, str]]:
         ("L3 cache", cpu.get("cache_l3", "-")),
         ("Memory", _joined(_capacity(memory["gb"]), memory.get("type"))),
         ("Speed", _quantity(memory.get("mt_per_s"), "MT/s") or "-"),
-        ("GPU", _joined(gpu.get("name"), _quantity(gpu.get("memory_gb"), "GB"), by=", ") or "-"),
+        ("GPU", _joined(_gpu(gpu), _quantity(gpu.get("memory_gb"), "GB"), by=", ") or "-"),
         ("Storage", _quantity(system.get("storage", {}).get("gb"), "GB") or "-"),
         ("Network", _network(system) or "-"),
     ]
 
 
 def build(systems: list[dict]) -> bytes:
-    """The PDF."""
+    """The PDF. A page that holds too much is drawn smaller."""
+    scales: dict[str, float] = {}
+    while True:
+        try:
+            return _build(systems, scales)
+        except TooLong as error:
+            scales[error.page] = scales.get(error.page, 1) - 0.05
+            if scales[error.page] < SMALLEST:
+                raise
+
+
+def _build(systems: list[dict], scales: dict[str, float]) -> bytes:
     pdf = FPDF(format="A4", unit="mm")
     pdf.set_compression(False)  # compressed, it would depend on the zlib at hand
     pdf.set_creation_date(CREATED)
@@ -231,19 +285,42 @@ def build(systems: list[dict]) -> bytes:
     pdf.set_lang("en")
     pdf.set_auto_page_break(False)
     pdf.c_margin = 0
-    groups = [systems[start : start + SYSTEMS_A_PAGE] for start in range(0, len(systems), SYSTEMS_A_PAGE)]
+    groups = _groups(systems)
     pages = len(groups) + len(systems)
     links = {system["system"]["name"]: pdf.add_link(page=len(groups) + place) for place, system in enumerate(systems, 1)}
     for group in groups:
-        _comparison_page(pdf, group, links)
+        _comparison_page(pdf, group, links, scales.get("the comparison", 1))
         _footer(pdf, f"{len(systems)} systems, a page each", pages)
     for system in systems:
-        _system_page(pdf, system)
+        _system_page(pdf, system, scales.get(system["system"]["name"], 1))
         _footer(pdf, f"{system['system']['name']}.toml", pages)
     return bytes(pdf.output())
 
 
-def _comparison_page(pdf: FPDF, systems: list[dict], links: dict[str, int]) -> None:
+def _groups(systems: list[dict]) -> list[list[dict]]:
+    """The systems of each page of the comparison: those that lines join are on the same one, where it has room for them."""
+    pairs = _pairs(systems)
+    families: list[list[dict]] = []
+    for system in systems:
+        name = system["system"]["name"]
+        near = [family for family in families if any(frozenset((name, other["system"]["name"])) in pairs for other in family)]
+        if near:
+            near[0] += [member for family in near[1:] for member in family] + [system]
+            families = [family for family in families if family not in near[1:]]
+        else:
+            families.append([system])
+    groups: list[list[dict]] = []
+    for family in families:
+        for start in range(0, len(family), SYSTEMS_A_PAGE):
+            part = family[start : start + SYSTEMS_A_PAGE]
+            if groups and len(groups[-1]) + len(part) <= SYSTEMS_A_PAGE:
+                groups[-1] += part
+            else:
+                groups.append(part)
+    return groups
+
+
+def _comparison_page(pdf: FPDF, systems: list[dict], links: dict[str, int], scale: float) -> None:
     pdf.add_page()
     pdf.start_section("Comparison")
     _title(pdf, "Systems under test", "Comparison", "A line joins two systems that can be compared, and says on what.")
@@ -253,7 +330,7 @@ def _comparison_page(pdf: FPDF, systems: list[dict], links: dict[str, int]) -> N
 
     y = pdf.get_y() + 6
     for name, x in zip(names, lefts):
-        _font(pdf, 11, bold=True)
+        _fitting_font(pdf, name, width - 3, 11, 4, bold=True)
         pdf.set_xy(x, y)
         pdf.cell(width - 3, 6, name, link=links[name])
     y += 8
@@ -266,37 +343,37 @@ def _comparison_page(pdf: FPDF, systems: list[dict], links: dict[str, int]) -> N
     y += GAP
 
     for cells in zip(*(comparison(system) for system in systems)):
-        _font(pdf, 8.5, bold=True)
-        bottom = _text(pdf, LEFT, y, NAMES_WIDTH - 2, cells[0][0], 4.4)
-        _font(pdf, 8.5)
+        _font(pdf, 8.5 * scale, bold=True)
+        bottom = _text(pdf, LEFT, y, NAMES_WIDTH - 2, cells[0][0], 4.4 * scale)
+        _font(pdf, 8.5 * scale)
         for (_, value), x in zip(cells, lefts):
-            bottom = max(bottom, _text(pdf, x, y, width - 3, value, 4.4))
-        y = bottom + 2.2
+            bottom = max(bottom, _text(pdf, x, y, width - 3, value, 4.4 * scale))
+        y = bottom + 2.2 * scale
         _rule(pdf, y, 0.15, RULE)
-        y += 2.2
+        y += 2.2 * scale
     sources = dict.fromkeys(system["price"]["source"] for system in systems if "source" in system.get("price", {}))
     notes = [("Prices", source) for source in sources]
     notes += [(system["system"]["name"], note) for system in systems for note in system.get("notes", [])]
-    _notes(pdf, notes, y, "the comparison")
+    _notes(pdf, notes, y, "the comparison", scale)
 
 
-def _system_page(pdf: FPDF, system: dict) -> None:
+def _system_page(pdf: FPDF, system: dict, scale: float) -> None:
     name = system["system"]["name"]
     pdf.add_page()
     pdf.start_section(name)
     _title(pdf, name, "System under test", headline(system))
     y = pdf.get_y() + 6
     for section, rows in facts(system).items():
-        _font(pdf, 10, bold=True)
-        _text(pdf, LEFT, y, LABEL - LEFT, section)
+        _font(pdf, 10 * scale, bold=True)
+        _text(pdf, LEFT, y, LABEL - LEFT, section, LINE * scale)
         for label, value in rows:
-            _font(pdf, 10, grey=DARK)
-            _text(pdf, LABEL, y, VALUE - LABEL, label)
-            _font(pdf, 10)
-            y = _text(pdf, VALUE, y, RIGHT - VALUE, value)
-        _rule(pdf, y + GAP / 2, 0.15, RULE)
-        y += GAP
-    _notes(pdf, [("Note", note) for note in system.get("notes", [])], y, name)
+            _font(pdf, 10 * scale, grey=DARK)
+            _text(pdf, LABEL, y, VALUE - LABEL, label, LINE * scale)
+            _font(pdf, 10 * scale)
+            y = _text(pdf, VALUE, y, RIGHT - VALUE, value, LINE * scale)
+        _rule(pdf, y + GAP * scale / 2, 0.15, RULE)
+        y += GAP * scale
+    _notes(pdf, [("Note", note) for note in system.get("notes", [])], y, name, scale)
 
 
 def _title(pdf: FPDF, title: str, kicker: str, line: str) -> None:
@@ -306,14 +383,10 @@ def _title(pdf: FPDF, title: str, kicker: str, line: str) -> None:
     pdf.set_char_spacing(1.2)
     pdf.cell(0, 4, kicker.upper())
     pdf.set_char_spacing(0)
-    _font(pdf, 28, bold=True)
+    _fitting_font(pdf, title, RIGHT - LEFT, 28, 7, bold=True)
     pdf.set_xy(LEFT, TOP + 2)
     pdf.cell(0, 11, title)
-    size = 10.5
-    _font(pdf, size)
-    while pdf.get_string_width(line) > RIGHT - LEFT and size > 7:
-        size -= 0.25
-        _font(pdf, size)
+    _fitting_font(pdf, line, RIGHT - LEFT, 10.5, 7)
     pdf.set_xy(LEFT, TOP + 16)
     pdf.cell(0, 5, line)
     _rule(pdf, TOP + 24, 0.8, BLACK)
@@ -335,19 +408,19 @@ def _joint(pdf: FPDF, a: float, b: float, y: float, label: str) -> None:
     pdf.cell(width, 4, label, align="C", fill=True)
 
 
-def _notes(pdf: FPDF, notes: list[tuple[str, str]], above: float, page: str) -> None:
-    """Footnotes, as (of what, text), at the bottom. Raises cli.UserError where they run into what is above them."""
-    x = LEFT + NAMES_WIDTH
-    _font(pdf, 9)
-    lines = sum(len(pdf.multi_cell(RIGHT - x, 4.4, text, align="L", dry_run=True, output="LINES")) for _, text in notes)
-    y = FOOT - 4 - lines * 4.4
+def _notes(pdf: FPDF, notes: list[tuple[str, str]], above: float, page: str, scale: float) -> None:
+    """Footnotes, as (of what, text), at the bottom. Raises TooLong where they run into what is above them."""
+    x, height = LEFT + NAMES_WIDTH, 4.4 * scale
+    _font(pdf, 9 * scale)
+    lines = sum(len(pdf.multi_cell(RIGHT - x, height, text, align="L", dry_run=True, output="LINES")) for _, text in notes)
+    y = FOOT - 4 - lines * height
     if above > y:
-        raise cli.UserError(f"{page}: more than fits on a page: shorten its notes or longest values")
+        raise TooLong(page)
     for name, text in notes:
-        _font(pdf, 9, bold=True)
-        _text(pdf, LEFT, y, NAMES_WIDTH - 2, name, 4.4)
-        _font(pdf, 9)
-        y = _text(pdf, x, y, RIGHT - x, text, 4.4)
+        _font(pdf, 9 * scale, bold=True)
+        _text(pdf, LEFT, y, NAMES_WIDTH - 2, name, height)
+        _font(pdf, 9 * scale)
+        y = _text(pdf, x, y, RIGHT - x, text, height)
 
 
 def _footer(pdf: FPDF, text: str, pages: int) -> None:
@@ -377,6 +450,14 @@ def _font(pdf: FPDF, size: float, bold: bool = False, grey: int = BLACK) -> None
     pdf.set_text_color(grey)
 
 
+def _fitting_font(pdf: FPDF, text: str, width: float, size: float, least: float, bold: bool = False) -> None:
+    """The largest font up to `size` in which the text is no wider than `width`, but none under `least`."""
+    _font(pdf, size, bold)
+    while pdf.get_string_width(text) > width and size > least:
+        size -= 0.25
+        _font(pdf, size, bold)
+
+
 def _pairs(systems: list[dict]) -> dict[frozenset[str], str]:
     """What any two of these systems are compared on."""
     names = {system["system"]["name"] for system in systems}
@@ -390,12 +471,19 @@ def _pairs(systems: list[dict]) -> dict[frozenset[str], str]:
 
 def _network(system: dict) -> str:
     adapters = system.get("network", {}).get("adapters", [])
-    return "\n".join(_adapter(adapter) for adapter in adapters)
+    return "\n".join(_device(adapter, "gbit_per_s", "Gbit/s") for adapter in adapters)
 
 
-def _adapter(adapter: dict) -> str:
-    count = f"{adapter['count']} ×" if "count" in adapter else None
-    return _joined(_joined(count, adapter["model"]), _quantity(adapter.get("gbit_per_s"), "Gbit/s"), by=", ")
+def _gpu(gpu: dict) -> str:
+    return _joined(_count(gpu), gpu.get("name"))
+
+
+def _device(device: dict, quantity: str, unit: str) -> str:
+    return _joined(_joined(_count(device), device["model"]), _quantity(device.get(quantity), unit), by=", ")
+
+
+def _count(device: dict) -> str | None:
+    return f"{device['count']} ×" if "count" in device else None
 
 
 def _capacity(gb: float) -> str:
@@ -417,17 +505,75 @@ def _finite(text: str) -> float:
     return value
 
 
+def file_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} does not name a file: use letters, digits and . _ + -")
+    return text
+
+
+def _captured(folder: Path, name: str | None) -> tuple[Path, str]:
+    """The file this machine is described in, and what it is to hold. Says what is missing from it, and what stays in it."""
+    facts = capture.facts()
+    name = name or capture.name(facts)
+    path = folder / f"{name}.toml"
+    old = None
+    if path.exists():
+        if "captured" not in read(path)["system"]:
+            raise cli.UserError(
+                f"{path} was made by hand (no system.captured) and is not overwritten: choose another name (--name)"
+            )
+        old = path.read_text(encoding="utf-8")
+    text, kept = capture.toml(facts, name, date.today(), old)
+    missing = [fact for fact in capture.unknown(facts) if fact not in kept]
+    required = (f"{table}.{key}" for table in SCHEMA["required"] for key in SCHEMA["properties"][table]["required"])
+    if untold := [fact for fact in required if fact in missing]:
+        raise cli.UserError(f"this machine does not tell its {', '.join(untold)}: write {path} by hand, and use --no_capture")
+    if kept:
+        print(f"Kept: {', '.join(kept)}")
+    if missing := [fact for fact in missing if not fact.startswith(("gpu", "software."))]:  # those it just does not have
+        root = " (the memory's modules are told to root, by dmidecode or lshw)" if "memory.module" in missing else ""
+        print(f"Not told by this machine: {', '.join(missing)}{root}")
+    return path, text
+
+
+def _write(path: Path, content: bytes, option: str) -> None:
+    """Write it whole or not at all."""
+    try:
+        if path.exists() and not path.is_file():  # a pipe or device: nothing may take its place
+            path.write_bytes(content)
+            return
+        path = path.resolve()
+        mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            os.chmod(temporary, mode)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise cli.UserError(f"cannot write {path}: {error.strerror} ({option})") from None
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser.add_argument("--no_capture", action="store_true", help="build the PDF only")
+    parser.add_argument("--name", type=file_name, help="what to call this machine, its file too (default: the EC2 instance type, "
+                        "else the product's name, else the host name)")  # fmt: skip
     parser.add_argument("--sut_dir", type=Path, default=ROOT / "sut", help="folder with one TOML a system")
     parser.add_argument("--output", type=Path, default=ROOT / "SUT.pdf", help="the PDF to write")
     args = parser.parse_args()
-    systems = read_all(args.sut_dir)
+    if args.no_capture and args.name:
+        parser.error("--name is for capturing, which --no_capture leaves out")
+    texts = {} if args.no_capture else dict([_captured(args.sut_dir, args.name)])
+    systems = read_all(args.sut_dir, texts)
     content = build(systems)
-    try:
-        args.output.write_bytes(content)
-    except OSError as error:
-        raise cli.UserError(f"cannot write {args.output}: {error.strerror} (--output)") from None
+    for path, text in texts.items():
+        _write(path, text.encode(), "--sut_dir, --name")
+        print(f"{path}: this machine")
+    _write(args.output, content, "--output")
     print(f"{args.output}: {len(systems)} systems")
     return cli.EXIT_OK
 
