@@ -8,8 +8,8 @@ usage() {
   cat <<'EOF'
 Usage: ./run.sh [--full] [--prepare]
 
-Sets up one virtual environment a workload, exports the models, measures LLM, video and audio on the CPU, and prints a
-table. What is already there is used again.
+Sets up one virtual environment a workload, exports the models, measures LLM, video and audio on the CPU, prints a
+table and writes this machine's report. What is already there is used again.
 
   (default)    openly licensed demo models: SmolLM2-135M-Instruct, YOLOv8n-seg trained on drawn scenes, Whisper base
   --full       the guide's models, downloaded: Llama 2 7B Chat (needs a Hugging Face account), yolov8n-seg.pt, Whisper base
@@ -111,9 +111,11 @@ main() {
   say "Audio AI"
   in_folder audio-ai-workload infer.py --reference sample.txt --results_dir "$RESULTS_DIR"
   say "Results"
-  find "$RESULTS_DIR" -maxdepth 1 -name '*.json' -newer "$newest" -print0 | sort -z |
-    xargs -0 harness/.venv/bin/python -m harness.summary
+  local records=()
+  mapfile -d '' records < <(find "$RESULTS_DIR" -maxdepth 1 -name '*.json' -newer "$newest" -print0 | sort -z)
   rm -f "$newest"
+  harness/.venv/bin/python -m harness.summary "${records[@]}"
+  harness/.venv/bin/python -m harness.compare "${records[@]}" --html "$RESULTS_DIR/report.html"
 }
 
 main "$@"

@@ -70,9 +70,16 @@ def break_even_sentence(even: dict) -> str:
             f"{month}.")  # fmt: skip
 
 
+def title(told: dict) -> str:
+    return "Edge against cloud" if len(told["sides"]) > 1 else f"Performance of {next(iter(told['sides']))}"
+
+
 def headlines(told: dict) -> list[str]:
     lines = [sentence(comparison) for comparison in told["comparisons"]]
-    if not lines:
+    if len(told["sides"]) == 1:
+        lines = [f"{run['label']}: {amount(run['value'], run['unit'])} ({words(run['headline'])}"
+                 + ("" if not run["ci95"] else ", 95 % CI {:.4g}–{:.4g}".format(*run["ci95"])) + ")." for run in told["runs"][:20]]  # fmt: skip
+    elif not lines:
         lines = ["Nothing to compare: no other side did the same work as the baseline."]
     return lines + [line for row in told["costs"] for line in cost_sentences(row)]
 
@@ -122,10 +129,10 @@ def tables(told: dict) -> list[tuple[str, list[str], list[list[str]]]]:
     for row in told["costs"]:
         if row["sensitivity"]:
             even = row["break_even"]
-            title = f"Sensitivity: {row['label']}, {row['unit']}"
+            name = f"Sensitivity: {row['label']}, {row['unit']}"
             headings = ["Changed", f"{even['owned']}, USD per unit", f"{even['rented']}, USD per unit", "Owning costs less from utilization",
                         "and from month"]  # fmt: skip
-            found.append((title, headings, [
+            found.append((name, headings, [
                 [s["changed"], number(s["owned_usd_per_unit"]), number(s["rented_usd_per_unit"]),
                  "never" if s["break_even_utilization"] is None else f"{s['break_even_utilization']:.0%}",
                  "never" if s["break_even_month"] is None else str(s["break_even_month"])] for s in row["sensitivity"]]))  # fmt: skip
@@ -144,8 +151,8 @@ def tables(told: dict) -> list[tuple[str, list[str], list[list[str]]]]:
     rows = [[r["side"], r["label"], f"{number(r['value'])} {r['unit']}", "–" if not r["ci95"] else "{:.4g}–{:.4g}".format(*r["ci95"]),
              ", ".join(f"{k} {v}" for k, v in r["setting"].items() if v), r["finished_at"], str(r["warnings"]), Path(r["record"]).name]
             for r in told["runs"][:500]]  # fmt: skip
-    title = "Runs" if len(told["runs"]) <= 500 else f"Runs (the first 500 of {len(told['runs'])})"
-    found.append((title, ["Side", "Work", "Result", "95 % CI", "Setting", "Finished", "Warnings", "Record"], rows))
+    name = "Runs" if len(told["runs"]) <= 500 else f"Runs (the first 500 of {len(told['runs'])})"
+    found.append((name, ["Side", "Work", "Result", "95 % CI", "Setting", "Finished", "Warnings", "Record"], rows))
     return found
 
 
@@ -168,9 +175,9 @@ METHOD = (
 def text(told: dict) -> str:
     """For the terminal: the headlines, the ratios, what speaks against them."""
     lines = [*headlines(told), ""]
-    for title, headings, rows in tables(told):
-        if title in ("Ratios", "Cost", "What differs between the sides"):
-            lines += [title, *columns(headings, rows), ""]
+    for name, headings, rows in tables(told):
+        if name in ("Ratios", "Cost", "What differs between the sides"):
+            lines += [name, *columns(headings, rows), ""]
     lines += [f"note: {note}" for note in notes(told) if not note.startswith("skipped: ")]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -185,9 +192,9 @@ def markdown(told: dict) -> str:
     def row(cells):
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
-    lines = ["# Comparison", "", *(f"- {line}" for line in headlines(told)), ""]
-    for title, headings, rows in tables(told):
-        lines += [f"## {title}", "", row(headings), row(["---"] * len(headings)), *map(row, rows), ""]
+    lines = [f"# {title(told)}", "", *(f"- {line}" for line in headlines(told)), ""]
+    for name, headings, rows in tables(told):
+        lines += [f"## {name}", "", row(headings), row(["---"] * len(headings)), *map(row, rows), ""]
     if notes(told):
         lines += ["## Notes", "", *(f"- {note}" for note in notes(told)), ""]
     lines += ["## Method", "", *(f"- {line}" for line in METHOD)]
@@ -215,7 +222,7 @@ def charts(told: dict) -> list:
     if rows:
         found.append(draw.per_dollar(list(dict.fromkeys(rows))[:20], sides))
     for entry in list(told["distributions"].values())[:12]:
-        if len(entry["latency_samples"]) > 1:
+        if len(entry["latency_samples"]) == len(sides) or len(entry["latency_samples"]) > 1:
             found.append(draw.latencies(f"Latency: {entry['label']}", f"{words(entry['latency'])}, seconds", entry["latency_samples"], sides))
     found += [draw.curves(*curve, sides) for curve in curves(told)]
     for row in told["costs"]:
@@ -250,7 +257,7 @@ def html(told: dict) -> bytes:
 
     drawn = [{"title": c.title, "alt": c.alt, "light": uri(c, "light"), "dark": uri(c, "dark")} for c in charts(told)]
     template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(told=told, headlines=headlines(told), charts=drawn, tables=tables(told), notes=notes(told), method=METHOD).encode()
+    return template.render(title=title(told), told=told, headlines=headlines(told), charts=drawn, tables=tables(told), notes=notes(told), method=METHOD).encode()
 
 
 def pdf(told: dict) -> bytes:
@@ -261,7 +268,7 @@ def pdf(told: dict) -> bytes:
 
     fonts = Path(matplotlib.get_data_path()) / "fonts/ttf"
     page = FPDF(format="A4", unit="mm")
-    page.set_title("Comparison")
+    page.set_title(title(told))
     page.set_lang("en")
     page.set_margin(16)
     page.add_font("sans", "", fonts / "DejaVuSans.ttf")
@@ -273,7 +280,7 @@ def pdf(told: dict) -> bytes:
         page.multi_cell(0, size * 0.5, line, align="L", new_x="LMARGIN", new_y="NEXT")
         page.ln(gap)
 
-    say("Edge against cloud", 20, "B")
+    say(title(told), 20, "B")
     say(f"Baseline {told['baseline']} · {len(told['runs'])} runs · made {told['made_at'][:16].replace('T', ' ')} UTC", 8, gap=4)
     for line in headlines(told):
         say(line, 10.5, gap=2)
@@ -284,21 +291,21 @@ def pdf(told: dict) -> bytes:
         page.ln(3)
         say(chart.title, 11, "B")
         page.image(io.BytesIO(chart.render("light", "png")), w=width, h=high, alt_text=chart.alt)
-    for title, headings, rows in tables(told):
+    for name, headings, rows in tables(told):
         page.ln(4)
         if page.get_y() + 30 > page.page_break_trigger:
             page.add_page()
-        say(title, 11, "B")
+        say(name, 11, "B")
         page.set_font("sans", "", 6.5)
         widths = [max(6, min(40, max(len(row[i]) for row in [headings, *rows]))) for i in range(len(headings))]
         with page.table(col_widths=widths, line_height=3.6, text_align="LEFT", borders_layout="HORIZONTAL_LINES",
                         headings_style=FontFace(emphasis="BOLD")) as table:  # fmt: skip
             for cells in [headings, *rows]:
                 table.row(cells)
-    for title, lines in (("Notes", notes(told)), ("Method", METHOD)):
+    for name, lines in (("Notes", notes(told)), ("Method", METHOD)):
         if lines:
             page.ln(4)
-            say(title, 11, "B")
+            say(name, 11, "B")
             for line in lines:
                 say(line, 8)
     return bytes(page.output())
