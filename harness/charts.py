@@ -11,7 +11,10 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-COLOURS = {"light": ("#0b5cad", "#b3450a", "#1b7837", "#762a83", "#5a5a5a"), "dark": ("#7ab8ff", "#ffb27a", "#8fd19e", "#d3a4e8", "#c0c0c0")}
+COLOURS = {
+    "light": ("#0b5cad", "#b3450a", "#1b7837", "#762a83", "#5a5a5a"),
+    "dark": ("#7ab8ff", "#ffb27a", "#8fd19e", "#d3a4e8", "#c0c0c0"),
+}
 INK = {"light": "#1a1a1a", "dark": "#ececec"}
 MARKERS = "osD^v"
 
@@ -69,7 +72,10 @@ def ratios(rows: list[tuple[str, float, float | None, float | None]], baseline: 
         axes.set_xlim(min(edges) - 0.1 * (max(edges) - min(edges) + 0.1), max(edges) + 0.1 * (max(edges) - min(edges) + 0.1))
         axes.set_xlabel(f"times {baseline} (1 = the same; further right is better)")
 
-    words = "; ".join(f"{label}: {value:.2f}" + (f", 95 % CI {low:.2f} to {high:.2f}" if low is not None else "") for label, value, low, high in rows)
+    words = "; ".join(
+        f"{label}: {value:.2f}" + (f", 95 % CI {low:.2f} to {high:.2f}" if low is not None else "")
+        for label, value, low, high in rows
+    )
     return Chart("Performance", f"Performance as a multiple of {baseline}. {words}", draw, (7.2, 1.3 + 0.5 * len(rows)))
 
 
@@ -80,7 +86,9 @@ def per_dollar(rows: list[tuple[str, str, float]], sides: list[str]) -> Chart:
         best = {unit: min(usd for u, _, usd in rows if u == unit) for unit, _, _ in rows}
         for y, (unit, side, usd) in enumerate(reversed(rows)):
             axes.barh(y, best[unit] / usd, color=colour(sides, side, colours), height=0.6)
-            axes.annotate(f" {usd:,.3g} USD" if usd < 1000 else f" {usd:,.0f} USD", (best[unit] / usd, y), va="center", fontsize=9)
+            axes.annotate(
+                f" {usd:,.3g} USD" if usd < 1000 else f" {usd:,.0f} USD", (best[unit] / usd, y), va="center", fontsize=9
+            )
         axes.set_yticks(range(len(rows)), [f"{side}: {unit}" for unit, side, _ in reversed(rows)])
         axes.set_xlim(0, 1.25)
         axes.set_xlabel("work for a dollar (1 = the most); at the bars: USD per unit")
@@ -114,7 +122,12 @@ def curves(title: str, across: str, axis: str, lines: dict[str, list[tuple[float
 
     def draw(axes, colours):
         for side, points in lines.items():
-            axes.plot(*zip(*sorted(points)), marker=MARKERS[sides.index(side) % len(MARKERS)], color=colour(sides, side, colours), label=side)
+            axes.plot(
+                *zip(*sorted(points)),
+                marker=MARKERS[sides.index(side) % len(MARKERS)],
+                color=colour(sides, side, colours),
+                label=side,
+            )
         axes.set_xscale("log")
         ticks = sorted({x for points in lines.values() for x, _ in points})
         axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
@@ -141,5 +154,9 @@ def cost_over_time(label: str, owned: str, rented: str, points: list[list[float]
         axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.legend()
 
-    meets = f"owning has cost less from month {month} on" if month is not None else f"within {points[-1][0]:g} months owning does not cost less"
+    meets = (
+        f"owning has cost less from month {month} on"
+        if month is not None
+        else f"within {points[-1][0]:g} months owning does not cost less"
+    )
     return Chart(f"Cost over time: {label}", f"Cost of owning {owned} and of renting {rented}: {meets}", draw)

@@ -106,7 +106,9 @@ def run(main: Callable[[], int]) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        print(f"error: the disk is full{f' ({error.filename})' if error.filename else ''}: make room and run again", file=sys.stderr)
+        print(
+            f"error: the disk is full{f' ({error.filename})' if error.filename else ''}: make room and run again", file=sys.stderr
+        )
         status = EXIT_FAILED
     sys.exit(status)
 

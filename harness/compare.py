@@ -76,12 +76,16 @@ class Setting:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python3 -m harness.compare", description=__doc__, formatter_class=cli.HelpFormatter)
     parser.add_argument("records", type=Path, nargs="+", help="records (JSON); others are named and skipped")
-    parser.add_argument("--baseline", metavar="SIDE", help="folder or machine that the others are compared with (default: the first)")
+    parser.add_argument(
+        "--baseline", metavar="SIDE", help="folder or machine that the others are compared with (default: the first)"
+    )
     output = parser.add_argument_group("output", "without any of these a text for the terminal")
     for name, what in (("html", "a page"), ("pdf", "a PDF")):
         output.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"write {what}")
     for name in ("markdown", "csv", "json"):
-        output.add_argument(f"--{name}", type=Path, nargs="?", const=Path("-"), metavar="FILE", help="write it to FILE, or print it")
+        output.add_argument(
+            f"--{name}", type=Path, nargs="?", const=Path("-"), metavar="FILE", help="write it to FILE, or print it"
+        )
     add_cost_arguments(parser)
     return parser.parse_args()
 
@@ -93,7 +97,9 @@ def add_cost_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--utilization", type=cli.share, default=a.utilization, help="share of all hours in which there is work")
     group.add_argument("--usd_per_kwh", type=cli.non_negative_float, default=a.usd_per_kwh, help="price of electricity")
     group.add_argument("--pue", type=_positive, default=a.pue, help="power of the site over that of its machines")
-    group.add_argument("--maintenance_share", type=cli.non_negative_float, default=a.maintenance_share, help="of the price, a year")
+    group.add_argument(
+        "--maintenance_share", type=cli.non_negative_float, default=a.maintenance_share, help="of the price, a year"
+    )
     group.add_argument("--load", type=cli.share, default=a.load, help="of the rated power, drawn while working")
     group.add_argument("--target_fps", type=_positive, default=a.target_fps, help="frames per second of a camera")
     group.add_argument("--power_w", type=assignment, action="append", default=[], metavar="SIDE=WATTS",

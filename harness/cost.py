@@ -107,7 +107,9 @@ def machine(system: dict, measured_w: float | None, assumptions: Assumptions, ra
         said = "in the price"
     source = ", ".join(filter(None, [price.get("basis"), price.get("source")]))
     known = "usd" in price or key in price
-    return Machine(system["system"]["name"], price.get("usd"), price.get(key), watts, source or "entered" if known else "unknown", said)
+    return Machine(
+        system["system"]["name"], price.get("usd"), price.get(key), watts, source or "entered" if known else "unknown", said
+    )
 
 
 def fixed_per_hour(owned: Machine, a: Assumptions) -> float | None:

@@ -36,7 +36,9 @@ class Change:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python3 -m harness.history", description=__doc__, formatter_class=cli.HelpFormatter)
-    parser.add_argument("records", type=Path, nargs="+", help="records (JSON) of one or more machines; others are named and skipped")
+    parser.add_argument(
+        "records", type=Path, nargs="+", help="records (JSON) of one or more machines; others are named and skipped"
+    )
     parser.add_argument("--window", type=cli.positive_int, default=20, help="earlier runs that are looked at, the latest ones")
     parser.add_argument("--tolerance", type=cli.share, default=0.02, help="slowdown that is let pass, as a share")
     return parser.parse_args()

@@ -54,7 +54,9 @@ def sentence(comparison: dict) -> str:
 
 def cost_sentences(row: dict) -> list[str]:
     """What a unit of work costs on either side, and when owning pays."""
-    priced = [f"{number(side['usd_per_unit'])} on {name}" for name, side in row["sides"].items() if side["usd_per_unit"] is not None]
+    priced = [
+        f"{number(side['usd_per_unit'])} on {name}" for name, side in row["sides"].items() if side["usd_per_unit"] is not None
+    ]
     told = [f"{row['label']}: USD per {row['unit']}: {', '.join(priced)}."] if priced else []
     if row["missing"]:
         told.append(f"{row['label']}: the cost of {row['unit']} is not known for want of {'; '.join(row['missing'])}.")
@@ -223,12 +225,20 @@ def charts(told: dict) -> list:
         found.append(draw.per_dollar(list(dict.fromkeys(rows))[:20], sides))
     for entry in list(told["distributions"].values())[:12]:
         if len(entry["latency_samples"]) == len(sides) or len(entry["latency_samples"]) > 1:
-            found.append(draw.latencies(f"Latency: {entry['label']}", f"{words(entry['latency'])}, seconds", entry["latency_samples"], sides))
+            found.append(
+                draw.latencies(
+                    f"Latency: {entry['label']}", f"{words(entry['latency'])}, seconds", entry["latency_samples"], sides
+                )
+            )
     found += [draw.curves(*curve, sides) for curve in curves(told)]
     for row in told["costs"]:
         if row["over_time"]:
             even = row["break_even"]
-            found.append(draw.cost_over_time(f"{row['label']}, {row['unit']}", even["owned"], even["rented"], row["over_time"], even["month"]))
+            found.append(
+                draw.cost_over_time(
+                    f"{row['label']}, {row['unit']}", even["owned"], even["rented"], row["over_time"], even["month"]
+                )
+            )
     return found
 
 
@@ -256,8 +266,18 @@ def html(told: dict) -> bytes:
         return "data:image/svg+xml;base64," + base64.b64encode(chart.render(theme, "svg")).decode()
 
     drawn = [{"title": c.title, "alt": c.alt, "light": uri(c, "light"), "dark": uri(c, "dark")} for c in charts(told)]
-    template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(title=title(told), told=told, headlines=headlines(told), charts=drawn, tables=tables(told), notes=notes(told), method=METHOD).encode()
+    template = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
+        TEMPLATE.read_text(encoding="utf-8")
+    )
+    return template.render(
+        title=title(told),
+        told=told,
+        headlines=headlines(told),
+        charts=drawn,
+        tables=tables(told),
+        notes=notes(told),
+        method=METHOD,
+    ).encode()
 
 
 def pdf(told: dict) -> bytes:

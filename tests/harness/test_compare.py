@@ -88,7 +88,10 @@ def test_records_of_two_folders_are_two_sides(tmp_path):
     assert comparison["ratios"]["tokens_per_second"]["ratio"] == pytest.approx(123.5 / 103.5)
     assert comparison["ratios"]["tokens_per_second"]["verdict"] == "better"
     assert comparison["differences"]["machine"][0].startswith("m7i.48xlarge")
-    assert "edge is better than cloud, 1.193 times the tokens per second (95 % CI" in run(*edge, *cloud, "--baseline", "cloud").stdout
+    assert (
+        "edge is better than cloud, 1.193 times the tokens per second (95 % CI"
+        in run(*edge, *cloud, "--baseline", "cloud").stdout
+    )
 
 
 def test_records_of_one_folder_are_sides_by_machine(tmp_path):
@@ -120,7 +123,9 @@ def test_other_work_is_not_compared_at_all(tmp_path):
 
 
 def test_other_versions_threads_and_kernels_are_shown_beside_the_ratio(tmp_path):
-    other = changed(changed(record([1.0] * 6, threads=8), "system.os.kernel", "5.15"), "system.software.packages", {"openvino": "2025.0"})
+    other = changed(
+        changed(record([1.0] * 6, threads=8), "system.os.kernel", "5.15"), "system.software.packages", {"openvino": "2025.0"}
+    )
     (comparison,) = told(*write(tmp_path / "a", record([1.0] * 6)), *write(tmp_path / "b", other))["comparisons"]
     assert comparison["differences"] == {"threads": ["16", "8"], "kernel": ["6.1", "5.15"], "openvino": ["2026.4.1", "2025.0"]}
 
@@ -172,9 +177,13 @@ def test_nothing_but_damaged_records_or_a_baseline_that_is_not_there_is_one_line
 
 
 def test_csv_and_markdown_hold_every_ratio(tmp_path):
-    paths = write(tmp_path / "a", record([1.0] * 6, latency_s=[0.5] * 6)) + write(tmp_path / "b", record([2.0] * 6, latency_s=[0.2] * 6))
+    paths = write(tmp_path / "a", record([1.0] * 6, latency_s=[0.5] * 6)) + write(
+        tmp_path / "b", record([2.0] * 6, latency_s=[0.2] * 6)
+    )
     rows = list(csv.DictReader(io.StringIO(run(*paths, "--csv").stdout)))
-    assert {row["metric"]: float(row["ratio"]) for row in rows} == pytest.approx({"tokens_per_second": 2.0, "inference_time_s": 0.4})
+    assert {row["metric"]: float(row["ratio"]) for row in rows} == pytest.approx(
+        {"tokens_per_second": 2.0, "inference_time_s": 0.4}
+    )
     assert {row["verdict"] for row in rows} == {"better"}
     done = run(*paths, "--markdown", tmp_path / "r.md")
     assert done.returncode == 0 and "| LLM | tokens per second | b |" in (tmp_path / "r.md").read_text()

@@ -84,7 +84,9 @@ def test_sensitivity_changes_one_thing_at_a_time():
 
 
 def compare(*args) -> dict:
-    done = subprocess.run([sys.executable, "-m", "harness.compare", *map(str, args), "--json"], cwd=REPO, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.compare", *map(str, args), "--json"], cwd=REPO, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -105,15 +107,29 @@ def test_a_comparison_has_the_costs_of_its_systems_with_every_input_and_its_sour
 
 
 def test_without_price_or_power_the_cost_is_unknown_and_says_what_is_missing(tmp_path):
-    paths = write(tmp_path / "edge", record([1.0] * 6, machine="PowerEdge XR4520c")) + write(tmp_path / "home", record([1.0] * 6, machine="desk"))
+    paths = write(tmp_path / "edge", record([1.0] * 6, machine="PowerEdge XR4520c")) + write(
+        tmp_path / "home", record([1.0] * 6, machine="desk")
+    )
     (row,) = compare(*paths)["costs"]
     assert all(side["usd_per_unit"] is None for side in row["sides"].values()) and row["break_even"] is None
-    assert "edge: price" in row["missing"] and "edge: power" in row["missing"] and any(m.startswith("home: ") for m in row["missing"])
+    assert (
+        "edge: price" in row["missing"]
+        and "edge: power" in row["missing"]
+        and any(m.startswith("home: ") for m in row["missing"])
+    )
 
 
 def test_the_published_systems_at_throughputs_of_ones_own():
     command = [sys.executable, "-m", "harness.cost"]
-    done = subprocess.run([*command, "llm", "R760xa=1200", "m7i.48xlarge=1000", "--power_w", "R760xa=900"], cwd=REPO, capture_output=True, text=True)
-    assert done.returncode == 0 and "one R760xa does the work of 1.20 m7i.48xlarge" in done.stdout and "USD per kWh: 0.15" in done.stdout
+    done = subprocess.run(
+        [*command, "llm", "R760xa=1200", "m7i.48xlarge=1000", "--power_w", "R760xa=900"], cwd=REPO, capture_output=True, text=True
+    )
+    assert (
+        done.returncode == 0
+        and "one R760xa does the work of 1.20 m7i.48xlarge" in done.stdout
+        and "USD per kWh: 0.15" in done.stdout
+    )
     assert_one_line(subprocess.run([*command, "llm", "R760=1"], cwd=REPO, capture_output=True, text=True), "R760 is no system")
-    assert_one_line(subprocess.run([*command, "llm", "R760xa=fast"], cwd=REPO, capture_output=True, text=True), "not a number above 0")
+    assert_one_line(
+        subprocess.run([*command, "llm", "R760xa=fast"], cwd=REPO, capture_output=True, text=True), "not a number above 0"
+    )

@@ -15,7 +15,9 @@ def run(*args) -> subprocess.CompletedProcess:
 
 def days(rates, **how) -> list[dict]:
     generator = np.random.default_rng(7)
-    return [record((rate * np.exp(0.01 * generator.standard_normal(12))).tolist(), day=day, **how) for day, rate in enumerate(rates)]
+    return [
+        record((rate * np.exp(0.01 * generator.standard_normal(12))).tolist(), day=day, **how) for day, rate in enumerate(rates)
+    ]
 
 
 def test_a_slowdown_ends_with_status_3(tmp_path):

@@ -26,15 +26,23 @@ def report(tmp_path_factory):
         def samples(median):
             return (median * np.exp(0.02 * generator.standard_normal(20))).tolist()
 
-        made = [record(samples(speed * (40 + threads)), machine=machine, threads=threads, latency_s=samples(2 / speed)) for threads in (8, 16)]
-        made += [record(samples(speed * c), workload="gpu-tgi", machine=machine, concurrency=c, latency_s=samples(c / speed)) for c in (1, 4, 16)]
+        made = [
+            record(samples(speed * (40 + threads)), machine=machine, threads=threads, latency_s=samples(2 / speed))
+            for threads in (8, 16)
+        ]
+        made += [
+            record(samples(speed * c), workload="gpu-tgi", machine=machine, concurrency=c, latency_s=samples(c / speed))
+            for c in (1, 4, 16)
+        ]
         return write(folder / name, *made)
 
     paths = side("edge", "PowerEdge R760xa", 2.0) + side("cloud", "m7i.48xlarge", 1.0)
     (folder / "broken.json").write_text("<script>")
     command = [sys.executable, "-m", "harness.compare", *map(str, paths), str(folder / "broken.json"), "--baseline", "cloud", "--power_w",
                "edge=900", "--html", "r.html", "--pdf", "r.pdf", "--json", "r.json"]  # fmt: skip
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={"PYTHONPATH": str(REPO), "PATH": "/usr/bin:/bin"})
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env={"PYTHONPATH": str(REPO), "PATH": "/usr/bin:/bin"}
+    )
     assert done.returncode == 0, done.stderr
     return (folder / "r.html").read_text(), folder / "r.pdf", json.loads((folder / "r.json").read_text())
 
@@ -56,7 +64,9 @@ def test_every_chart_says_in_words_what_it_shows(report):
 def test_the_headline_says_the_verdict_and_the_cost(report):
     page, _, _ = report
     text = html_module.unescape(page)
-    assert re.search(r"<li>LLM: edge is better than cloud, [\d.]+ times the tokens per second \(95 % CI [\d.]+–[\d.]+\)\.</li>", text)
+    assert re.search(
+        r"<li>LLM: edge is better than cloud, [\d.]+ times the tokens per second \(95 % CI [\d.]+–[\d.]+\)\.</li>", text
+    )
     assert "USD per million tokens" in text and re.search(r"Owning costs less from \d+% of all hours on", text)
 
 
@@ -84,14 +94,19 @@ def test_text_and_charts_stand_out_from_their_ground_in_light_and_dark(report):
         for ink in ("ink", "quiet"):
             for ground in ("ground", "soft"):
                 assert contrast(colour[ink], colour[ground]) >= 4.5
-        assert all(contrast(c, colour["ground"]) >= 3 for c in charts.COLOURS[theme]) and contrast(charts.INK[theme], colour["ground"]) >= 7
+        assert (
+            all(contrast(c, colour["ground"]) >= 3 for c in charts.COLOURS[theme])
+            and contrast(charts.INK[theme], colour["ground"]) >= 7
+        )
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")
 @pytest.mark.parametrize("width", [1200, 390])
 def test_a_browser_shows_every_chart_and_no_page_wider_than_the_screen(report, tmp_path, width):
     page, _, _ = report
-    (tmp_path / "frame.html").write_text(f"""<!DOCTYPE html><meta charset="utf-8"><iframe id="f" width="{width}" height="800"></iframe><p id="told"></p><script>
+    (
+        tmp_path / "frame.html"
+    ).write_text(f"""<!DOCTYPE html><meta charset="utf-8"><iframe id="f" width="{width}" height="800"></iframe><p id="told"></p><script>
     const f = document.getElementById("f");
     f.onload = () => {{
       const inner = f.contentDocument, images = [...inner.images];

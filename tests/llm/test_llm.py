@@ -116,7 +116,9 @@ def test_precision_asked_for_is_read_back(llm):
 
 
 def test_ctrl_c_keeps_the_answers_so_far(llm):
-    run, status, errors = llm.interrupt(f"--model_name={MODEL}", "--num_iters", 1000, after="Placement", wait_s=12)
+    run, status, errors = llm.interrupt(
+        f"--model_name={MODEL}", "--num_iters", 1000, "--warmup", 0, "--max_new_tokens", 10, after="Placement", wait_s=12
+    )
     assert status == 130 and "Traceback" not in errors
     assert run["status"] == "interrupted" and 1 <= len(run["samples"]["inference_time_s"]) < 1000
 
