@@ -384,6 +384,17 @@ def costs(comparisons: list[Comparison], priced: dict[str, cost.Machine | None],
     return rows
 
 
+def leading(runs: list[Run], baseline: str) -> list[str]:
+    """Labels of the works a summary speaks of: all, but of the levels of a sweep only the baseline's best."""
+    sweeps: dict[str, tuple[float, str]] = {}
+    for run in runs:
+        if run.side == baseline and "concurrency" in run.work and run.headline in run.metrics:
+            reached = (run.metrics[run.headline]["median"], run.label)
+            sweeps[run.workload] = max(sweeps.get(run.workload, reached), reached)
+    best = {label for _, label in sweeps.values()}
+    return sorted({run.label for run in runs if run.label in best or run.workload not in sweeps})
+
+
 def build(args: argparse.Namespace) -> dict:
     """The whole comparison as plain data: what every form of the report is made from."""
     runs, skipped = read_runs(args.records)
@@ -406,6 +417,7 @@ def build(args: argparse.Namespace) -> dict:
                   for side, count in sorted(Counter(run.side for run in runs).items(), key=lambda item: item[0] != baseline)},
         "comparisons": [{**asdict(c), "ratios": {n: {**asdict(r), "verdict": r.verdict} for n, r in c.ratios.items()}}
                         for c in comparisons],
+        "leading": leading(runs, baseline),
         "costs": costs(comparisons, priced, a),
         "assumptions": {name: {"value": value, "source": "assumed by the kit" if value == getattr(cost.Assumptions(), name) else "given"}
                         for name, value in asdict(a).items()},

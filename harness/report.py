@@ -6,6 +6,7 @@ import base64
 import csv as csv_module
 import io
 import json as json_module
+import statistics
 from pathlib import Path
 
 from harness.compare import NAMES
@@ -77,13 +78,13 @@ def title(told: dict) -> str:
 
 
 def headlines(told: dict) -> list[str]:
-    lines = [sentence(comparison) for comparison in told["comparisons"]]
+    lines = [sentence(comparison) for comparison in told["comparisons"] if comparison["label"] in told["leading"]]
     if len(told["sides"]) == 1:
         lines = [f"{run['label']}: {amount(run['value'], run['unit'])} ({words(run['headline'])}"
                  + ("" if not run["ci95"] else ", 95 % CI {:.4g}–{:.4g}".format(*run["ci95"])) + ")." for run in told["runs"][:20]]  # fmt: skip
     elif not lines:
         lines = ["Nothing to compare: no other side did the same work as the baseline."]
-    return lines + [line for row in told["costs"] for line in cost_sentences(row)]
+    return lines + [line for row in told["costs"] if row["label"] in told["leading"] for line in cost_sentences(row)]
 
 
 def ratio_rows(told: dict) -> list[dict]:
@@ -129,7 +130,7 @@ def tables(told: dict) -> list[tuple[str, list[str], list[list[str]]]]:
     if rows:
         found.append(("Cost", ["Work", "Unit", "Side", "Units per hour", "USD per hour in use", "USD per unit"], rows))
     for row in told["costs"]:
-        if row["sensitivity"]:
+        if row["sensitivity"] and row["label"] in told["leading"]:
             even = row["break_even"]
             name = f"Sensitivity: {row['label']}, {row['unit']}"
             headings = ["Changed", f"{even['owned']}, USD per unit", f"{even['rented']}, USD per unit", "Owning costs less from utilization",
@@ -176,9 +177,12 @@ METHOD = (
 
 def text(told: dict) -> str:
     """For the terminal: the headlines, the ratios, what speaks against them."""
+    shown = ["Ratios", "What differs between the sides", "Cost"]
+    if any(side["usd_per_unit"] is not None for row in told["costs"] for side in row["sides"].values()):
+        shown += ["Systems", "Assumptions"]
     lines = [*headlines(told), ""]
     for name, headings, rows in tables(told):
-        if name in ("Ratios", "Cost", "What differs between the sides"):
+        if name in shown:
             lines += [name, *columns(headings, rows), ""]
     lines += [f"note: {note}" for note in notes(told) if not note.startswith("skipped: ")]
     return "\n".join(lines).rstrip() + "\n"
@@ -219,11 +223,14 @@ def charts(told: dict) -> list:
     if rows:
         found.append(draw.ratios(rows[:25], told["baseline"]))
     sides = list(told["sides"])
-    rows = [(row["unit"], name, side["usd_per_unit"]) for row in told["costs"] for name, side in row["sides"].items()
+    costs = [row for row in told["costs"] if row["label"] in told["leading"]]
+    rows = [(row["unit"], name, side["usd_per_unit"]) for row in costs for name, side in row["sides"].items()
             if side["usd_per_unit"]]  # fmt: skip
     if rows:
         found.append(draw.per_dollar(list(dict.fromkeys(rows))[:20], sides))
-    for entry in list(told["distributions"].values())[:12]:
+    for entry in told["distributions"].values():
+        if entry["label"] not in told["leading"]:
+            continue
         if len(entry["latency_samples"]) == len(sides) or len(entry["latency_samples"]) > 1:
             found.append(
                 draw.latencies(
@@ -232,7 +239,7 @@ def charts(told: dict) -> list:
             )
     found += [draw.curves(*curve, sides) for curve in curves(told)]
     for row in told["costs"]:
-        if row["over_time"]:
+        if row["over_time"] and row["label"] in told["leading"]:
             even = row["break_even"]
             found.append(
                 draw.cost_over_time(
@@ -247,13 +254,15 @@ def curves(told: dict) -> list[tuple]:
     found = []
     for across, of in (("requests at a time", lambda run: run["concurrency"]), ("threads", lambda run: run["threads"])):
         for workload in dict.fromkeys(run["workload"] for run in told["runs"]):
-            lines: dict[str, list] = {}
-            axis = None
+            measured: dict[str, dict[float, list[float]]] = {}
             for run in told["runs"]:
                 if run["workload"] == workload and of(run):
-                    lines.setdefault(run["side"], []).append((float(of(run)), run["value"]))
-                    axis = f"{words(run['headline'])}"
-            if any(len({x for x, _ in points}) > 1 for points in lines.values()):
+                    measured.setdefault(run["side"], {}).setdefault(float(of(run)), []).append(run["value"])
+                    axis = words(run["headline"])
+            if any(len(points) > 1 for points in measured.values()):
+                lines = {
+                    side: [(x, statistics.median(values)) for x, values in points.items()] for side, points in measured.items()
+                }
                 found.append((f"{NAMES[workload]} over {across}", across, axis, lines))
     return found
 

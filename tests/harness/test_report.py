@@ -70,6 +70,16 @@ def test_the_headline_says_the_verdict_and_the_cost(report):
     assert "USD per million tokens" in text and re.search(r"Owning costs less from \d+% of all hours on", text)
 
 
+def test_of_the_levels_of_a_sweep_the_headlines_speak_of_the_best_only(report):
+    page, _, told = report
+    lines = re.findall(r"<li>(.*?)</li>", page)
+    assert any(line.startswith("LLM server, concurrency 16: edge is better") for line in lines)
+    assert not any(
+        "concurrency 4:" in line or "concurrency 1:" in line for line in lines if "note" not in line and "run(s)" not in line
+    )
+    assert len([c for c in told["comparisons"] if c["label"].startswith("LLM server")]) == 3  # all are in the tables
+
+
 def luminance(colour: str) -> float:
     colour = colour.lstrip("#")
     colour = "".join(c * 2 for c in colour) if len(colour) == 3 else colour
