@@ -82,6 +82,7 @@ read_settings() {
     [[ -z $requests ]] || ((requests >= value)) || wrong_usage "-n $requests is less than the concurrency $value"
     ((value <= 20000)) || wrong_usage "$value at a time: ab can at most 20000"
   done
+  [[ -z $slo || -z $requests ]] || ((requests >= 20)) || wrong_usage "-n $requests: --slo_p95 needs 20 requests or more"
   DATA=$(realpath -m "${DATA:-$here/data.json}")
   [[ -z ${PROMPTS:-} ]] || PROMPTS=$(realpath -m "$PROMPTS")
   [[ -z ${LOG_FILE:-} ]] || LOG_FILE=$(realpath -m "$LOG_FILE")
@@ -172,7 +173,7 @@ main() {
   local status=0
   "$python" "$here/sweep.py" begin --sweep "$sweep" --results_dir "$RESULTS_DIR" --url "$URL" --api "$API" \
     ${MODEL:+--model "$MODEL"} --container "$CONTAINER" --data "$DATA" ${PROMPTS:+--prompts "$PROMPTS"} \
-    --timeout_s "$TIMEOUT_S" || status=$?
+    --timeout_s "$TIMEOUT_S" ${follower:+--log} || status=$?
   if ((status)); then
     rm -rf "$sweep"
     exit "$status"

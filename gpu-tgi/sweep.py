@@ -56,6 +56,7 @@ def parse_args() -> argparse.Namespace:
     begin.add_argument("--container", help="Docker container of the server")
     begin.add_argument("--data", type=Path, help="JSON file with the request")
     begin.add_argument("--prompts", type=Path, help="JSON Lines: requests, or prompts as strings")
+    begin.add_argument("--log", action="store_true", help="server.log in the sweep's folder follows the server's log")
     begin.add_argument("--timeout_s", type=float, default=600.0)
     end = parser.add_argument_group("end")
     end.add_argument("--slo_p95", type=cli.non_negative_float, metavar="S", help="limit of the 95th percentile of latency")
@@ -101,6 +102,14 @@ def read_prompts(path: Path, body: dict, args: argparse.Namespace) -> list[dict]
     return requests
 
 
+def look(args: argparse.Namespace, body: bytes, log: tgi_log.Follower | None) -> tuple[server.Probe, bool]:
+    """One answer in full, and whether the log then tells of it."""
+    if log:
+        log.mark()
+    answer = server.probe(args.url, body, args.timeout_s)
+    return answer, bool(level.wait_for_log(log, 1))
+
+
 def begin(args: argparse.Namespace) -> int:
     record.check_destination(args)
     told_server, model = server.describe(args.url, args.api, args.model, args.container)
@@ -112,16 +121,14 @@ def begin(args: argparse.Namespace) -> int:
     for number, request in enumerate(bodies):
         (args.sweep / "bodies" / f"{number:06d}.json").write_text(json.dumps(request, ensure_ascii=False), encoding="utf-8")
 
-    log, log_works = tgi_log.Follower(args.sweep / "server.log"), False
-    for _ in range(2):  # the first may be over before the log is followed
-        log.mark()
-        answer = server.probe(args.url, encoded, args.timeout_s)
-        if log_works := bool(level.wait_for_log(log, 1)) if args.api == "tgi" else False:
-            break
-        if args.api != "tgi":
-            break
+    log = tgi_log.Follower(args.sweep / "server.log") if args.log else None
+    answer, log_works = look(args, encoded, log)
+    if log and not log_works:  # the first answer may have come before the log was followed
+        answer, log_works = look(args, encoded, log)
     machine = system.describe()
-    digest = hashlib.sha256(json.dumps(bodies, sort_keys=True).encode()).hexdigest()
+    # Without the model's name, which may be a path: the record's `model` has it.
+    asked = [{key: value for key, value in request.items() if key != "model"} for request in bodies]
+    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
     state = {
         "server": told_server,
         "model": model,

@@ -258,6 +258,7 @@ def test_it_adds_little_to_a_level(scripts, stand_in, tmp_path):
         (["-c", "none"], {}, "'none' is not a whole number"),
         (["-c"], {}, "-c needs a value"),
         (["--slo_p95", "soon"], {}, "--slo_p95 soon"),
+        (["--slo_p95", "2", "-n", "10", "-c", "2"], {}, "needs 20 requests"),
         ([], {"API": "grpc"}, "API=grpc"),
         ([], {"URL": "http://127.0.0.1:8080"}, "whole address with a path"),
         ([], {"CONCURRENCY": "1 two"}, "'two'"),
