@@ -48,6 +48,17 @@ class Run:
     label: str = ""  # the workload, and what sets this work apart from the others in the comparison
     trouble: list[str] = field(default_factory=list)
 
+    @property
+    def placement(self) -> str:
+        """How the machine was used, e.g. '16 threads, 32 CPUs allowed, hint throughput'."""
+        told = {
+            "threads": "{} threads",
+            "CPUs allowed": "{} CPUs allowed",
+            "hint": "hint {}",
+            "requests at a time": "{} requests at a time",
+        }
+        return ", ".join(form.format(self.shown[name]) for name, form in told.items() if self.shown[name])
+
 
 @dataclass
 class Comparison:
@@ -178,6 +189,8 @@ def _run(run: dict, path: Path, folder: str | None) -> Run:
         "machine": system.one_line(told),
         "GPUs": ", ".join(card["name"] for card in told["gpus"]) or None,
         "threads": placed["threads_given"],
+        "hint": asked.get("hint"),
+        "requests at a time": asked.get("requests") if run["workload"] == "video" else None,
         "CPUs allowed": len(placed["cpus"]),
         "governor": cpu.get("governor"),
         "turbo": cpu.get("turbo"),
@@ -289,26 +302,26 @@ def _compare_sides(base: list[Run], side: list[Run]) -> list[Comparison]:
 
 
 def _by_setting(runs: list[Run]) -> dict[str, Setting]:
-    """A side's runs by what must be equal for a ratio to be fair. Runs with other threads or CPUs are no repetitions of each
-    other: of these, the ones with the best headline stand for the side."""
+    """A side's runs by what must be equal for a ratio to be fair. Runs with other threads, CPUs or requests are no repetitions
+    of each other: of these, the ones with the best headline stand for the side."""
     settings = defaultdict(lambda: defaultdict(list))
     for run in runs:
-        settings[json.dumps(run.fair, sort_keys=True)][run.shown["threads"], run.shown["CPUs allowed"]].append(run)
+        settings[json.dumps(run.fair, sort_keys=True)][run.placement].append(run)
     return {setting: _best(placements) for setting, placements in settings.items()}
 
 
-def _best(placements: dict[tuple, list[Run]]) -> Setting:
+def _best(placements: dict[str, list[Run]]) -> Setting:
     def goodness(runs: list[Run]) -> float:
         told = [run.metrics[run.headline] for run in runs if run.headline in run.metrics]
         middle = float(np.median([metric["median"] for metric in told])) if told else 0.0
         return middle if not told or told[0]["better"] == "higher" else -middle
 
-    threads = max(placements, key=lambda placement: goodness(placements[placement]))
-    runs = placements[threads]
+    chosen = max(placements, key=lambda placement: goodness(placements[placement]))
+    runs = placements[chosen]
     if len(placements) == 1:
         return Setting(runs)
-    tried = ", ".join(sorted({f"{t or 'unknown'} threads on {cpus} CPUs" for t, cpus in placements}))
-    return Setting(runs, f"{runs[0].side}: taken at its best, {threads[0]} threads on {threads[1]} CPUs, of {tried}")
+    others = "; ".join(sorted(set(placements) - {chosen}))
+    return Setting(runs, f"{runs[0].side}: taken at its best, {chosen} (also measured: {others})")
 
 
 def _differences(base: list[Run], side: list[Run]) -> dict[str, tuple[str, str]]:

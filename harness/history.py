@@ -48,8 +48,7 @@ def changes(runs: list[Run], window: int, tolerance: float) -> list[Change]:
     """One for each machine, work, model, setting and placement that has earlier runs."""
     series = defaultdict(list)
     for run in runs:
-        placed = run.shown["threads"], run.shown["CPUs allowed"]
-        series[json.dumps([run.shown["machine"], run.workload, run.work, run.fair, placed], sort_keys=True)].append(run)
+        series[json.dumps([run.shown["machine"], run.workload, run.work, run.fair, run.placement], sort_keys=True)].append(run)
     found = []
     for group in series.values():
         *earlier, newest = sorted(group, key=lambda run: run.finished_at)

@@ -4,7 +4,8 @@
 
 Every frame is decoded, segmented (boxes, non-maximum suppression, masks at frame size), drawn over and encoded.
 Throughput is over all of that, from opening the video to the finished output file; a frame's inference time is that
-of its OpenVINO request alone, while as many others run beside it as OpenVINO finds best for throughput.
+of its OpenVINO request alone, while as many others run beside it as OpenVINO finds best (--hint, --num_requests). Its
+latency is from decoded to taken by the encoder. How busy each stage was tells which one limits.
 """
 
 import argparse
@@ -14,6 +15,9 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -42,6 +46,9 @@ def parse_args() -> argparse.Namespace:
         "--iou", type=cli.share, default=0.7, help="overlap at which the weaker of two boxes of a class is dropped"
     )
     parser.add_argument("--max_frames", type=cli.positive_int, help="stop each pass after this many frames")
+    parser.add_argument("--hint", choices=("throughput", "latency"), default="throughput",
+                        help="what OpenVINO sets itself up for: frames per second, or the time of a single frame")  # fmt: skip
+    parser.add_argument("--num_requests", type=cli.positive_int, help="inference requests at a time (default: OpenVINO's choice)")
     cli.add_common_arguments(parser, iteration="one pass over the video", num_iters=6)
     return parser.parse_args()
 
@@ -52,7 +59,7 @@ def load(args: argparse.Namespace, placement: place.Placement):
     from openvino.preprocess import PrePostProcessor
 
     core = ov.Core()
-    config = place.openvino_config(core, args.device, placement, "THROUGHPUT", args.ov_config)
+    config = place.openvino_config(core, args.device, placement, args.hint.upper(), args.ov_config)
     started = time.perf_counter()
     try:
         model = core.read_model(args.model_path)
@@ -70,6 +77,26 @@ def load(args: argparse.Namespace, placement: place.Placement):
     return compiled, weight_format, time.perf_counter() - started
 
 
+STAGES = ("decode", "letterbox", "postprocess", "draw", "encode")  # besides inference
+
+
+@dataclass
+class Pass:
+    """What one pass over a video took and found."""
+
+    inference_s: list[float] = field(default_factory=list)  # of each frame's OpenVINO request
+    latency_s: list[float] = field(default_factory=list)  # of each frame, from decoded to taken by the encoder, or to drawn
+    busy_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    found: Counter = field(default_factory=Counter)  # objects by class
+
+    @contextmanager
+    def busy(self, stage: str) -> Iterator[None]:
+        """Count the `with` block's time as spent in `stage`; each stage runs in one thread."""
+        started = time.perf_counter()
+        yield
+        self.busy_s[stage] += time.perf_counter() - started
+
+
 class Pipeline:
     """One pass over a video: a thread decodes and starts inference, one finds and draws, the caller encodes.
 
@@ -80,66 +107,79 @@ class Pipeline:
     def __init__(self, compiled, args: argparse.Namespace, names: dict[int, str]):
         self.args, self.names = args, names
         _, self.input_height, self.input_width, _ = compiled.input().shape
-        self.parallel = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        self.parallel = args.num_requests or compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self.requests = [compiled.create_infer_request() for _ in range(self.parallel + SPARE_REQUESTS)]
 
-    def run(self, reader: VideoReader, writer: VideoWriter | None) -> tuple[list[float], Counter]:
-        """Segment the whole video. Returns each frame's inference time in s, and how many of which class were found."""
+    def run(self, reader: VideoReader, writer: VideoWriter | None) -> Pass:
+        """Segment the whole video."""
         free, running, drawn = queue.Queue(), queue.Queue(), queue.Queue(maxsize=4)
         slots, stop = threading.Semaphore(self.parallel), threading.Event()
         for request in self.requests:
             request.set_callback(lambda _: slots.release(), None)
             free.put(request)
         box = Letterbox(reader.height, reader.width, self.input_height, self.input_width)
-        latencies_s, found_in_all = [], Counter()
+        done = Pass()
 
         def decode_and_start():
-            for frame, pts in reader.frames(self.args.max_frames):
+            frames = reader.frames(self.args.max_frames)
+            while True:
+                with done.busy("decode"):
+                    frame, pts = next(frames, (None, None))
+                if frame is None:
+                    return
+                decoded_s = time.perf_counter()
                 request = free.get()
-                box.place(frame, request.get_input_tensor().data[0])
+                with done.busy("letterbox"):
+                    box.place(frame, request.get_input_tensor().data[0])
                 slots.acquire()
                 if stop.is_set():
                     slots.release()
                     return
                 request.start_async()
-                running.put((frame, pts, request))
+                running.put((frame, pts, decoded_s, request))
 
         def find_and_draw():
             while (item := running.get()) is not None:
-                frame, pts, request = item
+                frame, pts, decoded_s, request = item
                 try:
                     request.wait()
                     if stop.is_set():
                         continue
-                    latencies_s.append(request.latency / 1000)
-                    predictions, prototypes = (request.get_output_tensor(i).data[0] for i in (0, 1))
-                    found = find_objects(predictions, prototypes, box, self.args.conf, self.args.iou)
+                    done.inference_s.append(request.latency / 1000)
+                    with done.busy("postprocess"):
+                        predictions, prototypes = (request.get_output_tensor(i).data[0] for i in (0, 1))
+                        found = find_objects(predictions, prototypes, box, self.args.conf, self.args.iou)
                 finally:
                     free.put(request)
-                found_in_all.update(self.names.get(int(kind), str(kind)) for kind in found.classes)
-                draw(frame, found, self.names)
-                drawn.put((frame, pts))
+                done.found.update(self.names.get(int(kind), str(kind)) for kind in found.classes)
+                with done.busy("draw"):
+                    draw(frame, found, self.names)
+                drawn.put((frame, pts, decoded_s))
 
         with _Stages(stop) as stages:
             stages.start(decode_and_start, then=lambda: running.put(None))
             stages.start(find_and_draw, then=lambda: drawn.put(None), drain=lambda: self._return_requests(running, free))
             try:
                 while (item := drawn.get()) is not None:
+                    frame, pts, decoded_s = item
                     if writer:
-                        writer.write(*item)
+                        with done.busy("encode"):
+                            writer.write(frame, pts)
+                    done.latency_s.append(time.perf_counter() - decoded_s)
             except BaseException:
                 stop.set()
                 while drawn.get() is not None:  # let the other stages run dry
                     pass
                 raise
-        return latencies_s, found_in_all
+        return done
 
     @staticmethod
     def _return_requests(running: queue.Queue, free: queue.Queue) -> None:
         """After a failure: let the decoder, which may be waiting for a free request, see that it is to stop."""
         while (item := running.get()) is not None:
-            item[2].wait()
-            free.put(item[2])
+            request = item[-1]
+            request.wait()
+            free.put(request)
 
 
 class _Stages:
@@ -207,27 +247,32 @@ def main() -> int:
     for _ in range(args.warmup):
         one_pass(keep_interrupted=True)
 
-    samples = {"frames_per_second": [], "inference_time_s": [], "inference_time_per_frame_s": []}
+    stages = STAGES[: None if not args.no_output else STAGES.index("encode")]
+    names_of_samples = ("frames_per_second", "inference_time_s", "inference_time_per_frame_s", "frame_latency_s")
+    samples = {name: [] for name in (*names_of_samples, *(f"{stage}_time_per_frame_s" for stage in stages))}
     found = []
     with measure.Watch() as watch:
         for _ in measure.iterations(args.num_iters, args.min_duration):
             started = time.perf_counter()
-            latencies_s, found_in_all = one_pass(keep_interrupted=not (found or args.warmup))
+            done = one_pass(keep_interrupted=not (found or args.warmup))
             pass_s = time.perf_counter() - started
-            if not latencies_s:
+            frames = len(done.inference_s)
+            if not frames:
                 raise UserError(f"{args.video} holds no frame that can be decoded")
-            samples["frames_per_second"].append(len(latencies_s) / pass_s)
+            samples["frames_per_second"].append(frames / pass_s)
             samples["inference_time_s"].append(pass_s)
-            samples["inference_time_per_frame_s"] += latencies_s
-            found.append((len(latencies_s), found_in_all))
+            samples["inference_time_per_frame_s"] += done.inference_s
+            samples["frame_latency_s"] += done.latency_s
+            for stage in stages:
+                samples[f"{stage}_time_per_frame_s"].append(done.busy_s[stage] / frames)
+            found.append((frames, done.found))
     if not found:
         raise UserError(watch.error) if watch.status == "failed" else KeyboardInterrupt
 
     frames, found_in_all = found[-1]
     metrics = {
-        "inference_time_per_frame_s": measure.summarize(samples["inference_time_per_frame_s"], "s", "lower"),
         "frames_per_second": measure.summarize(samples["frames_per_second"], "frames/s", "higher"),
-        "inference_time_s": measure.summarize(samples["inference_time_s"], "s", "lower"),
+        **{name: measure.summarize(values, "s", "lower") for name, values in samples.items() if name != "frames_per_second"},
         "load_time_s": measure.summarize([load_time_s], "s", "lower"),
         "peak_rss_bytes": measure.summarize([watch.usage["peak_rss_bytes"]], "bytes", "lower"),
     }
@@ -235,6 +280,14 @@ def main() -> int:
     print(
         f"Throughput: {measure.describe(metrics['frames_per_second'])}, decoding to {'drawing' if args.no_output else 'encoding'}"
     )
+    print(
+        f"Frame latency: {measure.describe(metrics['frame_latency_s'])}, from decoded to {'drawn' if args.no_output else 'taken by the encoder'}"
+    )
+    frame_s = 1 / metrics["frames_per_second"]["median"]
+    shares = {stage: metrics[f"{stage}_time_per_frame_s"]["median"] for stage in stages}
+    shares["inference"] = metrics["inference_time_per_frame_s"]["median"] / pipeline.parallel
+    told = ", ".join(f"{stage} {s / frame_s:.0%}" for stage, s in sorted(shares.items(), key=lambda item: -item[1]))
+    print(f"Busy share of each stage: {told}")
     told = ", ".join(f"{count} × {name}" for name, count in found_in_all.most_common()) or "nothing"
     print(f"Found in {frames} frames: {told}; peak memory {watch.usage['peak_rss_bytes'] / 2**30:.2f} GiB")
     if not args.no_output:

@@ -201,6 +201,24 @@ def test_encoding_can_be_left_out_and_frames_limited(video, tmp_path):
     assert not (FOLDER / "output.partial.mp4").exists()
 
 
+def test_latency_and_the_time_of_each_stage_are_measured(video, tmp_path):
+    run, printed = video.measure("--output", tmp_path / "out.mp4", "--max_frames", 8, "--num_requests", 3, *ONE_PASS)
+    assert run["parameters"]["requests"] == 3 and "3 requests at a time" in printed and "Busy share of each stage" in printed
+    metrics, samples = run["metrics"], run["samples"]
+    assert len(samples["frame_latency_s"]) == len(samples["inference_time_per_frame_s"]) == 8
+    assert all(latency > inference for latency, inference in zip(samples["frame_latency_s"], samples["inference_time_per_frame_s"]))
+    stages = [name for name in metrics if name.endswith("_time_per_frame_s") and not name.startswith("inference")]
+    assert {name.split("_")[0] for name in stages} == {"decode", "letterbox", "postprocess", "draw", "encode"}
+    # A stage is one thread: it can't be busy for longer than the pass.
+    assert all(0 < metrics[name]["median"] < 1 / metrics["frames_per_second"]["median"] for name in stages)
+
+
+def test_the_latency_hint_runs_one_request_at_a_time(video):
+    run, _ = video.measure("--no_output", "--max_frames", 5, "--hint", "latency", *ONE_PASS)
+    assert run["parameters"]["requests"] == 1 and "encode_time_per_frame_s" not in run["metrics"]
+    assert run["placement"]["openvino_properties"]["model"]["PERFORMANCE_HINT"] == "LATENCY"
+
+
 def test_ctrl_c_keeps_the_passes_so_far_and_a_playable_video(video, tmp_path):
     out = tmp_path / "out.mp4"
     run, status, errors = video.interrupt("--output", out, "--max_frames", 15, "--num_iters", 1000, after="Placement", wait_s=12)
