@@ -43,6 +43,13 @@ def non_negative_int(text: str) -> int:
     return value
 
 
+def positive_float(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
+    return value
+
+
 def non_negative_float(text: str) -> float:
     value = float(text)
     if not 0 <= value < float("inf"):
@@ -67,14 +74,15 @@ def json_object(text: str) -> dict:
     return value
 
 
-def add_common_arguments(parser: argparse.ArgumentParser, *, iteration: str, num_iters: int) -> None:
-    """Options with the same name and meaning in every workload; `iteration` says what one iteration is."""
+def add_common_arguments(parser: argparse.ArgumentParser, *, iteration: str | None, num_iters: int = 1) -> None:
+    """Options with the same name and meaning in every workload; `iteration` says what one iteration is, None that there are none."""
     group = parser.add_argument_group("measuring")
     group.add_argument("--device", default="CPU", help="OpenVINO device")
-    group.add_argument("--num_iters", type=positive_int, default=num_iters, help=f"measured iterations; one is {iteration}")
-    group.add_argument("--min_duration", type=non_negative_float, default=0.0, metavar="S",
-                       help="go on past --num_iters until this many seconds have been measured")  # fmt: skip
-    group.add_argument("--warmup", type=non_negative_int, default=1, help="iterations run first and not counted")
+    if iteration:
+        group.add_argument("--num_iters", type=positive_int, default=num_iters, help=f"measured iterations; one is {iteration}")
+        group.add_argument("--min_duration", type=non_negative_float, default=0.0, metavar="S",
+                           help="go on past --num_iters until this many seconds have been measured")  # fmt: skip
+        group.add_argument("--warmup", type=non_negative_int, default=1, help="iterations run first and not counted")
     group.add_argument(
         "--threads", type=positive_int, help="inference threads (default: OMP_NUM_THREADS, else OpenVINO's choice)"
     )

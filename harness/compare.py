@@ -104,28 +104,21 @@ def parse_args() -> argparse.Namespace:
 def add_cost_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("cost", "prices and rated power stand in sut/*.toml; unknown ones stay unknown")
     a = cost.Assumptions()
-    group.add_argument("--years", type=_positive, default=a.years, help="a server is kept for")
+    group.add_argument("--years", type=cli.positive_float, default=a.years, help="a server is kept for")
     group.add_argument("--utilization", type=cli.share, default=a.utilization, help="share of all hours in which there is work")
     group.add_argument("--usd_per_kwh", type=cli.non_negative_float, default=a.usd_per_kwh, help="price of electricity")
-    group.add_argument("--pue", type=_positive, default=a.pue, help="power of the site over that of its machines")
+    group.add_argument("--pue", type=cli.positive_float, default=a.pue, help="power of the site over that of its machines")
     group.add_argument(
         "--maintenance_share", type=cli.non_negative_float, default=a.maintenance_share, help="of the price, a year"
     )
     group.add_argument("--load", type=cli.share, default=a.load, help="of the rated power, drawn while working")
-    group.add_argument("--target_fps", type=_positive, default=a.target_fps, help="frames per second of a camera")
+    group.add_argument("--target_fps", type=cli.positive_float, default=a.target_fps, help="frames per second of a camera")
     group.add_argument("--power_w", type=assignment, action="append", default=[], metavar="SIDE=WATTS",
                        help="power the whole machine drew, measured while it worked")  # fmt: skip
     group.add_argument("--rate", choices=("on_demand", "reserved", "spot"), default="on_demand", help="of a rented instance")
     group.add_argument("--sut", type=assignment, action="append", default=[], metavar="SIDE=NAME",
                        help="sut/NAME.toml that a side is (default: the one named like its machine or folder)")  # fmt: skip
     group.add_argument("--sut_dir", type=Path, default=ROOT / "sut", help="folder of the systems")
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
-    return value
 
 
 def assignment(text: str) -> tuple[str, str]:
@@ -137,7 +130,7 @@ def assignment(text: str) -> tuple[str, str]:
 
 def positive(text: str, where: str) -> float:
     try:
-        return _positive(text)
+        return cli.positive_float(text)
     except (ValueError, argparse.ArgumentTypeError):
         raise UserError(f"{where}: not a number above 0") from None
 

@@ -206,7 +206,9 @@ def test_latency_and_the_time_of_each_stage_are_measured(video, tmp_path):
     assert run["parameters"]["requests"] == 3 and "3 requests at a time" in printed and "Busy share of each stage" in printed
     metrics, samples = run["metrics"], run["samples"]
     assert len(samples["frame_latency_s"]) == len(samples["inference_time_per_frame_s"]) == 8
-    assert all(latency > inference for latency, inference in zip(samples["frame_latency_s"], samples["inference_time_per_frame_s"]))
+    assert all(
+        latency > inference for latency, inference in zip(samples["frame_latency_s"], samples["inference_time_per_frame_s"])
+    )
     stages = [name for name in metrics if name.endswith("_time_per_frame_s") and not name.startswith("inference")]
     assert {name.split("_")[0] for name in stages} == {"decode", "letterbox", "postprocess", "draw", "encode"}
     # A stage is one thread: it can't be busy for longer than the pass.

@@ -1,0 +1,311 @@
+"""How many live cameras this machine carries: the most streams that all hold their frame rate (stream density).
+
+  python3 density.py --model_path="yolov8n-seg_openvino_model/yolov8n-seg.xml" --video="pharmacy_drivethru.mp4" --target_fps 30
+
+Each stream plays the video, over and over, at --target_fps, as a camera would: a frame is decoded when it is due, segmented with
+boxes and masks, and gone. A frame for which no inference request gets free before the next one is due is dropped; one whose result
+comes later than --max_latency after it was due is late. A stream holds the target if fewer than 1 % of its frames are dropped or
+late. The number of streams is doubled until one does not hold, then found by bisection; each number runs for --duration.
+"""
+
+import argparse
+import math
+import os
+import queue
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would spin against OpenVINO's
+
+import cv2
+
+from harness import cli, measure, model as model_files, placement as place, record, system, trouble
+from harness.cli import UserError
+from infer import SPARE_REQUESTS, load
+from segmentation import Letterbox, find_objects
+from video_files import VideoReader
+
+MAX_LOST_SHARE = 0.01  # of a stream's frames, dropped or late
+SETTLE_S = 1.0  # at the start of each number of streams, not counted
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser.add_argument(
+        "--model_path", type=Path, default=Path("yolov8n-seg_openvino_model/yolov8n-seg.xml"), help="the .xml made by export.py"
+    )
+    parser.add_argument("--video", type=Path, default=Path("pharmacy_drivethru.mp4"), help="video file that every stream plays")
+    parser.add_argument("--target_fps", type=cli.positive_float, default=30.0, help="frames per second of each stream")
+    parser.add_argument("--min_streams", type=cli.positive_int, default=1, help="number of streams to begin with")
+    parser.add_argument("--max_streams", type=cli.positive_int, default=256, help="number of streams to end with")
+    parser.add_argument(
+        "--duration", type=cli.positive_float, default=30.0, metavar="S", help="seconds each number of streams is measured"
+    )
+    parser.add_argument(
+        "--max_latency", type=cli.positive_float, default=1.0, metavar="S", help="from due to done, above which a frame is late"
+    )
+    parser.add_argument("--conf", type=cli.share, default=0.25, help="least score of a detection")
+    parser.add_argument(
+        "--iou", type=cli.share, default=0.7, help="overlap at which the weaker of two boxes of a class is dropped"
+    )
+    parser.add_argument(
+        "--hint", choices=("throughput", "latency"), default="throughput", help="what OpenVINO sets itself up for"
+    )
+    parser.add_argument("--num_requests", type=cli.positive_int, help="inference requests at a time (default: OpenVINO's choice)")
+    parser.add_argument("--plot", type=Path, default=Path("density.png"), help="picture of frames per second against streams")
+    cli.add_common_arguments(parser, iteration=None)
+    args = parser.parse_args()
+    if args.min_streams > args.max_streams:
+        parser.error(f"--min_streams {args.min_streams} is above --max_streams {args.max_streams}")
+    return args
+
+
+@dataclass
+class Stream:
+    """What became of one stream's frames."""
+
+    due: int = 0  # frames, while measuring
+    dropped: int = 0
+    done: int = 0  # before the end of measuring, late ones too
+    latencies_s: list[float] = field(default_factory=list)  # from due to done
+
+    def lost(self, max_latency_s: float) -> int:
+        """Frames without a result in time: dropped, late, or not even begun with."""
+        return self.due - sum(latency <= max_latency_s for latency in self.latencies_s)
+
+
+class Cameras:
+    """Plays `count` streams in real time through one compiled model."""
+
+    def __init__(self, compiled, args: argparse.Namespace):
+        self.compiled, self.args = compiled, args
+        _, self.height, self.width, _ = compiled.input().shape
+        parallel = args.num_requests or compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        self.parallel, self.requests = parallel, [compiled.create_infer_request() for _ in range(parallel + SPARE_REQUESTS)]
+
+    def run(self, count: int) -> list[Stream]:
+        """Run for --duration. Raises what a stream raises."""
+        streams, errors = [Stream() for _ in range(count)], []
+        free, done, stop = queue.Queue(), queue.Queue(), threading.Event()
+        for request in self.requests:
+            request.set_callback(done.put, None)
+            free.put(request)
+        begins_s = time.perf_counter() + 0.2
+        counted_s = begins_s + SETTLE_S
+        ends_s = counted_s + self.args.duration
+
+        def guarded(work, *args):
+            try:
+                work(*args)
+            except BaseException as error:
+                errors.append(error)
+                stop.set()
+
+        def finish():
+            while (item := done.get()) is not None:
+                stream, due_s, box, request = item
+                predictions, prototypes = (request.get_output_tensor(i).data[0] for i in (0, 1))
+                find_objects(predictions, prototypes, box, self.args.conf, self.args.iou)
+                free.put(request)
+                now_s = time.perf_counter()
+                stream.done += counted_s <= now_s < ends_s
+                if due_s >= counted_s:
+                    stream.latencies_s.append(now_s - due_s)
+
+        finishers = [threading.Thread(target=guarded, args=(finish,), daemon=True) for _ in range(min(4, os.cpu_count() or 1))]
+        players = [threading.Thread(target=guarded, args=(self._play, stream, begins_s + number / count / self.args.target_fps, counted_s,
+                                                           ends_s, free, stop), daemon=True)
+                   for number, stream in enumerate(streams)]  # fmt: skip
+        try:
+            for thread in finishers + players:
+                thread.start()
+            for thread in players:
+                thread.join()
+        finally:
+            stop.set()
+            for request in self.requests:
+                request.wait()
+            for thread in finishers:
+                done.put(None)
+            for thread in finishers:
+                thread.join()
+        if errors:
+            raise errors[0]
+        return streams
+
+    def _play(
+        self, stream: Stream, first_s: float, counted_s: float, ends_s: float, free: queue.Queue, stop: threading.Event
+    ) -> None:
+        """One camera: a frame each 1 / target_fps from `first_s` on, until `ends_s`."""
+        interval_s = 1 / self.args.target_fps
+        reader = VideoReader(self.args.video)
+        box = Letterbox(reader.height, reader.width, self.height, self.width)
+        frames = reader.frames()
+        dues_s = [first_s + number * interval_s for number in range(math.ceil((ends_s - first_s) / interval_s))]
+        stream.due = sum(due_s >= counted_s for due_s in dues_s)
+        for due_s in dues_s:
+            now_s = time.perf_counter()
+            if stop.is_set() or now_s > ends_s:
+                return
+            time.sleep(max(0.0, due_s - now_s))
+            frame = next(frames, None)
+            if frame is None:
+                frames = reader.frames()
+                frame = next(frames)
+            try:
+                request = free.get(timeout=max(0.0, due_s + interval_s - time.perf_counter()))
+            except queue.Empty:
+                stream.dropped += due_s >= counted_s
+                continue
+            box.place(frame[0], request.get_input_tensor().data[0])
+            request.start_async(userdata=(stream, due_s, box, request))
+
+
+def search(holds, first: int, last: int) -> int:
+    """The most streams that hold: doubled from `first` until one does not, then bisected; 0 where `first` does not."""
+    best, count = 0, first
+    while holds(count):
+        best = count
+        if count == last:
+            return best
+        count = min(2 * count, last)
+    over = count
+    while over - best > 1 and best:
+        middle = (best + over) // 2
+        if holds(middle):
+            best = middle
+        else:
+            over = middle
+    return best
+
+
+def plot(levels: dict[int, dict], target_fps: float, path: Path) -> None:
+    """Frames per second of the slowest and of the average stream against the number of streams."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    counts = sorted(levels)
+    axes.plot(counts, [levels[c]["slowest_fps"] for c in counts], "o-", label="slowest stream")
+    axes.plot(counts, [levels[c]["mean_fps"] for c in counts], "s--", label="average stream")
+    axes.axhline(target_fps, color="black", linestyle=":", label="target")
+    axes.set(xlabel="streams", ylabel="frames per second of a stream", ylim=(0, None), title="Stream density")
+    axes.set_xticks(counts)
+    axes.legend()
+    try:
+        figure.savefig(path, dpi=120)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror} (--plot)") from None
+
+
+def main() -> int:
+    args = parse_args()
+    placement = place.Placement.from_arguments(args)
+    model_files.check_ir(args.model_path, hint=f"make it with `python3 export.py --output {args.model_path.parent}`")
+    reader = VideoReader(args.video)
+    if next(reader.frames(), None) is None:
+        raise UserError(f"{args.video} holds no frame that can be decoded")
+    record.check_destination(args)
+    cv2.setNumThreads(1)  # the streams already run side by side
+    compiled, weight_format, _ = load(args, placement)
+    cameras = Cameras(compiled, args)
+    told_model = model_files.describe(args.model_path.stem, args.model_path.parent, [args.model_path], weight_format)
+    told_placement = place.describe(placement, {"model": compiled})
+    machine = system.describe()
+    print(f"Model: {model_files.one_line(told_model)}")
+    print(f"System: {system.one_line(machine)}")
+    print(f"Placement: {place.one_line(told_placement, args.device)}; {cameras.parallel} requests at a time", flush=True)
+
+    levels, watches = {}, {}
+
+    def holds(count: int) -> bool:
+        with measure.Watch() as watches[count]:
+            streams = cameras.run(count)
+        if watches[count].status == "interrupted":
+            raise KeyboardInterrupt
+        if watches[count].status == "failed":
+            raise UserError(watches[count].error)
+        levels[count] = level = summary(streams, args)
+        print(f"{count} stream(s): {'hold' if level['holds'] else 'do not hold'} {args.target_fps:g} frames/s; slowest {level['slowest_fps']:.2f}, "
+              f"lost {level['lost_share']:.1%} at worst, latency p95 {level['latency_p95_s']:.3f} s, "
+              f"{watches[count].usage['process_cores_busy']:.1f} cores busy", flush=True)  # fmt: skip
+        return level["holds"]
+
+    status, error = "complete", None
+    try:
+        best = search(holds, args.min_streams, args.max_streams)
+    except KeyboardInterrupt:
+        if not levels:
+            raise
+        status, error, best = "interrupted", "interrupted by the user", max((c for c in levels if levels[c]["holds"]), default=0)
+    shown = best if best in levels else min(levels)
+    watch = watches[shown]
+    watch.status, watch.error = status, error
+    over = min((count for count in levels if count > best and not levels[count]["holds"]), default=None)
+
+    print(f"\nStream density: {best} stream(s) at {args.target_fps:g} frames/s"
+          + ("" if over else f": as many as were tried; more with --max_streams above {args.max_streams}"))  # fmt: skip
+    if len(levels) > 1:
+        plot(levels, args.target_fps, args.plot)
+        print(f"Plot: {args.plot}")
+    metrics = {
+        "streams": measure.summarize([best], "streams", "higher"),
+        "frames_per_second": measure.summarize([sum(levels[shown]["fps"])], "frames/s", "higher"),
+    }
+    latencies_s = {count: level.pop("latencies_s") for count, level in levels.items()}[shown]
+    if latencies_s:
+        metrics["frame_latency_s"] = measure.summarize(latencies_s, "s", "lower")
+    run = record.build(
+        "video-density",
+        args,
+        headline="streams",
+        metrics=metrics,
+        samples={"streams": [best]},
+        model=told_model,
+        source={
+            "name": args.video.name,
+            "sha256": model_files.sha256(args.video),
+            "width": reader.width,
+            "height": reader.height,
+        },
+        machine=machine,
+        placement=told_placement,
+        watch=watch,
+        output={
+            "streams": best,
+            "first_over": over,
+            "levels": {
+                str(c): {**levels[c], "busy_share_per_cpu": watches[c].usage["busy_share_per_cpu"]} for c in sorted(levels)
+            },
+        },
+        resolved={"runtime": "openvino", "requests": cameras.parallel},
+        signs=trouble.of_machine(watch.usage, machine),
+    )
+    return record.finish(run, args)
+
+
+def summary(streams: list[Stream], args: argparse.Namespace) -> dict:
+    """What a number of streams came to."""
+    lost = [stream.lost(args.max_latency) / max(stream.due, 1) for stream in streams]
+    latencies_s = sorted(latency for stream in streams for latency in stream.latencies_s)
+    fps = [stream.done / args.duration for stream in streams]
+    return {
+        "holds": max(lost) < MAX_LOST_SHARE,
+        "fps": fps,  # of each stream
+        "slowest_fps": min(fps),
+        "mean_fps": sum(fps) / len(fps),
+        "lost_share": max(lost),
+        "dropped": [stream.dropped for stream in streams],
+        "latency_p95_s": measure.percentile(latencies_s, 0.95) if latencies_s else float(args.duration),
+        "latencies_s": latencies_s,
+    }
+
+
+if __name__ == "__main__":
+    cli.run(main)
