@@ -53,7 +53,12 @@ def test_streams_that_a_machine_carries_are_all_counted_frame_by_frame(video, tm
     run = video.last_record()
     assert run["workload"] == "video-density" and run["output"]["streams"] == 2 and run["output"]["first_over"] is None
     level = run["output"]["levels"]["2"]
-    assert level["fps"] == pytest.approx([0.5, 0.5], abs=0.13) and level["lost_share"] == 0 and level["dropped"] == [0, 0] and level["latency_p95_s"] > 0
+    assert (
+        level["fps"] == pytest.approx([0.5, 0.5], abs=0.13)
+        and level["lost_share"] == 0
+        and level["dropped"] == [0, 0]
+        and level["latency_p95_s"] > 0
+    )
     assert "2 stream(s) at 0.5 frames/s: as many as were tried" in done.stdout
     assert (tmp_path / "density.png").read_bytes().startswith(b"\x89PNG")
 

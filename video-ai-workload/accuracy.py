@@ -1,0 +1,193 @@
+"""How right the model's boxes and masks are: mean average precision (mAP) against ground truth in COCO's format.
+
+  python3 demo/make_clip.py --ground_truth truth.json
+  python3 accuracy.py --video="pharmacy_drivethru.mp4" --ground_truth="truth.json"
+  python3 accuracy.py --images="val2017" --ground_truth="instances_val2017.json"
+
+Run it beside any setting that makes infer.py faster: same model, same pre- and post-processing, same options for precision. A
+video's image ids are its frames' numbers from 0. Classes are matched by name. Judged by pycocotools as COCO does it: mAP50-95 is
+the mean over the overlaps 0.50, 0.55 ... 0.95 that count as found, mAP50 that of 0.50.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would spin against OpenVINO's
+
+import cv2
+import numpy as np
+
+from harness import cli, measure, model as model_files, placement as place, record, system, trouble
+from harness.cli import UserError
+from infer import load
+from segmentation import Detections, Letterbox, class_names, find_objects
+from video_files import VideoReader
+
+METRICS = (("mask_map50_95", "segm", 0), ("mask_map50", "segm", 1), ("box_map50_95", "bbox", 0), ("box_map50", "bbox", 1))
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser.add_argument(
+        "--model_path", type=Path, default=Path("yolov8n-seg_openvino_model/yolov8n-seg.xml"), help="the .xml made by export.py"
+    )
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--video", type=Path, default=Path("pharmacy_drivethru.mp4"), help="video file")
+    source.add_argument("--images", type=Path, help="folder of the images that the ground truth names")
+    parser.add_argument("--ground_truth", type=Path, required=True, help="JSON in COCO's format")
+    parser.add_argument("--max_images", type=cli.positive_int, help="stop after this many images or frames")
+    parser.add_argument(
+        "--conf", type=cli.share, default=0.001, help="least score of a detection; low, as mAP weighs scores itself"
+    )
+    parser.add_argument(
+        "--iou", type=cli.share, default=0.7, help="overlap at which the weaker of two boxes of a class is dropped"
+    )
+    parser.add_argument("--save_detections", type=Path, metavar="FILE", help="write all detections, in COCO's result format")
+    parser.set_defaults(hint="throughput", num_requests=None)
+    cli.add_common_arguments(parser, iteration=None)
+    return parser.parse_args()
+
+
+def read_truth(path: Path):
+    """The ground truth as pycocotools has it. Raises UserError."""
+    from pycocotools.coco import COCO
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            truth = COCO(str(path))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror} (--ground_truth)") from None
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        raise UserError(f"{path} is not ground truth in COCO's format: {cli.one_line(error)}") from None
+    if not truth.getImgIds() or not truth.getAnnIds() or not truth.getCatIds():
+        raise UserError(f"{path} names no images, objects or classes (--ground_truth)")
+    return truth
+
+
+def pictures(args: argparse.Namespace, truth) -> Iterator[tuple[int, np.ndarray]]:
+    """(image id, uint8 [H, W, 3] RGB) of each picture of the ground truth."""
+    if args.images is None:
+        for number, (frame, _) in enumerate(VideoReader(args.video).frames(args.max_images)):
+            if number in truth.imgs:
+                yield number, frame
+        return
+    for image in sorted(truth.imgs.values(), key=lambda image: image["id"])[: args.max_images]:
+        picture = cv2.imread(str(args.images / image["file_name"]))
+        if picture is None:
+            raise UserError(f"{args.images / image['file_name']} can't be read as an image (--images)")
+        yield image["id"], cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def results(image_id: int, found: Detections, shape: tuple[int, int], categories: dict[int, int]) -> list[dict]:
+    """Detections of one image in COCO's result format. `categories`: the model's classes to the ground truth's ids."""
+    from pycocotools import mask as rle
+
+    told = []
+    for box, score, kind, mask, (x0, y0, _, _) in zip(found.boxes, found.scores, found.classes, found.masks, found.corners):
+        if int(kind) not in categories:
+            continue
+        whole = np.zeros(shape, np.uint8, order="F")
+        region = whole[y0 : y0 + mask.shape[0], x0 : x0 + mask.shape[1]]
+        region[:] = mask[: region.shape[0], : region.shape[1]]
+        encoded = rle.encode(whole)
+        left, top, right, bottom = map(float, box)
+        told.append({
+            "image_id": image_id, "category_id": categories[int(kind)], "score": float(score),
+            "bbox": [left, top, right - left, bottom - top], "segmentation": {**encoded, "counts": encoded["counts"].decode()},
+        })  # fmt: skip
+    return told
+
+
+def mean_average_precision(truth, detections: list[dict], image_ids: list[int], category_ids: list[int]) -> dict[str, float]:
+    """METRICS' names to values from 0 to 1, over these images and classes."""
+    from pycocotools.cocoeval import COCOeval
+
+    if not detections:
+        return dict.fromkeys((name for name, _, _ in METRICS), 0.0)
+    found = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        judged = truth.loadRes(detections)
+        for name, what, index in METRICS:
+            evaluation = COCOeval(truth, judged, what)
+            evaluation.params.imgIds, evaluation.params.catIds = image_ids, category_ids
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+            found[name] = float(max(evaluation.stats[index], 0.0))
+    return found
+
+
+def main() -> int:
+    args = parse_args()
+    placement = place.Placement.from_arguments(args)
+    model_files.check_ir(args.model_path, hint=f"make it with `python3 export.py --output {args.model_path.parent}`")
+    truth = read_truth(args.ground_truth)
+    record.check_destination(args)
+    compiled, weight_format, _ = load(args, placement)
+    names = class_names(args.model_path.parent)
+    by_name = {category["name"]: category["id"] for category in truth.cats.values()}
+    categories = {index: by_name[name] for index, name in names.items() if name in by_name}
+    if not categories:
+        raise UserError(f"no class of the model is in {args.ground_truth}: that has {', '.join(by_name)}")
+    told_model = model_files.describe(args.model_path.stem, args.model_path.parent, [args.model_path], weight_format)
+    told_placement = place.describe(placement, {"model": compiled})
+    machine = system.describe()
+    print(f"Model: {model_files.one_line(told_model)}")
+    print(f"Placement: {place.one_line(told_placement, args.device)}", flush=True)
+
+    _, height, width, _ = compiled.input().shape
+    request, detections, image_ids = compiled.create_infer_request(), [], []
+    with measure.Watch() as watch:
+        for image_id, picture in pictures(args, truth):
+            box = Letterbox(*picture.shape[:2], height, width)
+            box.place(picture, request.get_input_tensor().data[0])
+            request.infer()
+            predictions, prototypes = (request.get_output_tensor(i).data[0] for i in (0, 1))
+            found = find_objects(predictions, prototypes, box, args.conf, args.iou)
+            detections += results(image_id, found, picture.shape[:2], categories)
+            image_ids.append(image_id)
+    if not image_ids:
+        raise UserError(watch.error) if watch.status == "failed" else UserError("the ground truth is of other pictures")
+    values = mean_average_precision(truth, detections, image_ids, sorted(categories.values()))
+    if args.save_detections:
+        try:
+            args.save_detections.write_text(json.dumps(detections))
+        except OSError as error:
+            raise UserError(f"cannot write {args.save_detections}: {error.strerror} (--save_detections)") from None
+
+    print(f"\nMask mAP50-95: {values['mask_map50_95']:.3f}, mAP50: {values['mask_map50']:.3f}")
+    print(f"Box  mAP50-95: {values['box_map50_95']:.3f}, mAP50: {values['box_map50']:.3f}")
+    print(
+        f"Over {len(image_ids)} images and {len(categories)} classes: {', '.join(names[index] for index in sorted(categories))}"
+    )
+    run = record.build(
+        "video-accuracy",
+        args,
+        headline="mask_map50_95",
+        metrics={name: measure.summarize([value], "share", "higher") for name, value in values.items()},
+        samples={},
+        model=told_model,
+        source={"name": str(args.images or args.video), "sha256": model_files.sha256(args.ground_truth)},
+        machine=machine,
+        placement=told_placement,
+        watch=watch,
+        output={
+            "images": len(image_ids),
+            "detections": len(detections),
+            "classes": [names[index] for index in sorted(categories)],
+        },
+        resolved={"runtime": "openvino"},
+        signs=trouble.of_machine(watch.usage, machine),
+    )
+    return record.finish(run, args)
+
+
+if __name__ == "__main__":
+    cli.run(main)
