@@ -147,8 +147,8 @@ def metrics_of(runs: list[ab.Report], log: list[tgi_log.Finished], tokens: int |
     if tokens is not None and clean:
         add("tokens_per_second", [tokens / whole.wall_s], "tokens/s", "higher")
         add("generated_tokens_per_request", [tokens / whole.succeeded], "tokens", None)
-    add("successful_requests", [whole.succeeded], "requests", "higher")
-    add("failed_requests", [sum(whole.failures.values())], "requests", "lower")
+    add("successful_requests", [whole.succeeded], "requests", None)
+    add("failed_requests", [sum(whole.failures.values())], "requests", None)
     add("duration_s", [run.wall_s for run in runs], "s", None)
     if gpus:
         add("gpu_utilization", [g["utilization"] for g in gpus], "share", None)

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Parameters that shape the work a run does, whatever the workload; those a workload has no option for are None.
 WORK = (
     "max_new_tokens", "batch_size", "stop_at_eos", "max_frames", "no_output", "conf", "iou", "language", "task", "beam_size",
-    "temperature", "concurrency",
+    "temperature", "concurrency", "target_fps", "max_latency", "max_images",
 )  # fmt: skip
 PACKAGES = ("openvino", "optimum-intel", "transformers", "torch", "openai-whisper", "av", "ultralytics-opencv-headless")
 MAX_SAMPLES = 2000  # of a run and metric that are looked at, evenly spread; the median moves by far less than its interval
@@ -216,7 +216,8 @@ def _run(run: dict, path: Path, folder: str | None) -> Run:
     )
 
 
-NAMES = {"llm": "LLM", "video": "Video AI", "audio": "Audio AI", "gpu-tgi": "LLM server"}
+NAMES = {"llm": "LLM", "video": "Video AI", "video-density": "Video AI, live streams", "video-accuracy": "Video AI, accuracy",
+         "audio": "Audio AI", "gpu-tgi": "LLM server"}  # fmt: skip
 
 
 def label_works(runs: list[Run]) -> None:

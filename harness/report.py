@@ -12,6 +12,16 @@ from pathlib import Path
 from harness.compare import NAMES
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
+# Metrics that may stand for a run.
+SPEAKING = (
+    "tokens_per_second",
+    "frames_per_second",
+    "rtfx",
+    "streams",
+    "mask_map50_95",
+    "requests_per_second",
+    "request_latency_s",
+)
 ASSUMED = {
     "years": "years a server is kept", "utilization": "share of all hours with work", "usd_per_kwh": "USD per kWh",
     "pue": "power usage effectiveness of the site", "maintenance_share": "maintenance a year, share of the price",
@@ -36,6 +46,13 @@ def interval(found: dict) -> str:
     return "no interval" if found["low"] is None else f"95 % CI {found['low']:.3f}–{found['high']:.3f}"
 
 
+def telling(comparison: dict) -> tuple[str, dict]:
+    """The metric to speak of: the headline, or, where that has no interval, the first that has one. (A server under load from a
+    fixed number of clients does as many more requests as each takes less time: latency then tells what throughput can't.)"""
+    ratios = list(comparison["ratios"].items())
+    return next(((name, found) for name, found in ratios if found["low"] is not None and name in SPEAKING), ratios[0])
+
+
 def sentence(comparison: dict) -> str:
     """What a comparison comes to."""
     about = comparison["label"]
@@ -43,7 +60,7 @@ def sentence(comparison: dict) -> str:
         return f"{about}: {comparison['side']} and {comparison['baseline']} can't be compared fairly ({'; '.join(comparison['unfair'])})."
     if not comparison["ratios"]:
         return f"{about}: {comparison['side']} and {comparison['baseline']} have no metric in common."
-    metric, found = next(iter(comparison["ratios"].items()))
+    metric, found = telling(comparison)
     sides = f"{comparison['side']} against {comparison['baseline']}"
     if found["verdict"] == "too few samples":
         return f"{about}: too few samples to tell {sides} apart in {words(metric)}; ratio {number(found['ratio'])}."
@@ -60,7 +77,7 @@ def cost_sentences(row: dict) -> list[str]:
     ]
     told = [f"{row['label']}: USD per {row['unit']}: {', '.join(priced)}."] if priced else []
     if row["missing"]:
-        told.append(f"{row['label']}: the cost of {row['unit']} is not known for want of {'; '.join(row['missing'])}.")
+        told.append(f"Cost is not known for want of {'; '.join(row['missing'])}.")
     if row["break_even"]:
         told.append(f"{row['label']}: {break_even_sentence(row['break_even'])}")
     return told
@@ -84,7 +101,8 @@ def headlines(told: dict) -> list[str]:
                  + ("" if not run["ci95"] else ", 95 % CI {:.4g}–{:.4g}".format(*run["ci95"])) + ")." for run in told["runs"][:20]]  # fmt: skip
     elif not lines:
         lines = ["Nothing to compare: no other side did the same work as the baseline."]
-    return lines + [line for row in told["costs"] if row["label"] in told["leading"] for line in cost_sentences(row)]
+    lines += [line for row in told["costs"] if row["label"] in told["leading"] for line in cost_sentences(row)]
+    return list(dict.fromkeys(lines))
 
 
 def ratio_rows(told: dict) -> list[dict]:
@@ -215,7 +233,7 @@ def charts(told: dict) -> list:
     rows = []
     for c in told["comparisons"]:
         if c["ratios"]:
-            r = next(iter(c["ratios"].values()))
+            _, r = telling(c)
             if r["ratio"]:
                 turned = [r["ratio"], r["low"], r["high"]] if r["better"] == "higher" else [
                     1 / r["ratio"], r["high"] and 1 / r["high"], r["low"] and 1 / r["low"]]  # fmt: skip

@@ -256,11 +256,11 @@ def main() -> int:
         print(f"Plot: {args.plot}")
     metrics = {
         "streams": measure.summarize([best], "streams", "higher"),
-        "frames_per_second": measure.summarize([sum(levels[shown]["fps"])], "frames/s", "higher"),
+        "frames_per_second": measure.summarize([sum(levels[shown]["fps"])], "frames/s", None),
     }
     latencies_s = {count: level.pop("latencies_s") for count, level in levels.items()}[shown]
     if latencies_s:
-        metrics["frame_latency_s"] = measure.summarize(latencies_s, "s", "lower")
+        metrics["frame_latency_s"] = measure.summarize(latencies_s, "s", None)
     run = record.build(
         "video-density",
         args,
