@@ -172,7 +172,7 @@ def _run(run: dict, path: Path, folder: str | None) -> Run:
     name = told["machine"]["instance_type"] or told["machine"]["product"] or told["hostname"]
     packages = told["software"]["packages"]
     fair = {
-        "model": (model["sha256"] or model["name"])[:12] if model["sha256"] else model["name"],
+        "model": model["sha256"][:12] if model["sha256"] else model["name"],
         "weight format": model["weight_format"],
         "precision": placed["precision_used"],
         "runtime": asked.get("runtime") or (run.get("server") or {}).get("name"),
@@ -289,6 +289,11 @@ def _compare_sides(base: list[Run], side: list[Run]) -> list[Comparison]:
                 comparison.notes.append(
                     f"{comparison.runs[0]} run(s) of {comparison.baseline} and {comparison.runs[1]} of {comparison.side}: the "
                     "interval covers well what differs from run to run only from 4 on each side on"
+                )
+        for each in (against, runs):
+            if len(kinds := {run.shown["machine"] for run in each}) > 1:
+                comparison.notes.append(
+                    f"{each[0].side}: runs of {len(kinds)} machines are taken together: {' / '.join(sorted(kinds))}"
                 )
         comparison.notes += _trouble(against + runs)
         comparisons.append(comparison)

@@ -150,6 +150,12 @@ def test_warnings_of_the_runs_are_carried_along(tmp_path):
     assert [n for n in comparison["notes"] if "hypervisor" in n][0].endswith("(and the like in 2 more runs)")
 
 
+def test_a_side_of_several_machines_is_told_to_be_one(tmp_path):
+    mixed = write(tmp_path / "b", record([1.0] * 6, machine="x"), record([1.0] * 6, machine="y"))
+    (comparison,) = told(*write(tmp_path / "a", record([1.0] * 6)), *mixed)["comparisons"]
+    assert any(note.startswith("b: runs of 2 machines are taken together") for note in comparison["notes"])
+
+
 def test_what_is_no_record_is_named_and_skipped(tmp_path):
     good = write(tmp_path / "a", record([1.0] * 6)) + write(tmp_path / "b", record([2.0] * 6))
     odd = {"cut.json": json.dumps(record([1.0]))[:300], "empty.json": "", "foreign.json": '{"hello": 1}',
