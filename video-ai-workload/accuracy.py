@@ -26,31 +26,23 @@ import numpy as np
 
 from harness import cli, measure, model as model_files, placement as place, record, system, trouble
 from harness.cli import UserError
-from infer import load
-from segmentation import Detections, Letterbox, class_names, find_objects
+from infer import add_model_arguments, load, objects_of
+from segmentation import Detections, Letterbox, class_names
 from video_files import VideoReader
 
-METRICS = (("mask_map50_95", "segm", 0), ("mask_map50", "segm", 1), ("box_map50_95", "bbox", 0), ("box_map50", "bbox", 1))
+METRICS = {"mask": "segm", "box": "bbox"}  # as pycocotools calls them
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
-    parser.add_argument(
-        "--model_path", type=Path, default=Path("yolov8n-seg_openvino_model/yolov8n-seg.xml"), help="the .xml made by export.py"
-    )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--video", type=Path, default=Path("pharmacy_drivethru.mp4"), help="video file")
     source.add_argument("--images", type=Path, help="folder of the images that the ground truth names")
     parser.add_argument("--ground_truth", type=Path, required=True, help="JSON in COCO's format")
     parser.add_argument("--max_images", type=cli.positive_int, help="stop after this many images or frames")
-    parser.add_argument(
-        "--conf", type=cli.share, default=0.001, help="least score of a detection; low, as mAP weighs scores itself"
-    )
-    parser.add_argument(
-        "--iou", type=cli.share, default=0.7, help="overlap at which the weaker of two boxes of a class is dropped"
-    )
     parser.add_argument("--save_detections", type=Path, metavar="FILE", help="write all detections, in COCO's result format")
-    parser.set_defaults(hint="throughput", num_requests=None)
+    add_model_arguments(parser, conf=0.001)  # low, as mAP weighs scores itself
+    parser.set_defaults(hint="throughput")
     cli.add_common_arguments(parser, iteration=None)
     return parser.parse_args()
 
@@ -106,21 +98,21 @@ def results(image_id: int, found: Detections, shape: tuple[int, int], categories
 
 
 def mean_average_precision(truth, detections: list[dict], image_ids: list[int], category_ids: list[int]) -> dict[str, float]:
-    """METRICS' names to values from 0 to 1, over these images and classes."""
+    """mask_map50_95, mask_map50, box_map50_95 and box_map50, from 0 to 1, over these images and classes."""
     from pycocotools.cocoeval import COCOeval
 
+    found = {f"{what}_{which}": 0.0 for what in METRICS for which in ("map50_95", "map50")}
     if not detections:
-        return dict.fromkeys((name for name, _, _ in METRICS), 0.0)
-    found = {}
+        return found
     with contextlib.redirect_stdout(io.StringIO()):
         judged = truth.loadRes(detections)
-        for name, what, index in METRICS:
-            evaluation = COCOeval(truth, judged, what)
+        for what, kind in METRICS.items():
+            evaluation = COCOeval(truth, judged, kind)
             evaluation.params.imgIds, evaluation.params.catIds = image_ids, category_ids
             evaluation.evaluate()
             evaluation.accumulate()
             evaluation.summarize()
-            found[name] = float(max(evaluation.stats[index], 0.0))
+            found[f"{what}_map50_95"], found[f"{what}_map50"] = (float(max(value, 0.0)) for value in evaluation.stats[:2])
     return found
 
 
@@ -149,12 +141,12 @@ def main() -> int:
             box = Letterbox(*picture.shape[:2], height, width)
             box.place(picture, request.get_input_tensor().data[0])
             request.infer()
-            predictions, prototypes = (request.get_output_tensor(i).data[0] for i in (0, 1))
-            found = find_objects(predictions, prototypes, box, args.conf, args.iou)
-            detections += results(image_id, found, picture.shape[:2], categories)
+            detections += results(image_id, objects_of(request, box, args), picture.shape[:2], categories)
             image_ids.append(image_id)
     if not image_ids:
-        raise UserError(watch.error) if watch.status == "failed" else UserError("the ground truth is of other pictures")
+        if watch.status == "interrupted":
+            raise KeyboardInterrupt
+        raise UserError(watch.error or "the ground truth is of other pictures")
     values = mean_average_precision(truth, detections, image_ids, sorted(categories.values()))
     if args.save_detections:
         try:

@@ -25,8 +25,8 @@ import cv2
 
 from harness import cli, measure, model as model_files, placement as place, record, system, trouble
 from harness.cli import UserError
-from infer import SPARE_REQUESTS, load
-from segmentation import Letterbox, find_objects
+from infer import SPARE_REQUESTS, add_model_arguments, add_parallel_arguments, load, objects_of, requests_at_a_time
+from segmentation import Letterbox
 from video_files import VideoReader
 
 MAX_LOST_SHARE = 0.01  # of a stream's frames, dropped or late
@@ -35,9 +35,6 @@ SETTLE_S = 1.0  # at the start of each number of streams, not counted
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
-    parser.add_argument(
-        "--model_path", type=Path, default=Path("yolov8n-seg_openvino_model/yolov8n-seg.xml"), help="the .xml made by export.py"
-    )
     parser.add_argument("--video", type=Path, default=Path("pharmacy_drivethru.mp4"), help="video file that every stream plays")
     parser.add_argument("--target_fps", type=cli.positive_float, default=30.0, help="frames per second of each stream")
     parser.add_argument("--min_streams", type=cli.positive_int, default=1, help="number of streams to begin with")
@@ -48,15 +45,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--max_latency", type=cli.positive_float, default=1.0, metavar="S", help="from due to done, above which a frame is late"
     )
-    parser.add_argument("--conf", type=cli.share, default=0.25, help="least score of a detection")
-    parser.add_argument(
-        "--iou", type=cli.share, default=0.7, help="overlap at which the weaker of two boxes of a class is dropped"
-    )
-    parser.add_argument(
-        "--hint", choices=("throughput", "latency"), default="throughput", help="what OpenVINO sets itself up for"
-    )
-    parser.add_argument("--num_requests", type=cli.positive_int, help="inference requests at a time (default: OpenVINO's choice)")
     parser.add_argument("--plot", type=Path, default=Path("density.png"), help="picture of frames per second against streams")
+    add_model_arguments(parser)
+    add_parallel_arguments(parser)
     cli.add_common_arguments(parser, iteration=None)
     args = parser.parse_args()
     if args.min_streams > args.max_streams:
@@ -70,22 +61,35 @@ class Stream:
 
     due: int = 0  # frames, while measuring
     dropped: int = 0
-    done: int = 0  # before the end of measuring, late ones too
-    latencies_s: list[float] = field(default_factory=list)  # from due to done
+    done_s: list[tuple[float, float]] = field(
+        default_factory=list
+    )  # when each frame was due and when done, from measuring's start
+
+    def latencies_s(self) -> list[float]:
+        """From due to done, of the frames that were due while measuring."""
+        return [done - due for due, done in self.done_s if due >= 0]
 
     def lost(self, max_latency_s: float) -> int:
         """Frames without a result in time: dropped, late, or not even begun with."""
-        return self.due - sum(latency <= max_latency_s for latency in self.latencies_s)
+        return self.due - sum(latency <= max_latency_s for latency in self.latencies_s())
+
+    def fps(self, duration_s: float) -> float:
+        """Frames done while measuring, late ones too, a second."""
+        return sum(0 <= done < duration_s for _, done in self.done_s) / duration_s
+
+
+class Ended(Exception):
+    """Ctrl-C or a fault while streams ran: what was found for fewer or more of them still stands."""
 
 
 class Cameras:
     """Plays `count` streams in real time through one compiled model."""
 
     def __init__(self, compiled, args: argparse.Namespace):
-        self.compiled, self.args = compiled, args
+        self.args = args
         _, self.height, self.width, _ = compiled.input().shape
-        parallel = args.num_requests or compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-        self.parallel, self.requests = parallel, [compiled.create_infer_request() for _ in range(parallel + SPARE_REQUESTS)]
+        self.parallel = requests_at_a_time(compiled, args)
+        self.requests = [compiled.create_infer_request() for _ in range(self.parallel + SPARE_REQUESTS)]
 
     def run(self, count: int) -> list[Stream]:
         """Run for --duration. Raises what a stream raises."""
@@ -108,13 +112,9 @@ class Cameras:
         def finish():
             while (item := done.get()) is not None:
                 stream, due_s, box, request = item
-                predictions, prototypes = (request.get_output_tensor(i).data[0] for i in (0, 1))
-                find_objects(predictions, prototypes, box, self.args.conf, self.args.iou)
+                objects_of(request, box, self.args)
                 free.put(request)
-                now_s = time.perf_counter()
-                stream.done += counted_s <= now_s < ends_s
-                if due_s >= counted_s:
-                    stream.latencies_s.append(now_s - due_s)
+                stream.done_s.append((due_s - counted_s, time.perf_counter() - counted_s))
 
         finishers = [threading.Thread(target=guarded, args=(finish,), daemon=True) for _ in range(min(4, os.cpu_count() or 1))]
         players = [threading.Thread(target=guarded, args=(self._play, stream, begins_s + number / count / self.args.target_fps, counted_s,
@@ -227,30 +227,28 @@ def main() -> int:
     def holds(count: int) -> bool:
         with measure.Watch() as watches[count]:
             streams = cameras.run(count)
-        if watches[count].status == "interrupted":
-            raise KeyboardInterrupt
-        if watches[count].status == "failed":
-            raise UserError(watches[count].error)
+        if watches[count].status != "complete":
+            raise Ended
         levels[count] = level = summary(streams, args)
         print(f"{count} stream(s): {'hold' if level['holds'] else 'do not hold'} {args.target_fps:g} frames/s; slowest {level['slowest_fps']:.2f}, "
               f"lost {level['lost_share']:.1%} at worst, latency p95 {level['latency_p95_s']:.3f} s, "
               f"{watches[count].usage['process_cores_busy']:.1f} cores busy", flush=True)  # fmt: skip
         return level["holds"]
 
-    status, error = "complete", None
     try:
         best = search(holds, args.min_streams, args.max_streams)
-    except KeyboardInterrupt:
-        if not levels:
-            raise
-        status, error, best = "interrupted", "interrupted by the user", max((c for c in levels if levels[c]["holds"]), default=0)
+    except Ended:
+        best = max((count for count in levels if levels[count]["holds"]), default=0)
+    last = list(watches.values())[-1]  # may have ended early
+    if not levels:
+        raise UserError(last.error) if last.status == "failed" else KeyboardInterrupt
     shown = best if best in levels else min(levels)
     watch = watches[shown]
-    watch.status, watch.error = status, error
+    watch.status, watch.error = last.status, last.error
     over = min((count for count in levels if count > best and not levels[count]["holds"]), default=None)
 
     print(f"\nStream density: {best} stream(s) at {args.target_fps:g} frames/s"
-          + ("" if over else f": as many as were tried; more with --max_streams above {args.max_streams}"))  # fmt: skip
+          + ("" if over or last.status != "complete" else f": as many as were tried; more with --max_streams above {args.max_streams}"))  # fmt: skip
     if len(levels) > 1:
         plot(levels, args.target_fps, args.plot)
         print(f"Plot: {args.plot}")
@@ -293,8 +291,8 @@ def main() -> int:
 def summary(streams: list[Stream], args: argparse.Namespace) -> dict:
     """What a number of streams came to."""
     lost = [stream.lost(args.max_latency) / max(stream.due, 1) for stream in streams]
-    latencies_s = sorted(latency for stream in streams for latency in stream.latencies_s)
-    fps = [stream.done / args.duration for stream in streams]
+    latencies_s = sorted(latency for stream in streams for latency in stream.latencies_s())
+    fps = [stream.fps(args.duration) for stream in streams]
     return {
         "holds": max(lost) < MAX_LOST_SHARE,
         "fps": fps,  # of each stream

@@ -27,28 +27,38 @@ import cv2
 
 from harness import cli, measure, model as model_files, placement as place, record, system
 from harness.cli import UserError
-from segmentation import Letterbox, class_names, draw, find_objects
+from segmentation import Detections, Letterbox, class_names, draw, find_objects
 from video_files import ENCODER, PRESET, VideoReader, VideoWriter
 
 SPARE_REQUESTS = 2  # that hold results while others run
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+def add_model_arguments(parser: argparse.ArgumentParser, conf: float = 0.25) -> None:
+    """Options of every script that runs the model."""
     parser.add_argument(
         "--model_path", type=Path, default=Path("yolov8n-seg_openvino_model/yolov8n-seg.xml"), help="the .xml made by export.py"
     )
-    parser.add_argument("--video", type=Path, default=Path("pharmacy_drivethru.mp4"), help="video file")
-    parser.add_argument("--output", type=Path, default=Path("output.mp4"), help="video file to write, H.264")
-    parser.add_argument("--no_output", action="store_true", help="leave encoding out")
-    parser.add_argument("--conf", type=cli.share, default=0.25, help="least score of a detection")
+    parser.add_argument("--conf", type=cli.share, default=conf, help="least score of a detection")
     parser.add_argument(
         "--iou", type=cli.share, default=0.7, help="overlap at which the weaker of two boxes of a class is dropped"
     )
-    parser.add_argument("--max_frames", type=cli.positive_int, help="stop each pass after this many frames")
+
+
+def add_parallel_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of every script that runs several requests at a time."""
     parser.add_argument("--hint", choices=("throughput", "latency"), default="throughput",
                         help="what OpenVINO sets itself up for: frames per second, or the time of a single frame")  # fmt: skip
     parser.add_argument("--num_requests", type=cli.positive_int, help="inference requests at a time (default: OpenVINO's choice)")
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    parser.add_argument("--video", type=Path, default=Path("pharmacy_drivethru.mp4"), help="video file")
+    parser.add_argument("--output", type=Path, default=Path("output.mp4"), help="video file to write, H.264")
+    parser.add_argument("--no_output", action="store_true", help="leave encoding out")
+    parser.add_argument("--max_frames", type=cli.positive_int, help="stop each pass after this many frames")
+    add_model_arguments(parser)
+    add_parallel_arguments(parser)
     cli.add_common_arguments(parser, iteration="one pass over the video", num_iters=6)
     return parser.parse_args()
 
@@ -75,6 +85,16 @@ def load(args: argparse.Namespace, placement: place.Placement):
     except (RuntimeError, ValueError) as error:
         raise UserError(f"cannot load {args.model_path}: {cli.one_line(error)} (export it again with export.py)") from None
     return compiled, weight_format, time.perf_counter() - started
+
+
+def requests_at_a_time(compiled, args: argparse.Namespace) -> int:
+    return args.num_requests or compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+
+
+def objects_of(request, box: Letterbox, args: argparse.Namespace) -> Detections:
+    """What a request that is done has found."""
+    predictions, prototypes = (request.get_output_tensor(i).data[0] for i in (0, 1))
+    return find_objects(predictions, prototypes, box, args.conf, args.iou)
 
 
 STAGES = ("decode", "letterbox", "postprocess", "draw", "encode")  # besides inference
@@ -107,7 +127,7 @@ class Pipeline:
     def __init__(self, compiled, args: argparse.Namespace, names: dict[int, str]):
         self.args, self.names = args, names
         _, self.input_height, self.input_width, _ = compiled.input().shape
-        self.parallel = args.num_requests or compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        self.parallel = requests_at_a_time(compiled, args)
         self.requests = [compiled.create_infer_request() for _ in range(self.parallel + SPARE_REQUESTS)]
 
     def run(self, reader: VideoReader, writer: VideoWriter | None) -> Pass:
@@ -147,8 +167,7 @@ class Pipeline:
                         continue
                     done.inference_s.append(request.latency / 1000)
                     with done.busy("postprocess"):
-                        predictions, prototypes = (request.get_output_tensor(i).data[0] for i in (0, 1))
-                        found = find_objects(predictions, prototypes, box, self.args.conf, self.args.iou)
+                        found = objects_of(request, box, self.args)
                 finally:
                     free.put(request)
                 done.found.update(self.names.get(int(kind), str(kind)) for kind in found.classes)
@@ -247,7 +266,7 @@ def main() -> int:
     for _ in range(args.warmup):
         one_pass(keep_interrupted=True)
 
-    stages = STAGES[: None if not args.no_output else STAGES.index("encode")]
+    stages = [stage for stage in STAGES if not (args.no_output and stage == "encode")]
     names_of_samples = ("frames_per_second", "inference_time_s", "inference_time_per_frame_s", "frame_latency_s")
     samples = {name: [] for name in (*names_of_samples, *(f"{stage}_time_per_frame_s" for stage in stages))}
     found = []

@@ -40,8 +40,9 @@ def test_a_stream_that_loses_1_percent_does_not_hold():
     from density import Stream, summary
 
     args = SimpleNamespace(max_latency=1.0, duration=10.0)
-    fine = Stream(due=200, dropped=1, done=199, latencies_s=[0.1] * 199)
-    late = Stream(due=200, dropped=0, done=198, latencies_s=[0.1] * 198 + [1.5, 1.5])
+    due_s = [number / 20 for number in range(200)]
+    fine = Stream(due=200, dropped=1, done_s=[(due, due + 0.01) for due in due_s[1:]])
+    late = Stream(due=200, done_s=[(due, due + 0.01) for due in due_s[:198]] + [(due, due + 1.5) for due in due_s[198:]])
     assert summary([fine, fine], args)["holds"] and not summary([fine, late], args)["holds"]
     told = summary([fine, late], args)
     assert told["fps"] == [19.9, 19.8] and told["slowest_fps"] == 19.8 and told["lost_share"] == 0.01
