@@ -9,6 +9,7 @@ import argparse
 import errno
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -119,6 +120,11 @@ def run(main: Callable[[], int]) -> None:
         )
         status = EXIT_FAILED
     sys.exit(status)
+
+
+def without_secrets(text: str) -> str:
+    """A text with the user names and passwords of the addresses in it left out."""
+    return re.sub(r"([a-z0-9]+://)[^/@\s]+@", r"\1***@", text)
 
 
 def one_line(error: BaseException) -> str:

@@ -22,7 +22,7 @@ from harness.cli import UserError
 ROOT = Path(__file__).resolve().parent.parent
 # Parameters that shape the work a run does, whatever the workload; those a workload has no option for are None.
 WORK = (
-    "max_new_tokens", "batch_size", "stop_at_eos", "max_frames", "no_output", "conf", "iou", "language", "task", "beam_size",
+    "max_new_tokens", "batch_size", "stop_at_eos", "max_frames", "no_output", "encoder", "conf", "iou", "language", "task", "beam_size",
     "temperature", "concurrency", "target_fps", "max_latency", "max_images",
 )  # fmt: skip
 PACKAGES = ("openvino", "optimum-intel", "transformers", "torch", "openai-whisper", "av", "ultralytics-opencv-headless")
@@ -206,7 +206,7 @@ def _run(run: dict, path: Path, folder: str | None) -> Run:
         side=folder or name,
         machine=name,
         workload=run["workload"],
-        work={"input": run["input"]["sha256"], **{name: asked[name] for name in WORK if asked.get(name) not in (None, False)}},
+        work={"input": run["input"]["sha256"] or run["input"]["name"], **{name: asked[name] for name in WORK if asked.get(name) not in (None, False)}},
         fair=fair,
         shown={name: None if value is None else str(value) for name, value in shown.items()},
         headline=run["headline"],

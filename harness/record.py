@@ -78,7 +78,7 @@ def build(
         "finished_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "status": watch.status,
         "error": watch.error,
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [cli.without_secrets(word) for word in (Path(sys.argv[0]).name, *sys.argv[1:])],
         "parameters": {key: _json(value) for key, value in {**vars(args), **(resolved or {})}.items()},
         "model": model,
         "input": source,
@@ -182,4 +182,4 @@ def _validator():
 
 
 def _json(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
+    return cli.without_secrets(str(value)) if isinstance(value, (Path, str)) else value

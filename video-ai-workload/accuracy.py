@@ -28,7 +28,7 @@ from harness import cli, measure, model as model_files, placement as place, reco
 from harness.cli import UserError
 from infer import add_model_arguments, load, objects_of
 from segmentation import Detections, Letterbox, class_names
-from video_files import VideoReader
+from video_source import VideoSource
 
 METRICS = {"mask": "segm", "box": "bbox"}  # as pycocotools calls them
 
@@ -36,7 +36,7 @@ METRICS = {"mask": "segm", "box": "bbox"}  # as pycocotools calls them
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--video", type=Path, default=Path("pharmacy_drivethru.mp4"), help="video file")
+    source.add_argument("--video", default="pharmacy_drivethru.mp4", help="video file")
     source.add_argument("--images", type=Path, help="folder of the images that the ground truth names")
     parser.add_argument("--ground_truth", type=Path, required=True, help="JSON in COCO's format")
     parser.add_argument("--max_images", type=cli.positive_int, help="stop after this many images or frames")
@@ -66,7 +66,7 @@ def read_truth(path: Path):
 def pictures(args: argparse.Namespace, truth) -> Iterator[tuple[int, np.ndarray]]:
     """(image id, uint8 [H, W, 3] RGB) of each picture of the ground truth."""
     if args.images is None:
-        for number, (frame, _) in enumerate(VideoReader(args.video).frames(args.max_images)):
+        for number, (frame, _) in enumerate(VideoSource(args.video).frames(args.max_images)):
             if number in truth.imgs:
                 yield number, frame
         return
@@ -79,21 +79,14 @@ def pictures(args: argparse.Namespace, truth) -> Iterator[tuple[int, np.ndarray]
 
 def results(image_id: int, found: Detections, shape: tuple[int, int], categories: dict[int, int]) -> list[dict]:
     """Detections of one image in COCO's result format. `categories`: the model's classes to the ground truth's ids."""
-    from pycocotools import mask as rle
-
     told = []
-    for box, score, kind, mask, (x0, y0, _, _) in zip(found.boxes, found.scores, found.classes, found.masks, found.corners):
-        if int(kind) not in categories:
-            continue
-        whole = np.zeros(shape, np.uint8, order="F")
-        region = whole[y0 : y0 + mask.shape[0], x0 : x0 + mask.shape[1]]
-        region[:] = mask[: region.shape[0], : region.shape[1]]
-        encoded = rle.encode(whole)
-        left, top, right, bottom = map(float, box)
-        told.append({
-            "image_id": image_id, "category_id": categories[int(kind)], "score": float(score),
-            "bbox": [left, top, right - left, bottom - top], "segmentation": {**encoded, "counts": encoded["counts"].decode()},
-        })  # fmt: skip
+    for index, (box, score, kind) in enumerate(zip(found.boxes, found.scores, found.classes)):
+        if int(kind) in categories:
+            left, top, right, bottom = map(float, box)
+            told.append({
+                "image_id": image_id, "category_id": categories[int(kind)], "score": float(score),
+                "bbox": [left, top, right - left, bottom - top], "segmentation": found.run_lengths(index, shape),
+            })  # fmt: skip
     return told
 
 

@@ -27,7 +27,7 @@ from harness import cli, measure, model as model_files, placement as place, reco
 from harness.cli import UserError
 from infer import SPARE_REQUESTS, add_model_arguments, add_parallel_arguments, load, objects_of, requests_at_a_time
 from segmentation import Letterbox
-from video_files import VideoReader
+from video_source import VideoSource
 
 MAX_LOST_SHARE = 0.01  # of a stream's frames, dropped or late
 SETTLE_S = 1.0  # at the start of each number of streams, not counted
@@ -35,7 +35,9 @@ SETTLE_S = 1.0  # at the start of each number of streams, not counted
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
-    parser.add_argument("--video", type=Path, default=Path("pharmacy_drivethru.mp4"), help="video file that every stream plays")
+    parser.add_argument(
+        "--video", default="pharmacy_drivethru.mp4", help="video file or folder of images that every stream plays"
+    )
     parser.add_argument("--target_fps", type=cli.positive_float, default=30.0, help="frames per second of each stream")
     parser.add_argument("--min_streams", type=cli.positive_int, default=1, help="number of streams to begin with")
     parser.add_argument("--max_streams", type=cli.positive_int, default=256, help="number of streams to end with")
@@ -142,9 +144,8 @@ class Cameras:
     ) -> None:
         """One camera: a frame each 1 / target_fps from `first_s` on, until `ends_s`."""
         interval_s = 1 / self.args.target_fps
-        reader = VideoReader(self.args.video)
-        box = Letterbox(reader.height, reader.width, self.height, self.width)
-        frames = reader.frames()
+        source = VideoSource(self.args.video)
+        frames = source.frames()
         dues_s = [first_s + number * interval_s for number in range(math.ceil((ends_s - first_s) / interval_s))]
         stream.due = sum(due_s >= counted_s for due_s in dues_s)
         for due_s in dues_s:
@@ -154,13 +155,14 @@ class Cameras:
             time.sleep(max(0.0, due_s - now_s))
             frame = next(frames, None)
             if frame is None:
-                frames = reader.frames()
+                frames = source.frames()
                 frame = next(frames)
             try:
                 request = free.get(timeout=max(0.0, due_s + interval_s - time.perf_counter()))
             except queue.Empty:
                 stream.dropped += due_s >= counted_s
                 continue
+            box = Letterbox(*frame[0].shape[:2], self.height, self.width)
             box.place(frame[0], request.get_input_tensor().data[0])
             request.start_async(userdata=(stream, due_s, box, request))
 
@@ -208,9 +210,9 @@ def main() -> int:
     args = parse_args()
     placement = place.Placement.from_arguments(args)
     model_files.check_ir(args.model_path, hint=f"make it with `python3 export.py --output {args.model_path.parent}`")
-    reader = VideoReader(args.video)
-    if next(reader.frames(), None) is None:
-        raise UserError(f"{args.video} holds no frame that can be decoded")
+    source = VideoSource(args.video)
+    if source.remote:
+        raise UserError("streams play a file at their own pace: give a video file or a folder of images (--video)")
     record.check_destination(args)
     cv2.setNumThreads(1)  # the streams already run side by side
     compiled, weight_format, _ = load(args, placement)
@@ -267,10 +269,10 @@ def main() -> int:
         samples={"streams": [best]},
         model=told_model,
         source={
-            "name": args.video.name,
-            "sha256": model_files.sha256(args.video),
-            "width": reader.width,
-            "height": reader.height,
+            "name": source.name,
+            "sha256": source.sha256(),
+            "width": source.width,
+            "height": source.height,
         },
         machine=machine,
         placement=told_placement,

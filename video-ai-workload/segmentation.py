@@ -86,6 +86,17 @@ class Detections:
     masks: list[np.ndarray]
     corners: np.ndarray
 
+    def run_lengths(self, index: int, shape: tuple[int, int]) -> dict:
+        """One object's mask as COCO's run lengths over a frame of this height and width."""
+        from pycocotools import mask as rle
+
+        x0, y0, _, _ = self.corners[index]
+        whole = np.zeros(shape, np.uint8, order="F")
+        region = whole[y0 : y0 + self.masks[index].shape[0], x0 : x0 + self.masks[index].shape[1]]
+        region[:] = self.masks[index][: region.shape[0], : region.shape[1]]
+        encoded = rle.encode(whole)
+        return {**encoded, "counts": encoded["counts"].decode()}
+
 
 def find_objects(predictions: np.ndarray, prototypes: np.ndarray, letterbox: Letterbox, conf: float, iou: float) -> Detections:
     """Boxes and masks from the network's two outputs.

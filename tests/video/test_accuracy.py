@@ -66,12 +66,12 @@ def test_the_demo_model_is_right_about_the_demo_clip(video, truth_file, tmp_path
 
 def test_images_in_a_folder_are_judged_like_the_frames_of_a_video(video, truth_file, tmp_path):
     import cv2
-    from video_files import VideoReader
+    from video_source import VideoSource
 
     told = json.loads(truth_file.read_text())
     told["images"] = told["images"][:6]
     told["annotations"] = [truth for truth in told["annotations"] if truth["image_id"] < 6]
-    for image, (frame, _) in zip(told["images"], VideoReader(FOLDER / "pharmacy_drivethru.mp4").frames(6)):
+    for image, (frame, _) in zip(told["images"], VideoSource(str(FOLDER / "pharmacy_drivethru.mp4")).frames(6)):
         image["file_name"] = f"{image['id']}.png"
         cv2.imwrite(str(tmp_path / image["file_name"]), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
     (tmp_path / "few.json").write_text(json.dumps(told))

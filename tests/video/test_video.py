@@ -209,8 +209,11 @@ def test_latency_and_the_time_of_each_stage_are_measured(video, tmp_path):
     assert all(
         latency > inference for latency, inference in zip(samples["frame_latency_s"], samples["inference_time_per_frame_s"])
     )
-    stages = [name for name in metrics if name.endswith("_time_per_frame_s") and not name.startswith("inference")]
+    stages = [name for name in metrics if name.endswith("_time_per_frame_s") and not name.startswith(("inference", "cpu"))]
     assert {name.split("_")[0] for name in stages} == {"decode", "letterbox", "postprocess", "draw", "encode"}
+    cpu_s, efficiency = metrics["cpu_time_per_frame_s"]["median"], metrics["pipeline_efficiency"]["median"]
+    cores_busy = cpu_s * metrics["frames_per_second"]["median"]
+    assert 0 < cores_busy / len(run["placement"]["cpus"]) == pytest.approx(efficiency) and efficiency < 1.05
     # A stage is one thread: it can't be busy for longer than the pass.
     assert all(0 < metrics[name]["median"] < 1 / metrics["frames_per_second"]["median"] for name in stages)
 
@@ -229,21 +232,12 @@ def test_ctrl_c_keeps_the_passes_so_far_and_a_playable_video(video, tmp_path):
     assert len(times_of(out)) == 15
 
 
-def test_ctrl_c_in_the_first_pass_leaves_what_was_encoded(video, tmp_path):
-    import signal
-    import subprocess
-    import time
-
+def test_ctrl_c_in_the_first_pass_leaves_and_records_what_was_encoded(video, tmp_path):
     out = tmp_path / "out.mp4"
-    process = subprocess.Popen([sys.executable, "infer.py", "--output", str(out), "--results_dir", str(tmp_path), "--warmup", "0"],
-                               cwd=FOLDER, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
-    while not process.stdout.readline().startswith("Placement"):
-        pass
-    time.sleep(4)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in errors
-    assert 1 <= len(times_of(out)) <= 40
+    run, status, errors = video.interrupt("--output", out, *ONE_PASS, after="Placement", wait_s=4)
+    assert status == 130 and "Traceback" not in errors
+    assert run["status"] == "interrupted" and 1 <= run["output"]["frames"] < 40
+    assert len(times_of(out)) == run["output"]["frames"] == len(run["samples"]["frame_latency_s"])
 
 
 def test_a_cut_video_that_says_its_length_is_told_to_be_cut(video, tmp_path):
@@ -275,7 +269,7 @@ def test_a_failing_stage_ends_the_pass_instead_of_hanging_it(monkeypatch, stage)
     args = infer.parse_args()
     compiled, _, _ = infer.load(args, Placement((0,), None, None, "auto"))
     with pytest.raises(RuntimeError, match="broken stage"):
-        infer.Pipeline(compiled, args, {}).run(infer.VideoReader(args.video), None)
+        infer.Pipeline(compiled, args, {}).run(infer.VideoSource(args.video), None)
 
 
 def test_mistakes_are_told_in_one_line(video, tmp_path):

@@ -1,0 +1,237 @@
+"""Where frames come from and where they go: kinds of video, images, the network, audio, encoders, detections."""
+
+import functools
+import http.server
+import json
+import sys
+import threading
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from conftest import REPO, Workload, assert_one_line
+
+FOLDER = REPO / "video-ai-workload"
+CLIP = FOLDER / "pharmacy_drivethru.mp4"
+ONE_PASS = ("--num_iters", "1", "--warmup", "0")
+sys.path[:0] = [str(FOLDER), str(Path(__file__).parent)]
+
+from camera import Camera  # noqa: E402
+from video_source import VideoSource  # noqa: E402
+
+
+@pytest.fixture
+def video(tmp_path) -> Workload:
+    return Workload("video-ai-workload", tmp_path / "results")
+
+
+@pytest.fixture
+def camera():
+    camera = Camera(CLIP)
+    camera.start()
+    yield camera
+    camera.stop()
+
+
+def quarters(height=96, width=160):
+    """A picture whose corners are red, green, blue and white, clockwise from the left upper one."""
+    picture = np.zeros((height, width, 3), np.uint8)
+    picture[: height // 2, : width // 2] = 255, 0, 0
+    picture[: height // 2, width // 2 :] = 0, 255, 0
+    picture[height // 2 :, width // 2 :] = 0, 0, 255
+    picture[height // 2 :, : width // 2] = 255, 255, 255
+    return picture
+
+
+def write_clip(path, frames, rate=10, pixels="yuv420p", codec="libx264", options=None, audio_rate=None):
+    """A video of these frames, uint8 [H, W, 3]; with a tone, AAC, where `audio_rate` is given."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, options=options or {})
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = pixels
+        sound = container.add_stream("aac", rate=audio_rate, layout="mono") if audio_rate else None
+        for picture in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+        if sound:
+            times = np.arange(int(len(frames) / rate * audio_rate)) / audio_rate
+            tone = (0.3 * np.sin(2 * np.pi * 440 * times)).astype(np.float32)[None]
+            frame = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = audio_rate, 0
+            container.mux(sound.encode(frame))
+            container.mux(sound.encode(None))
+    return path
+
+
+def frames_of(address, **how):
+    return [frame for frame, _ in VideoSource(str(address), **how).frames()]
+
+
+def audio_packets(path) -> list[tuple[float, bytes]]:
+    with av.open(str(path)) as container:
+        return [(round(float(p.pts * p.time_base), 3), bytes(p)) for p in container.demux(audio=0) if p.dts is not None]
+
+
+@pytest.mark.parametrize("pixels", ["yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le"])
+def test_colours_are_right_at_any_subsampling_and_depth(tmp_path, pixels):
+    picture = quarters()
+    (frame, *_) = frames_of(write_clip(tmp_path / "in.mp4", [picture] * 3, pixels=pixels))
+    for rows in (slice(8, 40), slice(56, 88)):
+        for columns in (slice(8, 72), slice(88, 152)):
+            assert np.abs(frame[rows, columns].astype(int) - picture[rows, columns]).max() <= 8
+
+
+@pytest.mark.parametrize("matrix, corners", [
+    ((0, 1, -1, 0), "white red green blue"),  # to be shown turned by 90° clockwise
+    ((-1, 0, 0, -1), "blue white red green"),
+    ((0, -1, 1, 0), "green blue white red"),
+])  # fmt: skip
+def test_a_video_filmed_upright_is_turned_upright(tmp_path, matrix, corners):
+    path = write_clip(tmp_path / "in.mp4", [quarters()] * 3)
+    data = bytearray(path.read_bytes())
+    header = data.index(b"tkhd") + 4
+    a, b, c, d = (int(value * 65536) for value in matrix)  # 16.16 fixed point; ISO/IEC 14496-12, 8.3.2
+    unity = 1 << 30
+    data[header + 40 : header + 76] = b"".join(value.to_bytes(4, "big", signed=True) for value in (a, b, 0, c, d, 0, 0, 0, unity))
+    path.write_bytes(data)
+    source = VideoSource(str(path))
+    frame, _ = next(source.frames())
+    height, width = frame.shape[:2]
+    assert (source.height, source.width) == (height, width) == ((160, 96) if matrix[0] == 0 else (96, 160))
+    colours = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
+    seen = [frame[height // 4, width // 4], frame[height // 4, -width // 4], frame[-height // 4, -width // 4],
+            frame[-height // 4, width // 4]]  # fmt: skip
+    names = [min(colours, key=lambda name: np.abs(np.array(colours[name]) - colour).sum()) for colour in seen]
+    assert " ".join(names) == corners
+
+
+def test_a_damaged_packet_in_mid_file_costs_only_its_frame(tmp_path):
+    frames = [np.full((96, 160, 3), 20 + 10 * n, np.uint8) for n in range(20)]
+    path = write_clip(tmp_path / "in.mkv", frames, codec="mjpeg", pixels="yuvj420p")
+    with av.open(str(path)) as container:
+        packet = [packet for packet in container.demux(video=0) if packet.dts is not None][9]
+        data = path.read_bytes()
+        begin = data.index(bytes(packet))
+    path.write_bytes(data[:begin] + bytes(packet.size) + data[begin + packet.size :])
+    source = VideoSource(str(path))
+    seen = [(round(frame.mean() / 10) - 2, float(pts * source.time_base)) for frame, pts in source.frames()]
+    assert source.damaged == 1
+    assert seen == [(n, pytest.approx(n / 10, abs=2e-3)) for n in range(20) if n != 9]
+
+
+def test_a_still_image_and_a_folder_of_images_of_any_size(video, tmp_path):
+    folder, out = tmp_path / "images", tmp_path / "out.mp4"
+    folder.mkdir()
+    scene = cv2.cvtColor(frames_of(CLIP)[20], cv2.COLOR_RGB2BGR)
+    cv2.imwrite(str(folder / "a.png"), scene)
+    (folder / "b.jpg").write_bytes(b"no image")
+    cv2.imwrite(str(folder / "c.jpg"), cv2.resize(scene, (400, 300)))
+    cv2.imwrite(str(folder / "d.JPG"), scene[:, :431])
+    (folder / "notes.txt").write_text("not an image")
+    run, _ = video.measure("--video", folder, "--output", out, *ONE_PASS)
+    assert run["output"]["frames"] == 3 and run["output"]["damaged"] == 1 and len(run["input"]["sha256"]) == 64
+    assert any("3 frames of the 4 announced" in sign for sign in run["trouble"])
+    assert sum(run["output"]["found"].values()) > 5
+    with av.open(str(out)) as container:
+        assert [(f.width, f.height) for f in container.decode(video=0)] == [(768, 432)] * 3
+    assert [frame.shape for frame in frames_of(folder / "c.jpg")] == [(300, 400, 3)]
+
+
+def test_the_audio_track_is_carried_over_as_it_is(video, tmp_path):
+    path = write_clip(tmp_path / "in.mp4", [quarters()] * 20, audio_rate=16_000)
+    out = tmp_path / "out.mp4"
+    video.measure("--video", path, "--output", out, *ONE_PASS)
+    before, after = audio_packets(path), audio_packets(out)
+    assert len(before) > 20 and after == [packet for packet in before if packet[0] >= 0]
+    with av.open(str(out)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 20
+
+
+def test_a_video_is_read_over_http(video, tmp_path):
+    clip = write_clip(tmp_path / "clip.mkv", frames_of(CLIP)[:6])
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://me:secret@127.0.0.1:{server.server_port}/{clip.name}"
+        run, _ = video.measure("--video", address, "--no_output", *ONE_PASS)
+        assert_one_line(video.infer("--video", address + ".gone"), "can't be read as video")
+        server.shutdown()
+    assert run["output"]["frames"] == 6 and run["input"]["sha256"] is None
+    assert run["input"]["name"] == f"http://***@127.0.0.1:{server.server_port}/{clip.name}" and "secret" not in json.dumps(run)
+
+
+def test_a_network_camera_is_measured_and_its_rate_not_taken_for_the_machines(video, camera, tmp_path):
+    out = tmp_path / "out.mp4"
+    run, _ = video.measure("--video", camera.address, "--max_frames", 12, "--num_iters", 2, "--warmup", 0, "--output", out)
+    assert run["output"]["frames"] == 12 and len(run["samples"]["frames_per_second"]) == 2
+    assert "secret" not in json.dumps(run)
+    with av.open(str(out)) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert times == pytest.approx([n / 10 for n in range(12)], abs=2e-3)
+
+
+def test_a_camera_that_was_lost_is_told_and_tried_again(camera, capsys):
+    source, count = VideoSource(camera.address, retry_s=20), 0
+    for count, (_, pts) in enumerate(source.frames(45), 1):
+        if count == 5:
+            camera.stop()
+            threading.Timer(1, camera.start).start()
+    assert count == 45 and source.reconnected >= 1 and source.lost is None
+    assert f"{source.name} was lost: trying for 20 s" in capsys.readouterr().err
+
+
+def test_a_camera_that_stays_away_ends_the_run_and_keeps_its_frames(video, camera, tmp_path):
+    threading.Timer(14, camera.stop).start()
+    done = video.infer("--video", camera.address, "--retry", 1, "--no_output", *ONE_PASS, "--num_requests", 1)
+    assert_one_line(done, "did not come back within 1 s (--retry)")
+    run = video.last_record()
+    assert run["status"] == "failed" and 0 < run["output"]["frames"] < 300
+    assert len(run["samples"]["frame_latency_s"]) == run["output"]["frames"]
+
+
+def test_any_encoder_of_ffmpegs_can_be_chosen(video, tmp_path):
+    out = tmp_path / "out.mkv"
+    run, _ = video.measure("--max_frames", 4, "--output", out, "--encoder", "libx265", "--preset", "ultrafast", *ONE_PASS)
+    assert run["parameters"]["encoder"] == "libx265 ultrafast"
+    with av.open(str(out)) as container:
+        assert container.streams.video[0].codec_context.name == "hevc" and sum(1 for _ in container.decode(video=0)) == 4
+    assert_one_line(video.infer("--encoder", "nonsense"), "no video encoder 'nonsense'")
+    assert_one_line(video.infer("--preset", "nonsense", "--output", out, "--max_frames", 1), "cannot write the video")
+    assert not list(tmp_path.glob("*.partial.*"))
+
+
+def test_detections_are_saved_and_a_batch_finds_the_same(video, tmp_path):
+    from pycocotools import mask as rle
+
+    def detect(*options):
+        path = tmp_path / f"{len(options)}.jsonl"
+        run, _ = video.measure(
+            "--no_output", "--max_frames", 10, "--precision", "f32", "--save_detections", path, *options, *ONE_PASS
+        )
+        return run, [json.loads(line) for line in path.read_text().splitlines()]
+
+    run, single = detect()
+    assert len(single) == sum(run["output"]["found"].values()) > 20
+    assert {d["frame"] for d in single} <= set(range(10)) and all(d["time_s"] == pytest.approx(d["frame"] / 10) for d in single)
+    for d in single:
+        left, top, right, bottom = d["box"]
+        x, y, width, height = rle.toBbox(d["mask"])
+        assert d["mask"]["size"] == [432, 768] and rle.area(d["mask"]) > 0
+        assert left - 1.5 <= x and top - 1.5 <= y and x + width <= right + 1.5 and y + height <= bottom + 1.5
+    run, batched = detect("--batch_size", "4")  # 4, 4 and 2
+    assert run["output"]["frames"] == 10 and len(run["samples"]["inference_time_per_frame_s"]) == 10
+    assert [(d["frame"], d["class"]) for d in batched] == [(d["frame"], d["class"]) for d in single]
+    np.testing.assert_allclose([d["box"] for d in batched], [d["box"] for d in single], atol=0.1)
+
+
+def test_what_is_no_source_is_told_in_one_line(video, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert_one_line(video.infer("--video", tmp_path / "empty"), "holds no images")
+    assert_one_line(video.infer("--video", "/dev/video97"), "/dev/video97 can't be read as video")
+    assert_one_line(video.infer("--video", "rtsp://127.0.0.1:9/none"), "can't be read as video")
+    assert_one_line(
+        video.infer("--save_detections", tmp_path / "no" / "d.jsonl", "--no_output"), "cannot write", "--save_detections"
+    )

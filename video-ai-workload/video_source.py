@@ -1,0 +1,210 @@
+"""Where frames come from: video files, still images, folders of them, web addresses, network cameras and webcams (PyAV)."""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from harness import cli, model as model_files
+from harness.cli import UserError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGES_PER_SECOND = 25  # of a folder, as a video
+LIVE = ("rtsp://", "rtsps://", "rtmp://", "rtp://", "udp://", "srt://", "/dev/video")
+ADDRESS = re.compile(r"[a-z0-9]+://")
+TIMEOUT_S = 10.0  # without a word from the network
+MAX_RATE = 1000  # frames a second: streams that don't know their rate claim that of their clock
+HELP = (
+    f"video file, image, folder of images ({IMAGES_PER_SECOND} a second), http(s):// or rtsp:// address, or webcam (/dev/video0)"
+)
+
+
+class VideoSource:
+    """Frames of a video, upright, in order, with their times.
+
+    height, width : of the first frame, pixels. rate : frames per second, as far as is known. time_base : unit of times, seconds.
+    damaged : packets, frames and images that could not be decoded, in the last pass.
+    lost : why a live source ended before its time, in the last pass; None where it did not.
+    reconnected : how often a live source was lost and came back, in the last pass.
+
+    Parameters
+    ----------
+    address : see HELP.
+    retry_s : how long a live source that was lost is tried again.
+
+    Raises UserError where there is nothing to be read as video.
+    """
+
+    def __init__(self, address: str, retry_s: float = 30.0):
+        self.address, self.retry_s = address, retry_s
+        self.live, self.remote = address.startswith(LIVE), bool(ADDRESS.match(address)) or address.startswith("/dev/video")
+        self.name = cli.without_secrets(address) if self.remote else Path(address).name
+        self.images = self._images()
+        self._stop = threading.Event()
+        self._audio: list[av.Packet] = []
+        self._zero_s = Fraction(0)  # the first frame's time
+        self.audio_codec, self.damaged = None, 0
+        container = next(self._containers(), None)
+        if container is None:
+            raise UserError(f"the folder {address} holds no image that can be decoded (--video)")
+        with container:
+            stream = container.streams.video[0]
+            self.codec = stream.codec_context.name
+            self.announced_frames = len(self.images) or stream.frames  # 0 where the container does not say
+            if self.images:
+                self.rate, self.time_base = Fraction(IMAGES_PER_SECOND), Fraction(1, IMAGES_PER_SECOND)
+            else:
+                rates = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate and rate <= MAX_RATE]
+                self.rate = rates[0] if rates else Fraction(25)
+                self.time_base = stream.time_base or Fraction(1, 90_000)
+                if container.streams.audio and not self.live:
+                    self.audio_codec = container.streams.audio[0].codec_context.name
+            first = next(self._decoded(container), None)
+        if first is None:
+            raise UserError(f"{self.name} holds no frame that can be decoded (--video)")
+        self.height, self.width = upright(first).shape[:2]
+
+    def _images(self) -> list[Path]:
+        """The images of a folder, by name; none where the source is no folder."""
+        folder = Path(self.address)
+        if self.remote or not folder.is_dir():
+            return []
+        images = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        if not images:
+            raise UserError(f"the folder {folder} holds no images ({', '.join(IMAGE_SUFFIXES)}) (--video)")
+        return images
+
+    def sha256(self) -> str | None:
+        """Hash of the file's contents, or of all images'; None for what is read over a wire."""
+        return None if self.remote else model_files.sha256(*(self.images or [Path(self.address)]))
+
+    def template(self) -> av.container.InputContainer:
+        """The source once more, for its streams' parameters."""
+        return self._open(self.address)
+
+    def stop(self) -> None:
+        """Let this and all later passes end with the next frame."""
+        self._stop.set()
+
+    @property
+    def stopped(self) -> bool:
+        return self._stop.is_set()
+
+    def take_audio(self) -> list[av.Packet]:
+        """The audio packets passed since the last call, their times counted from the first frame; what was before it is left out."""
+        taken, self._audio = self._audio, []
+        for packet in taken:
+            packet.pts -= round(self._zero_s / packet.time_base)
+            packet.dts -= round(self._zero_s / packet.time_base)
+        return [packet for packet in taken if packet.pts >= 0]
+
+    def _open(self, address: Path | str):
+        options, how = {}, {}
+        if self.remote:
+            how["timeout"] = TIMEOUT_S
+            if self.address.startswith("rtsp"):
+                options["rtsp_flags"] = "prefer_tcp"  # a packet lost on the way would be a damaged frame
+            elif self.address.startswith("/dev/video"):
+                how["format"] = "v4l2"
+        elif not Path(address).is_file():
+            raise UserError(f"no video file {address} (--video)")
+        try:
+            container = av.open(str(address), options=options, **how)
+        except (av.error.FFmpegError, OSError) as error:
+            raise UserError(
+                f"{cli.without_secrets(str(address))} can't be read as video ({error.strerror or cli.one_line(error)})"
+            ) from None
+        if not container.streams.video or not container.streams.video[0].codec_context.width:
+            container.close()
+            raise UserError(f"{self.name} has no video stream")
+        return container
+
+    def frames(self, max_frames: int | None = None) -> Iterator[tuple[np.ndarray, int]]:
+        """Each frame, uint8 [H, W, 3], RGB, and when it is shown, in units of time_base from the first one."""
+        self.damaged, self.reconnected, self.lost, self._audio = 0, 0, None, []
+        index, last, arrived_s = 0, -1, 0.0
+        for container in self._containers():
+            first = None
+            gap_s = 1 / self.rate if self.images else time.monotonic() - arrived_s
+            base = last + max(1, round(gap_s / self.time_base)) if index else 0
+            with container:
+                for decoded in self._decoded(container):
+                    pts = decoded.pts if decoded.pts is not None else round(index / self.rate / self.time_base)
+                    if first is None:
+                        first, self._zero_s = pts, pts * self.time_base
+                    last = max(base + pts - first, last + 1)  # an encoder takes rising times only
+                    arrived_s = time.monotonic()
+                    yield upright(decoded), last
+                    index += 1
+                    if index == max_frames or self.stopped:
+                        return
+                    if self.images:
+                        break  # the others are those of a moving image
+
+    def _containers(self) -> Iterator[av.container.InputContainer]:
+        """What is to be decoded, opened, one after the other: a file; all images; a live source, each time it comes back."""
+        if self.images:
+            for image in self.images:
+                try:
+                    yield self._open(image)
+                except UserError:
+                    self.damaged += 1
+            return
+        yield self._open(self.address)
+        while self.live and not self.stopped:
+            print(f"warning: {self.name} was lost: trying for {self.retry_s:g} s to reach it again", file=sys.stderr, flush=True)
+            deadline_s = time.monotonic() + self.retry_s
+            container = None
+            while not container and not self.stopped:
+                try:
+                    container = self._open(self.address)
+                except UserError:
+                    if time.monotonic() > deadline_s:
+                        self.lost = f"{self.name} was lost and did not come back within {self.retry_s:g} s (--retry)"
+                        return
+                    self._stop.wait(0.5)
+            if container:
+                self.reconnected += 1
+                yield container
+
+    def _decoded(self, container) -> Iterator[av.VideoFrame]:
+        """An open source's whole frames; its audio is put aside for take_audio()."""
+        video = container.streams.video[0]
+        video.thread_type = "AUTO"
+        audio = container.streams.audio[0] if self.audio_codec else None
+        packets = container.demux([stream for stream in (video, audio) if stream])
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except (av.error.FFmpegError, OSError):  # the file ends in the middle of a packet, or the network is gone
+                self.damaged += not self.live
+                return
+            if packet.stream is audio:
+                if packet.pts is not None and packet.dts is not None:
+                    self._audio.append(packet)
+                continue
+            try:
+                for frame in packet.decode():
+                    if frame.is_corrupt:
+                        self.damaged += 1
+                    else:
+                        yield frame
+            except av.error.FFmpegError:
+                self.damaged += 1
+
+
+def upright(decoded: av.VideoFrame) -> np.ndarray:
+    """A frame's pixels, uint8 [H, W, 3], RGB, turned as its metadata say."""
+    pixels = decoded.to_ndarray(format="rgb24")
+    quarters = round(decoded.rotation / 90) % 4  # counter-clockwise
+    return np.ascontiguousarray(np.rot90(pixels, quarters)) if quarters else pixels
