@@ -63,22 +63,44 @@ def read_truth(path: Path):
     return truth
 
 
-def pictures(args: argparse.Namespace, truth) -> Iterator[tuple[int, np.ndarray]]:
-    """(image id, uint8 [H, W, 3] RGB) of each picture of the ground truth."""
-    if args.images is None:
-        for number, (frame, _) in enumerate(VideoSource(args.video).frames(args.max_images)):
-            if number in truth.imgs:
-                yield number, frame
-        return
-    for image in sorted(truth.imgs.values(), key=lambda image: image["id"])[: args.max_images]:
-        picture = cv2.imread(str(args.images / image["file_name"]))
+def video_frames(video: str, truth, max_frames: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
+    """(image id, uint8 [H, W, 3] RGB) of each frame of a video that the ground truth knows."""
+    for number, (frame, _) in enumerate(VideoSource(video).frames(max_frames)):
+        if number in truth.imgs:
+            yield number, frame
+
+
+def images(folder: Path, truth, max_images: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
+    """(image id, uint8 [H, W, 3] RGB) of each image that the ground truth names."""
+    for image in sorted(truth.imgs.values(), key=lambda image: image["id"])[:max_images]:
+        picture = cv2.imread(str(folder / image["file_name"]))
         if picture is None:
-            raise UserError(f"{args.images / image['file_name']} can't be read as an image (--images)")
+            raise UserError(f"{folder / image['file_name']} can't be read as an image (--images)")
         yield image["id"], cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
+def categories_of(names: dict[int, str], truth) -> dict[int, int]:
+    """The model's classes that the ground truth has, to its ids. Raises UserError where there are none."""
+    by_name = {category["name"]: category["id"] for category in truth.cats.values()}
+    found = {index: by_name[name] for index, name in names.items() if name in by_name}
+    if not found:
+        raise UserError(f"no class of the model is in the ground truth: that has {', '.join(by_name)}")
+    return found
+
+
+def detect(compiled, pictures, categories: dict[int, int], args: argparse.Namespace) -> Iterator[tuple[int, list[dict]]]:
+    """(image id, detections in COCO's result format) of each picture."""
+    _, *input_size, _ = compiled.input().shape
+    request = compiled.create_infer_request()
+    for image_id, picture in pictures:
+        box = Letterbox(*picture.shape[:2], *input_size)
+        box.place(picture, request.get_input_tensor().data[0])
+        request.infer()
+        yield image_id, results(image_id, objects_of(request, box, args), picture.shape[:2], categories)
+
+
 def results(image_id: int, found: Detections, shape: tuple[int, int], categories: dict[int, int]) -> list[dict]:
-    """Detections of one image in COCO's result format. `categories`: the model's classes to the ground truth's ids."""
+    """Detections of one image in COCO's result format. `categories`: from categories_of()."""
     told = []
     for index, (box, score, kind) in enumerate(zip(found.boxes, found.scores, found.classes)):
         if int(kind) in categories:
@@ -117,25 +139,22 @@ def main() -> int:
     record.check_destination(args)
     compiled, weight_format, _ = load(args, placement)
     names = class_names(args.model_path.parent)
-    by_name = {category["name"]: category["id"] for category in truth.cats.values()}
-    categories = {index: by_name[name] for index, name in names.items() if name in by_name}
-    if not categories:
-        raise UserError(f"no class of the model is in {args.ground_truth}: that has {', '.join(by_name)}")
+    categories = categories_of(names, truth)
     told_model = model_files.describe(args.model_path.stem, args.model_path.parent, [args.model_path], weight_format)
     told_placement = place.describe(placement, {"model": compiled})
     machine = system.describe()
     print(f"Model: {model_files.one_line(told_model)}")
     print(f"Placement: {place.one_line(told_placement, args.device)}", flush=True)
 
-    _, height, width, _ = compiled.input().shape
-    request, detections, image_ids = compiled.create_infer_request(), [], []
+    detections, image_ids = [], []
+    if args.images:
+        pictures = images(args.images, truth, args.max_images)
+    else:
+        pictures = video_frames(args.video, truth, args.max_images)
     with measure.Watch() as watch:
-        for image_id, picture in pictures(args, truth):
-            box = Letterbox(*picture.shape[:2], height, width)
-            box.place(picture, request.get_input_tensor().data[0])
-            request.infer()
-            detections += results(image_id, objects_of(request, box, args), picture.shape[:2], categories)
+        for image_id, found in detect(compiled, pictures, categories, args):
             image_ids.append(image_id)
+            detections += found
     if not image_ids:
         if watch.status == "interrupted":
             raise KeyboardInterrupt

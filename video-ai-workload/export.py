@@ -2,12 +2,19 @@
 
   python3 export.py
   python3 export.py --model demo/yolov8n-seg-demo.pt --output yolov8n-seg_openvino_model
+  python3 export.py --precision int8
 
 yolov8n-seg.pt, the official COCO weights, is downloaded by ultralytics where it is not there. The demo weights have the
 same architecture and speed, but know only the cars and people of the demo's drawn scenes.
+
+--precision int8 quantizes weights and activations with NNCF (post-training quantization), calibrated on frames of a video, all
+but the head's last steps, in which boxes and scores share a tensor. What that costs is judged on the demo clip, or on ground
+truth of your own, printed, and stored with the model; a model that lost more than --max_map_loss is refused.
 """
 
 import argparse
+import json
+import logging
 import os
 import shutil
 import sys
@@ -18,31 +25,58 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # ultralytics would install packages by itself
 os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.gettempdir())  # and write its settings to the home folder
 
+import numpy as np
+
+from accuracy import categories_of, detect, mean_average_precision, read_truth, video_frames
 from harness import cli, model as model_files
 from harness.cli import UserError
+from harness.placement import Placement
+from infer import load
+from segmentation import Letterbox, class_names
+from video_source import VideoSource
 
+DEMO_CLIP = Path(__file__).resolve().parent / "pharmacy_drivethru.mp4"
 PACKAGES = ("torch", "ultralytics-opencv-headless", "openvino")
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     parser.add_argument("--model", type=Path, default=Path("yolov8n-seg.pt"), help="ultralytics weights, segmentation")
-    parser.add_argument("--output", type=Path, help="folder to make (default: MODEL_openvino_model); the .xml in it has its name")
-    parser.add_argument("--weight_format", choices=("fp32", "fp16"), default="fp32", help="of the stored weights")
+    parser.add_argument("--output", type=Path,
+                        help="folder to make (default: MODEL_openvino_model or MODEL_int8_openvino_model); the .xml in it has its name")  # fmt: skip
+    parser.add_argument(
+        "--weight_format", choices=("fp32", "fp16"), default="fp32", help="of the stored weights that are not int8"
+    )
     parser.add_argument("--imgsz", type=cli.positive_int, default=640, help="side of the network's square input, pixels")
+    group = parser.add_argument_group("quantization")
+    group.add_argument("--precision", choices=("float", "int8"), default="float", help="of the computation")
+    group.add_argument("--calibration_video", default=str(DEMO_CLIP), help="video or folder of images like those to be segmented")
+    group.add_argument("--calibration_frames", type=cli.positive_int, default=300, help="most frames of it to use, evenly spread")
+    group.add_argument("--ground_truth", type=Path, metavar="FILE",
+                       help="JSON in COCO's format, of the calibration video's frames, to judge the loss by (default: the demo clip's)")  # fmt: skip
+    group.add_argument("--max_map_loss", type=cli.non_negative_float, default=1.0, metavar="POINTS",
+                       help="refuse a model whose mask mAP50-95, in percent, fell by more")  # fmt: skip
     return parser.parse_args()
 
 
 def main() -> int:
     args = parse_args()
-    output = args.output or Path(f"{args.model.stem}_openvino_model")
+    int8 = args.precision == "int8"
+    output = args.output or Path(f"{args.model.stem}{'_int8' if int8 else ''}_openvino_model")
     if args.model.is_file():
         os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing to fetch, and no usage data to send
     else:
         download(args.model)
-    parameters = {"weight_format": args.weight_format, "imgsz": args.imgsz, "source_sha256": model_files.sha256(args.model)}
-    stamp = model_files.stamp(args.model.name, PACKAGES, **parameters)
-    if model_files.read_stamp(output) == stamp:
+    parameters = {
+        "precision": args.precision,
+        "weight_format": args.weight_format,
+        "imgsz": args.imgsz,
+        "source_sha256": model_files.sha256(args.model),
+    }
+    if int8:
+        parameters |= calibration(args)
+    stamp = model_files.stamp(args.model.name, PACKAGES + ("nncf",) * int8, **parameters)
+    if (made := model_files.read_stamp(output)) and {**made, **stamp} == made:
         print(f"{output}: exported already, with the same weights and packages")
         return cli.EXIT_OK
     with model_files.exporting(output, stamp) as folder, tempfile.TemporaryDirectory() as scratch:
@@ -50,7 +84,12 @@ def main() -> int:
         weights = Path(shutil.copy(args.model, Path(scratch, f"{name}.pt")))
         for path in Path(export(weights, args)).iterdir():
             shutil.move(path, folder / path.name)
-    print(f"{output}: {args.model.name} with {args.weight_format} weights, {args.imgsz} × {args.imgsz}")
+        if int8:
+            stamp["mask_map50_95"] = quantize(folder / f"{name}.xml", args)
+    form = (
+        f"computing in int8, calibrated on {Path(args.calibration_video).name}" if int8 else f"with {args.weight_format} weights"
+    )
+    print(f"{output}: {args.model.name} {form}, {args.imgsz} × {args.imgsz}")
     return cli.EXIT_OK
 
 
@@ -83,6 +122,93 @@ def export(weights: Path, args: argparse.Namespace) -> str:
         raise
     except Exception as error:  # torch.load and ultralytics raise whatever they like on a file that is no model
         raise UserError(f"cannot export {args.model}: {cli.one_line(error)}") from None
+
+
+def calibration(args: argparse.Namespace) -> dict:
+    """What decides a quantized model, for its stamp. Raises UserError where the video or the ground truth can't be read."""
+    source = VideoSource(args.calibration_video)
+    if source.live:
+        raise UserError("calibration takes a file or a folder of images (--calibration_video)")
+    told = {
+        "calibration": source.name,
+        "calibration_sha256": source.sha256(),
+        "calibration_frames": args.calibration_frames,
+    }
+    if args.ground_truth:
+        read_truth(args.ground_truth)
+        told["ground_truth_sha256"] = model_files.sha256(args.ground_truth)
+    return told
+
+
+def calibration_frames(args: argparse.Namespace, height: int, width: int) -> list[np.ndarray]:
+    """Frames, evenly spread, as the network takes them: uint8 [height, width, 3]."""
+    source = VideoSource(args.calibration_video)
+    every = max(1, source.announced_frames // args.calibration_frames)
+    frames = []
+    for number, (pixels, _) in enumerate(source.frames(every * args.calibration_frames)):
+        if number % every == 0:
+            frames.append(np.empty((height, width, 3), np.uint8))
+            Letterbox(*pixels.shape[:2], height, width).place(pixels, frames[-1])
+    return frames
+
+
+def quantize(xml: Path, args: argparse.Namespace) -> dict[str, float]:
+    """Put an int8 model in the place of the one in this .xml. Returns mask mAP50-95 before and after.
+
+    Raises UserError where it fell by more than --max_map_loss.
+    """
+    import nncf
+    import openvino as ov
+
+    nncf.set_log_level(logging.WARNING)
+    model = ov.Core().read_model(xml)
+    _, _, height, width = model.input().shape
+    operations = model.get_ordered_ops()
+    head = [op for op in operations if op.get_type_name() == "Sigmoid"][-1].get_friendly_name().split("/")[0]
+    kept = [op.get_friendly_name() for op in operations if op.get_friendly_name().startswith((f"{head}/", f"{head}.dfl"))]
+    before = mask_map(xml, args)
+    frames = calibration_frames(args, height, width)
+    quantized = nncf.quantize(
+        model,
+        nncf.Dataset(frames, lambda frame: frame.transpose(2, 0, 1)[None].astype(np.float32) / 255),
+        preset=nncf.QuantizationPreset.MIXED,  # asymmetric activations: SiLU's go below zero, but not far
+        subset_size=len(frames),
+        ignored_scope=nncf.IgnoredScope(names=kept),
+    )
+    made = xml.with_name(f"quantized_{xml.name}")  # the float model's weights are still read while this is written
+    ov.save_model(quantized, made, compress_to_fp16=args.weight_format == "fp16")
+    for suffix in (".xml", ".bin"):
+        os.replace(made.with_suffix(suffix), xml.with_suffix(suffix))
+    after = mask_map(xml, args)
+    print(f"Mask mAP50-95: {before:.3f} before quantization, {after:.3f} after")
+    if 100 * (before - after) > args.max_map_loss:
+        raise UserError(
+            f"int8 takes {100 * (before - after):.1f} points of {100 * before:.1f} of mask mAP50-95: calibrate on frames more like "
+            "those to be segmented (--calibration_video), or allow it (--max_map_loss)"
+        )
+    return {"before": before, "after": after}
+
+
+def mask_map(xml: Path, args: argparse.Namespace) -> float:
+    """Mask mAP50-95 of a model, from 0 to 1, computing as precisely as it can."""
+    settings = argparse.Namespace(
+        model_path=xml, device="CPU", hint="latency", ov_config={}, conf=0.001, iou=0.7, threads=None, precision="f32"
+    )
+    if args.ground_truth:
+        truth, video = read_truth(args.ground_truth), args.calibration_video
+    else:
+        sys.path.append(str(DEMO_CLIP.parent / "demo"))
+        from make_clip import FPS, NUM_FRAMES, SEED, coco
+
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            json.dump(coco(SEED, NUM_FRAMES, FPS), file)
+            file.flush()
+            truth, video = read_truth(Path(file.name)), str(DEMO_CLIP)
+    compiled, _, _ = load(settings, Placement.from_arguments(settings))
+    categories = categories_of(class_names(xml.parent), truth)
+    found = dict(detect(compiled, video_frames(video, truth), categories, settings))
+    detections = [each for of_image in found.values() for each in of_image]
+    return mean_average_precision(truth, detections, sorted(found), sorted(categories.values()))["mask_map50_95"]
 
 
 if __name__ == "__main__":
