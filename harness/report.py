@@ -34,8 +34,8 @@ def words(metric: str) -> str:
     return metric.removesuffix("_s").removesuffix("_bytes").replace("_", " ").replace("rtfx", "RTFx")
 
 
-def number(value: float | None, unknown: str = "unknown") -> str:
-    return unknown if value is None else f"{value:,.2f}" if 10 <= abs(value) < 1e9 else f"{value:.3g}"
+def number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:,.2f}" if 10 <= abs(value) < 1e9 else f"{value:.3g}"
 
 
 def amount(value: float, unit: str) -> str:
