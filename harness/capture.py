@@ -168,16 +168,8 @@ def _known(text: str | None) -> str | None:
     return text if says and any(map(str.isalnum, text)) else None
 
 
-def _output(*command: str) -> str | None:
-    """As system._output; None too where it is no text: lshw prints what bytes a module holds."""
-    try:
-        return system._output(*command)
-    except UnicodeDecodeError:
-        return None
-
-
 def _dmi(field: str) -> str | None:
-    return _known(system._read(system.DMI / field))
+    return _known(system.read(system.DMI / field))
 
 
 def _round(quantity: float) -> int | float:
@@ -208,7 +200,7 @@ def _processor(model: str | None) -> tuple[str | None, float | None]:
 
 def _cpu(told: dict) -> dict[str, Any]:
     name, ghz = _processor(told["model"])
-    base_khz = system._read(SYS / "devices/system/cpu/cpu0/cpufreq/base_frequency") or ""
+    base_khz = system.read(SYS / "devices/system/cpu/cpu0/cpufreq/base_frequency") or ""
     stepping = told["family_model_stepping"].rpartition("/")[2]
     caches = {key.lower(): _known(re.sub(r"\s*\(.*", "", size)) for key, size in told["caches"].items()}
     # lscpu is not everywhere, and on some machines does not tell sockets or cores: then the kernel's own count.
@@ -229,8 +221,8 @@ def _cpu(told: dict) -> dict[str, Any]:
 
 def _packages() -> set[str]:
     paths = (SYS / "devices/system/cpu").glob("cpu[0-9]*/topology/physical_package_id")
-    ids = {system._read(path) for path in paths} - {None}
-    return ids or set(re.findall(r"^physical id\s*:\s*(\d+)", system._read(Path("/proc/cpuinfo")) or "", re.MULTILINE))
+    ids = {system.read(path) for path in paths} - {None}
+    return ids or set(re.findall(r"^physical id\s*:\s*(\d+)", system.read(Path("/proc/cpuinfo")) or "", re.MULTILINE))
 
 
 def _memory(told: dict, tree: list[ElementTree.Element]) -> dict[str, Any]:
@@ -252,7 +244,7 @@ def _distinct(texts: Iterable[str | None]) -> list[str]:
 
 def _dmidecode_modules() -> Iterator[dict[str, Any]]:
     """The memory modules as the firmware lists them; only root may read that."""
-    for block in (_output("dmidecode", "-t", "memory") or "").replace("\r", "").split("\n\n"):
+    for block in (system.output("dmidecode", "-t", "memory") or "").replace("\r", "").split("\n\n"):
         fields = dict(re.findall(r"^\t([^\t:]+): *(.*?) *$", block, re.MULTILINE))
         size = re.fullmatch(r"(\d+) ([kMGT])B", fields.get("Size", ""))
         if "\nMemory Device\n" not in block or not size or "non-volatile" in fields.get("Type", "").lower():
@@ -290,19 +282,19 @@ def _online_memory() -> int | None:
     """Bytes of the blocks that the kernel divides the memory into."""
     folder = SYS / "devices/system/memory"
     try:
-        block = int(system._read(folder / "block_size_bytes") or "", 16)
+        block = int(system.read(folder / "block_size_bytes") or "", 16)
     except ValueError:
         return None
-    return block * sum(system._read(path) == "online" for path in folder.glob("memory[0-9]*/state")) or None
+    return block * sum(system.read(path) == "online" for path in folder.glob("memory[0-9]*/state")) or None
 
 
 def _gpu(told: list[dict], names: dict[str, str]) -> dict[str, Any]:
     gpus = [(_known(gpu["name"]), gpu["memory_mib"]) for gpu in told if gpu["driver"]]
     if not gpus:  # no driver that tells of itself: only what is plugged in
         for device in sorted((SYS / "bus/pci/devices").glob("*")):
-            vendor = system._read(device / "vendor")
-            if (system._read(device / "class") or "").startswith("0x03") and vendor in GPU_VENDORS:
-                gpus.append((names.get(device.name) or f"PCI {vendor}:{system._read(device / 'device')}", None))
+            vendor = system.read(device / "vendor")
+            if (system.read(device / "class") or "").startswith("0x03") and vendor in GPU_VENDORS:
+                gpus.append((names.get(device.name) or f"PCI {vendor}:{system.read(device / 'device')}", None))
     kinds = Counter(gpus)
     if not kinds:
         return {"name": None, "count": None, "memory_gb": None}
@@ -324,12 +316,12 @@ def _storage() -> dict[str, Any]:
     """Fixed disks. Their makers' GB are of 10⁹ bytes."""
     disks = []
     for disk in sorted((SYS / "block").glob("*")):
-        size = system._read(disk / "size") or ""
+        size = system.read(disk / "size") or ""
         virtual = not (disk / "device").exists() or re.match(r"sr|fd|nbd|mmcblk\d+(?:boot|rpmb)", disk.name)
-        if virtual or "1" in (system._read(disk / "removable"), system._read(disk / "hidden")) or not size.isdigit():
+        if virtual or "1" in (system.read(disk / "removable"), system.read(disk / "hidden")) or not size.isdigit():
             continue
         if int(size):
-            disks.append((_known(system._read(disk / "device" / "model")), _round(int(size) * 512 / 1e9)))
+            disks.append((_known(system.read(disk / "device" / "model")), _round(int(size) * 512 / 1e9)))
     models = [
         {**({"count": count} if count > 1 else {}), "model": model, "gb": gb}
         for (model, gb), count in Counter(disks).items()
@@ -348,7 +340,7 @@ def _adapters(names: dict[str, str]) -> list[dict[str, Any]]:
         slots = PCI_SLOT.findall(str(device.resolve()))
         driver = _known((device / "driver").resolve().name) if (device / "driver").exists() else None
         model = names.get(slots[-1]) if slots else None
-        speed = system._read(port / "speed") or ""  # -1 or an error where the link is down
+        speed = system.read(port / "speed") or ""  # -1 or an error where the link is down
         if model or driver:
             ports.append((model or driver, _round(int(speed) / 1000) if speed.isdigit() and speed != "0" else None))
     return [
@@ -360,7 +352,7 @@ def _adapters(names: dict[str, str]) -> list[dict[str, Any]]:
 def _lspci_names() -> dict[str, str]:
     """What the device in each PCI slot is called."""
     names = {}
-    for line in (_output("lspci", "-D", "-mm") or "").splitlines():
+    for line in (system.output("lspci", "-D", "-mm") or "").splitlines():
         quoted = re.findall(r'"([^"]*)"', line)
         slot, device = line.partition(" ")[0], quoted[2] if len(quoted) > 2 else ""
         if device and not re.fullmatch(r"Device [0-9a-f]{4}", device):
@@ -382,7 +374,7 @@ def _device(vendor: str, product: str) -> str | None:
 
 def _lshw() -> list[ElementTree.Element]:
     """Memory and network as lshw tells them; as XML, because its JSON is not always JSON."""
-    text = _output("lshw", "-quiet", "-xml", "-class", "memory", "-class", "network")
+    text = system.output("lshw", "-quiet", "-xml", "-class", "memory", "-class", "network")
     try:
         return list(ElementTree.fromstring(text).iter("node")) if text else []
     except ElementTree.ParseError:
@@ -406,7 +398,7 @@ def _software(told: dict) -> dict[str, str | None]:
     """Python, what the workloads run on in their environments, and the GPU's driver."""
     folders = [str(path) for path in sorted(ROOT.glob("*/.venv/lib/python*/site-packages"))]
     found = _versions(folders) or _versions(sys.path)
-    cuda = re.search(r"CUDA (?:UMD )?Version\s*:\s*(\d[\d.]*)", _output("nvidia-smi") or "")
+    cuda = re.search(r"CUDA (?:UMD )?Version\s*:\s*(\d[\d.]*)", system.output("nvidia-smi") or "")
     return {
         "python": told["software"]["python"],
         **{product: found.get(product) for product in dict.fromkeys(PACKAGES.values())},

@@ -48,14 +48,15 @@ def one_line(system: dict) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _read(path: Path) -> str | None:
+def read(path: Path) -> str | None:
+    """A file's text, or None where it is missing, refused or empty."""
     try:
         return path.read_text(errors="replace").strip() or None
     except OSError:
         return None
 
 
-def _output(*command: str) -> str | None:
+def output(*command: str) -> str | None:
     """A command's standard output, or None where it is missing, refused or slow."""
     if not shutil.which(command[0]):
         return None
@@ -68,9 +69,9 @@ def _output(*command: str) -> str | None:
 
 
 def _machine() -> dict:
-    vendor, product = _read(DMI / "sys_vendor"), _read(DMI / "product_name")
-    bios = [_read(DMI / f"bios_{part}") for part in ("vendor", "version", "date")]
-    board = [_read(DMI / f"board_{part}") for part in ("vendor", "name", "version")]
+    vendor, product = read(DMI / "sys_vendor"), read(DMI / "product_name")
+    bios = [read(DMI / f"bios_{part}") for part in ("vendor", "version", "date")]
+    board = [read(DMI / f"board_{part}") for part in ("vendor", "name", "version")]
     cloud, instance_type = None, None
     if vendor == "Amazon EC2":  # Nitro instances carry their type as the product's name
         cloud, instance_type = "AWS EC2", product
@@ -85,7 +86,7 @@ def _machine() -> dict:
         "board": " ".join(filter(None, board)) or None,
         "cloud": cloud,
         "instance_type": instance_type,
-        "virtualization": (_output("systemd-detect-virt") or "").strip() or _lscpu().get("Hypervisor vendor"),
+        "virtualization": (output("systemd-detect-virt") or "").strip() or _lscpu().get("Hypervisor vendor"),
     }
 
 
@@ -97,12 +98,12 @@ def _lscpu() -> dict[str, str]:
             yield entry["field"].rstrip(":"), entry.get("data")
             yield from fields(entry.get("children", []))
 
-    text = _output("lscpu", "--json")
+    text = output("lscpu", "--json")
     return dict(fields(json.loads(text)["lscpu"])) if text else {}
 
 
 def _cpu() -> dict:
-    listed, cpuinfo = _lscpu(), _read(Path("/proc/cpuinfo")) or ""
+    listed, cpuinfo = _lscpu(), read(Path("/proc/cpuinfo")) or ""
 
     def number(name: str) -> int | None:
         value = listed.get(name) or ""
@@ -129,15 +130,15 @@ def _cpu() -> dict:
         "caches": {k[:-6]: v for k, v in listed.items() if k.endswith(" cache")},
         "isa": [flag for flag in telling if flag in flags],
         "max_mhz": round(frequency.max) if frequency and frequency.max else None,
-        "governor": _read(CPU / "cpu0/cpufreq/scaling_governor"),
+        "governor": read(CPU / "cpu0/cpufreq/scaling_governor"),
         "turbo": _turbo(),
-        "smt": _read(CPU / "smt/control"),
+        "smt": read(CPU / "smt/control"),
         "cgroup_cpu_quota": _cgroup_cpu_quota(),
     }
 
 
 def _turbo() -> bool | None:
-    no_turbo, boost = _read(CPU / "intel_pstate/no_turbo"), _read(CPU / "cpufreq/boost")
+    no_turbo, boost = read(CPU / "intel_pstate/no_turbo"), read(CPU / "cpufreq/boost")
     if no_turbo is not None:
         return no_turbo == "0"
     return boost == "1" if boost is not None else None
@@ -145,7 +146,7 @@ def _turbo() -> bool | None:
 
 def _cgroup_cpu_quota() -> float | None:
     """CPUs' worth of time that a container may use; None where it is not limited."""
-    quota, _, period = (_read(Path("/sys/fs/cgroup/cpu.max")) or "max").partition(" ")
+    quota, _, period = (read(Path("/sys/fs/cgroup/cpu.max")) or "max").partition(" ")
     return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
 
 
@@ -153,7 +154,7 @@ def _memory() -> dict:
     """Size, and where dmidecode may be run (root): modules and their speed."""
     modules = re.findall(
         r"^\tSize: (\d+ [GM]B)$.*?^\tType: (\S+)$.*?^\t(?:Configured Memory|Configured Clock) Speed: (.+?)$",
-        (_output("dmidecode", "-t", "memory") or "").replace("\r", ""),
+        (output("dmidecode", "-t", "memory") or "").replace("\r", ""),
         re.MULTILINE | re.DOTALL,
     )
     return {
@@ -161,21 +162,21 @@ def _memory() -> dict:
         "modules": [" ".join(module) for module in modules] or None,
         "swap_bytes": psutil.swap_memory().total,
         "transparent_hugepages": (
-            re.findall(r"\[(\w+)\]", _read(Path("/sys/kernel/mm/transparent_hugepage/enabled")) or "") or [None]
+            re.findall(r"\[(\w+)\]", read(Path("/sys/kernel/mm/transparent_hugepage/enabled")) or "") or [None]
         )[0],
     }
 
 
 def _gpus() -> list[dict]:
-    text = _output("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits")
+    text = output("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits")
     rows = [line.split(", ") for line in (text or "").splitlines() if line.count(", ") == 2]
     gpus = [{"name": name, "memory_mib": int(mib) if mib.isdigit() else None, "driver": driver} for name, mib, driver in rows]
     if gpus:
         return gpus
     # PCI class 0x03 is a display controller; vendor:device names it for whoever needs more.
     classes = Path("/sys/bus/pci/devices").glob("*/class")
-    devices = [path.parent for path in classes if (_read(path) or "").startswith("0x03")]
-    return [{"name": f"PCI {_read(d / 'vendor')}:{_read(d / 'device')}", "memory_mib": None, "driver": None} for d in devices]
+    devices = [path.parent for path in classes if (read(path) or "").startswith("0x03")]
+    return [{"name": f"PCI {read(d / 'vendor')}:{read(d / 'device')}", "memory_mib": None, "driver": None} for d in devices]
 
 
 def _os() -> dict:
@@ -183,4 +184,4 @@ def _os() -> dict:
         name = platform.freedesktop_os_release().get("PRETTY_NAME")
     except OSError:
         name = platform.system()
-    return {"name": name, "kernel": platform.release(), "isolated_cpus": _read(CPU / "isolated")}
+    return {"name": name, "kernel": platform.release(), "isolated_cpus": read(CPU / "isolated")}
