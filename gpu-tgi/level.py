@@ -2,7 +2,7 @@
 
   python3 level.py --sweep FOLDER --concurrency 16 --requests 160 -- ab -l -r -v 2 -s 600 -T application/json
 
-What is timed is ab's run, by ab. Everything else here happens before or after it.
+Timed is only what ab does, as ab.py tells; everything else here happens before or after it.
 """
 
 import argparse

@@ -16,7 +16,6 @@ import psutil
 
 from harness.cli import UserError
 
-PATHS = {"tgi": "/generate", "openai": "/v1/completions"}
 # Counters of generated tokens in Prometheus form: TGI, vLLM, SGLang, llama-server.
 TOKEN_COUNTERS = (
     "tgi_request_generated_tokens_sum", "vllm:generation_tokens_total", "sglang:generation_tokens_total",

@@ -21,7 +21,7 @@ import tgi_log
 from harness import cli, measure, record, system
 from harness.cli import UserError
 
-# Columns of the table and of sweep.csv: heading, metric, statistic, width of the table's column (None: only in the CSV).
+# Columns: name in sweep.csv, metric, statistic, heading in the printed table (None: only in the CSV).
 COLUMNS = (
     ("requests_per_second", "requests_per_second", "median", "requests/s"),
     ("tokens_per_second", "tokens_per_second", "median", "tokens/s"),
@@ -51,7 +51,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--results_dir", type=Path, required=True, help="folder the records are written to")
     begin = parser.add_argument_group("begin")
     begin.add_argument("--url", help="where requests are sent")
-    begin.add_argument("--api", choices=tuple(server.PATHS), help="form of the requests")
+    begin.add_argument("--api", choices=("tgi", "openai"), help="form of the requests")
     begin.add_argument("--model", help="name the server knows the model by")
     begin.add_argument("--container", help="Docker container of the server")
     begin.add_argument("--data", type=Path, help="JSON file with the request")
