@@ -106,6 +106,10 @@ def wait_for_server(url: str) -> bool:
     return True
 
 
+def kinds(failures: dict[str, int]) -> str:
+    return ", ".join(f"{count} × {kind}" for kind, count in failures.items())
+
+
 def why_failed(report: ab.Report) -> str | None:
     """The reason why this is no measurement of the level; None where it is one, also with some requests failed."""
     came = f"{len(report.answers)} of {report.requests} requests had been answered"
@@ -115,13 +119,14 @@ def why_failed(report: ab.Report) -> str | None:
     if report.gave_up or "refused" in problem:
         return f"the server went away: {problem}; {came}"
     if not report.succeeded:
-        return f"no request succeeded: {', '.join(f'{n} × {kind}' for kind, n in report.failures.items())}"
+        return f"no request succeeded: {kinds(report.failures)}"
     return None
 
 
-def metrics_of(runs: list[ab.Report], log: list[tgi_log.Finished], tokens: int | None, gpus: list[dict]) -> tuple[dict, dict]:
-    """The level's metrics and their raw samples."""
-    whole = ab.together(runs, sum(run.wall_s or 0.0 for run in runs))
+def metrics_of(
+    runs: list[ab.Report], whole: ab.Report, log: list[tgi_log.Finished], tokens: int | None, gpus: list[dict]
+) -> tuple[dict, dict]:
+    """The level's metrics and their raw samples. `whole`: the runs taken together."""
     clean = whole.wall_s and not why_failed(whole)
     samples, units = {}, {}
 
@@ -166,9 +171,7 @@ def signs_of(args, state: dict, report: ab.Report, metrics: dict, log: list, usa
     """What speaks against the level's figures, in plain words."""
     signs = []
     if report.failures:
-        signs.append(
-            f"failed requests ({', '.join(f'{n} × {kind}' for kind, n in report.failures.items())}) are not in requests per second"
-        )
+        signs.append(f"failed requests ({kinds(report.failures)}) are not in requests per second")
     if report.wall_s and "request_latency_s" not in metrics:
         signs.append("no latency: ab's times do not tell failed requests from answered ones")
     if "requests_per_second" in metrics:
@@ -204,7 +207,7 @@ def warm_up(args, url: str, log: tgi_log.Follower | None, alone: bool, folder: P
 def build_record(args, state: dict, runs: list[ab.Report], whole: ab.Report, log: list, counted: float | None, watch) -> dict:
     """The level's record. `log`: the requests in it that the server finished; `counted`: tokens by the server's counter."""
     tokens, tokens_from = generated_tokens(whole, log, counted, state["probe"])
-    metrics, samples = metrics_of(runs, log, tokens, watch.usage["gpus"])
+    metrics, samples = metrics_of(runs, whole, log, tokens, watch.usage["gpus"])
     return record.build(
         "gpu-tgi",
         args,
