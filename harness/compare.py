@@ -49,6 +49,11 @@ class Run:
     trouble: list[str] = field(default_factory=list)
 
     @property
+    def work_key(self) -> str:
+        """The same for runs of the same work."""
+        return json.dumps([self.workload, self.work], sort_keys=True)
+
+    @property
     def placement(self) -> str:
         """How the machine was used, e.g. '16 threads, 32 CPUs allowed, hint throughput'."""
         told = {
@@ -246,7 +251,7 @@ def compare(runs: list[Run], baseline: str) -> list[Comparison]:
     """Every other side against the baseline, for each work that both did."""
     works: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
-        works[json.dumps([run.workload, run.work], sort_keys=True)][run.side].append(run)
+        works[run.work_key][run.side].append(run)
     comparisons = []
     for _, sides in sorted(works.items()):
         if baseline not in sides:
@@ -420,7 +425,7 @@ def build(args: argparse.Namespace) -> dict:
     comparisons = compare(runs, baseline)
     by_work: dict[str, list[Run]] = defaultdict(list)
     for run in runs:
-        by_work[json.dumps([run.workload, run.work], sort_keys=True)].append(run)
+        by_work[run.work_key].append(run)
     return {
         "made_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "baseline": baseline,

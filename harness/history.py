@@ -8,7 +8,6 @@ alarm). Exit status: 0 no slowdown; 1 nothing to compare; 3 a slowdown.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
@@ -48,7 +47,7 @@ def changes(runs: list[Run], window: int, tolerance: float) -> list[Change]:
     """One for each machine, work, model, setting and placement that has earlier runs."""
     series = defaultdict(list)
     for run in runs:
-        series[json.dumps([run.shown["machine"], run.workload, run.work, run.fair, run.placement], sort_keys=True)].append(run)
+        series[run.shown["machine"], run.work_key, str(run.fair), run.placement].append(run)
     found = []
     for group in series.values():
         *earlier, newest = sorted(group, key=lambda run: run.finished_at)
