@@ -189,9 +189,7 @@ def print_table(table: list[dict]) -> None:
     for row in table:
         values = [row.get(name) for name, _ in shown]
         cells.append(["-" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in values])
-    widths = [max(len(line[i]) for line in cells) for i in range(len(shown))]
-    for line in cells:
-        print("  ".join(cell.rjust(width) for cell, width in zip(line, widths)).rstrip())
+    print("\n".join(cli.columns(cells, str.rjust)))
 
 
 def write_csv(table: list[dict], path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command line of every infer.py: the options they share, and how they end.
+"""The command line: the options that every infer.py has, how a command ends, tables of text.
 
 Exit status: 0 measured; 1 could not measure (one line says why); 2 wrong usage; 130 interrupted.
 """
@@ -13,7 +13,7 @@ import re
 import signal
 import sys
 from pathlib import Path
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 PRECISIONS = ("auto", "f32", "bf16", "f16", "int8")
@@ -125,6 +125,10 @@ def run(main: Callable[[], int]) -> None:
 def without_secrets(text: str) -> str:
     """A text with the user names and passwords of the addresses in it left out."""
     return re.sub(r"([a-z0-9]+://)[^/@\s]+@", r"\1***@", text)
+def columns(rows: Sequence[Sequence[str]], align: Callable[[str, int], str] = str.ljust) -> list[str]:
+    """The lines of a table, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return ["  ".join(map(align, row, widths)).rstrip() for row in rows]
 
 
 def one_line(error: BaseException) -> str:

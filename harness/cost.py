@@ -214,12 +214,12 @@ def main() -> int:
             raise cli.UserError(f"{name} is no system: {args.sut_dir} has {', '.join(sorted(systems))}")
         priced[name] = machine(systems[name], compare.watts(name, watts.get(name)), a, args.rate)
         units[name] = compare.positive(text, f"{name}={text}") * unit.per_hour
-    rows = []
+    rows = [["System", "USD per hour in use", f"USD per {unit.name}", "price", "power"]]
     for name, m in priced.items():
         usd = per_unit(m, units[name], a)
         lacking = "" if usd is not None else f"unknown for want of {', '.join(m.missing())}"
         rows.append([name, f"{report.number(per_hour(m, a))}", lacking or report.number(usd), m.price_source, m.power_source])
-    print("\n".join(report.columns(["System", "USD per hour in use", f"USD per {unit.name}", "price", "power"], rows)))
+    print("\n".join(f"  {line}" for line in cli.columns(rows)))
     for own, owned in priced.items():
         for rent, rented in priced.items():
             even = break_even(owned, rented, units[own], units[rent], a) if owned.usd is not None and rented.is_rented else None

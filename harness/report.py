@@ -9,6 +9,7 @@ import json as json_module
 import statistics
 from pathlib import Path
 
+from harness import cli
 from harness.compare import NAMES
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -201,15 +202,9 @@ def text(told: dict) -> str:
     lines = [*headlines(told), ""]
     for name, headings, rows in tables(told):
         if name in shown:
-            lines += [name, *columns(headings, rows), ""]
+            lines += [name, *(f"  {line}" for line in cli.columns([headings, *rows])), ""]
     lines += [f"note: {note}" for note in notes(told) if not note.startswith("skipped: ")]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def columns(headings: list[str], rows: list[list[str]]) -> list[str]:
-    cells = [headings, *rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(headings))]
-    return ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells]
 
 
 def markdown(told: dict) -> str:

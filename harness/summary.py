@@ -39,10 +39,7 @@ def main() -> int:
             print(f"skipped: {error}", file=sys.stderr)
     if not runs:
         return cli.EXIT_FAILED
-    rows = [COLUMNS, *(row(run) for _, run in runs)]
-    widths = [max(len(cells[i]) for cells in rows) for i in range(len(COLUMNS))]
-    for cells in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths)).rstrip())
+    print("\n".join(cli.columns([COLUMNS, *(row(run) for _, run in runs)])))
     print()
     for machine in dict.fromkeys(system.one_line(run["system"]) for _, run in runs):
         print(f"System: {machine}")
