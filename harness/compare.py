@@ -19,7 +19,6 @@ import numpy as np
 from harness import cli, cost, ratio, record, sut, system
 from harness.cli import UserError
 
-ROOT = Path(__file__).resolve().parent.parent
 # Parameters that shape the work a run does, whatever the workload; those a workload has no option for are None.
 WORK = (
     "max_new_tokens", "batch_size", "stop_at_eos", "max_frames", "no_output", "encoder", "conf", "iou", "language", "task", "beam_size",
@@ -102,50 +101,10 @@ def parse_args() -> argparse.Namespace:
         output.add_argument(
             f"--{name}", type=Path, nargs="?", const=Path("-"), metavar="FILE", help="write it to FILE, or print it"
         )
-    add_cost_arguments(parser)
-    return parser.parse_args()
-
-
-def add_cost_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("cost", "prices and rated power stand in sut/*.toml; unknown ones stay unknown")
-    a = cost.Assumptions()
-    group.add_argument("--years", type=cli.positive_float, default=a.years, help="a server is kept for")
-    group.add_argument("--utilization", type=cli.share, default=a.utilization, help="share of all hours in which there is work")
-    group.add_argument("--usd_per_kwh", type=cli.non_negative_float, default=a.usd_per_kwh, help="price of electricity")
-    group.add_argument("--pue", type=cli.positive_float, default=a.pue, help="power of the site over that of its machines")
-    group.add_argument(
-        "--maintenance_share", type=cli.non_negative_float, default=a.maintenance_share, help="of the price, a year"
-    )
-    group.add_argument("--load", type=cli.share, default=a.load, help="of the rated power, drawn while working")
-    group.add_argument("--target_fps", type=cli.positive_float, default=a.target_fps, help="frames per second of a camera")
-    group.add_argument("--power_w", type=assignment, action="append", default=[], metavar="SIDE=WATTS",
-                       help="power the whole machine drew, measured while it worked")  # fmt: skip
-    group.add_argument("--rate", choices=("on_demand", "reserved", "spot"), default="on_demand", help="of a rented instance")
-    group.add_argument("--sut", type=assignment, action="append", default=[], metavar="SIDE=NAME",
+    group = cost.add_arguments(parser)
+    group.add_argument("--sut", type=cost.assignment, action="append", default=[], metavar="SIDE=NAME",
                        help="sut/NAME.toml that a side is (default: the one named like its machine or folder)")  # fmt: skip
-    group.add_argument("--sut_dir", type=Path, default=ROOT / "sut", help="folder of the systems")
-
-
-def assignment(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
-    return name, value
-
-
-def positive(text: str, where: str) -> float:
-    try:
-        return cli.positive_float(text)
-    except (ValueError, argparse.ArgumentTypeError):
-        raise UserError(f"{where}: not a number above 0") from None
-
-
-def watts(side: str, text: str | None) -> float | None:
-    return None if text is None else positive(text, f"--power_w {side}={text}")
-
-
-def assumptions(args: argparse.Namespace) -> cost.Assumptions:
-    return cost.Assumptions(**{name: getattr(args, name) for name in cost.Assumptions.__dataclass_fields__})
+    return parser.parse_args()
 
 
 def read_runs(paths: list[Path]) -> tuple[list[Run], list[str]]:
@@ -364,7 +323,7 @@ def machines(runs: list[Run], args: argparse.Namespace, a: cost.Assumptions) -> 
         names = names or [name for name in systems if name.lower() in machine.lower().split()]
         if side in chosen and chosen[side] not in systems:
             raise UserError(f"--sut {side}={chosen[side]}: {args.sut_dir} has no {chosen[side]}.toml")
-        measured = watts(side, drawn.get(side))
+        measured = cost.measured_w(drawn, side)
         found[side] = cost.machine(systems[names[0]], measured, a, args.rate) if names else None
     return found
 
@@ -420,7 +379,7 @@ def build(args: argparse.Namespace) -> dict:
             print(f"skipped: {line}", file=sys.stderr)
         raise UserError("no record to compare: name files that infer.py or run_ab.sh wrote")
     label_works(runs)
-    baseline, a = pick_baseline(runs, args.baseline), assumptions(args)
+    baseline, a = pick_baseline(runs, args.baseline), cost.assumptions(args)
     priced = machines(runs, args, a)
     comparisons = compare(runs, baseline)
     by_work: dict[str, list[Run]] = defaultdict(list)

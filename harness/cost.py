@@ -31,10 +31,12 @@ import argparse
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from harness import cli
 
 HOURS_A_YEAR, HOURS_A_MONTH = 8760, 730
+SUT_DIR = Path(__file__).resolve().parent.parent / "sut"
 
 
 @dataclass(frozen=True)
@@ -190,9 +192,52 @@ def sensitivity(owned: Machine, rented: Machine, owned_units: float, rented_unit
     return rows
 
 
+def add_arguments(parser: argparse.ArgumentParser):
+    """Options for the assumptions, and where prices and power come from. Returns their group, for more of them."""
+    group = parser.add_argument_group("cost", "prices and rated power stand in sut/*.toml; unknown ones stay unknown")
+    a = Assumptions()
+    group.add_argument("--years", type=cli.positive_float, default=a.years, help="a server is kept for")
+    group.add_argument("--utilization", type=cli.share, default=a.utilization, help="share of all hours in which there is work")
+    group.add_argument("--usd_per_kwh", type=cli.non_negative_float, default=a.usd_per_kwh, help="price of electricity")
+    group.add_argument("--pue", type=cli.positive_float, default=a.pue, help="power of the site over that of its machines")
+    group.add_argument(
+        "--maintenance_share", type=cli.non_negative_float, default=a.maintenance_share, help="of the price, a year"
+    )
+    group.add_argument("--load", type=cli.share, default=a.load, help="of the rated power, drawn while working")
+    group.add_argument("--target_fps", type=cli.positive_float, default=a.target_fps, help="frames per second of a camera")
+    group.add_argument("--power_w", type=assignment, action="append", default=[], metavar="SIDE=WATTS",
+                       help="power the whole machine drew, measured while it worked")  # fmt: skip
+    group.add_argument("--rate", choices=("on_demand", "reserved", "spot"), default="on_demand", help="of a rented instance")
+    group.add_argument("--sut_dir", type=Path, default=SUT_DIR, help="folder of the systems")
+    return group
+
+
+def assignment(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    return name, value
+
+
+def positive(text: str, where: str) -> float:
+    try:
+        return cli.positive_float(text)
+    except (ValueError, argparse.ArgumentTypeError):
+        raise cli.UserError(f"{where}: not a number above 0") from None
+
+
+def measured_w(drawn: dict[str, str], side: str) -> float | None:
+    """What --power_w says of a side; None where it says nothing."""
+    return positive(drawn[side], f"--power_w {side}={drawn[side]}") if side in drawn else None
+
+
+def assumptions(args: argparse.Namespace) -> Assumptions:
+    return Assumptions(**{name: getattr(args, name) for name in Assumptions.__dataclass_fields__})
+
+
 def main() -> int:
     """Costs of the systems of sut/ at throughputs that the user fills in."""
-    from harness import compare, report, sut
+    from harness import report, sut
 
     parser = argparse.ArgumentParser(
         prog="python3 -m harness.cost",
@@ -201,19 +246,19 @@ def main() -> int:
         formatter_class=cli.HelpFormatter,
     )
     parser.add_argument("workload", choices=("llm", "video", "audio", "gpu-tgi"))
-    parser.add_argument("throughput", type=compare.assignment, nargs="+", metavar="SYSTEM=NUMBER",
+    parser.add_argument("throughput", type=assignment, nargs="+", metavar="SYSTEM=NUMBER",
                         help="tokens/s (llm, gpu-tgi), frames/s (video) or RTFx (audio) of a system of sut/")  # fmt: skip
-    compare.add_cost_arguments(parser)
+    add_arguments(parser)
     args = parser.parse_args()
-    a, watts = compare.assumptions(args), dict(args.power_w)
+    a, drawn = assumptions(args), dict(args.power_w)
     systems = {told["system"]["name"]: told for told in sut.read_all(args.sut_dir)}
     unit = unit_of(args.workload, a)[0]
     priced, units = {}, {}
     for name, text in args.throughput:
         if name not in systems:
             raise cli.UserError(f"{name} is no system: {args.sut_dir} has {', '.join(sorted(systems))}")
-        priced[name] = machine(systems[name], compare.watts(name, watts.get(name)), a, args.rate)
-        units[name] = compare.positive(text, f"{name}={text}") * unit.per_hour
+        priced[name] = machine(systems[name], measured_w(drawn, name), a, args.rate)
+        units[name] = positive(text, f"{name}={text}") * unit.per_hour
     rows = [["System", "USD per hour in use", f"USD per {unit.name}", "price", "power"]]
     for name, m in priced.items():
         usd = per_unit(m, units[name], a)
