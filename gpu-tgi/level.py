@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import ab
 import server
 import tgi_log
-from harness import cli, gpu, measure, record, trouble
+from harness import cli, files, gpu, measure, record, trouble
 from harness.cli import UserError
 
 EXIT_OVER_SLO = 3
@@ -246,7 +246,7 @@ def build_record(args, state: dict, runs: list[ab.Report], whole: ab.Report, log
 def main() -> int:
     args = parse_args()
     state_path = args.sweep / "sweep.json"
-    state = json.loads(state_path.read_text())
+    state = json.loads(state_path.read_text(encoding="utf-8"))
     url, alone = state["server"]["url"], state["ab_starts_alone"]
     folder = args.sweep / f"concurrency-{args.concurrency:04d}"
     bodies = sorted((args.sweep / "bodies").glob("*.json"))
@@ -296,9 +296,7 @@ def main() -> int:
 
 
 def write_state(path: Path, state: dict) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(state, indent=1, ensure_ascii=False))
-    temporary.replace(path)
+    files.write_whole(path, json.dumps(state, indent=1, ensure_ascii=False).encode(), overwrite=True)
 
 
 def meets(level: dict, slo_p95_s: float) -> bool:

@@ -281,7 +281,7 @@ def print_warnings(levels: list[dict]) -> None:
 
 
 def end(args: argparse.Namespace) -> int:
-    state = json.loads((args.sweep / "sweep.json").read_text())
+    state = json.loads((args.sweep / "sweep.json").read_text(encoding="utf-8"))
     levels = [record.read(Path(entry["record"])) for entry in state["levels"]]
     levels.sort(key=lambda run: run["parameters"]["concurrency"])
     if not levels:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import cli, cost, ratio, record, sut, system
+from harness import cli, cost, files, ratio, record, sut, system
 from harness.cli import UserError
 
 # Parameters that shape the work a run does, whatever the workload; those a workload has no option for are None.
@@ -454,10 +454,8 @@ def main() -> int:
 
 def save(path: Path, content: bytes) -> None:
     """All of it, or nothing, and one line where it can't be written."""
-    temporary = path.with_name(path.name + ".partial")
     try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        files.write_whole(path, content, overwrite=True)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from None
     print(f"Written: {path}", file=sys.stderr)

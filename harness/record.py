@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import sys
 import tempfile
 import uuid
@@ -15,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from harness import cli, measure, trouble
+from harness import cli, files, measure, trouble
 from harness.cli import UserError
 
 SCHEMA_VERSION = 1
@@ -131,24 +130,15 @@ def write(record: dict, path: Path) -> Path:
     Raises OSError; FileExistsError where `path` exists.
     """
     path = path.absolute()
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w") as file:
-            json.dump(record, file, indent=1, ensure_ascii=False, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.link(temporary, path)  # unlike a rename, refuses to replace
-    finally:
-        os.unlink(temporary)
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    files.write_whole(path, text.encode(), overwrite=False)
     return path
 
 
 def read(path: Path) -> dict:
     """Read and check a record. Raises RecordError, one line, where it is none, damaged, or of a newer version."""
     try:
-        record = json.loads(Path(path).read_text())
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise RecordError(f"{path}: {error.strerror}") from None
     except ValueError:

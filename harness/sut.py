@@ -7,10 +7,8 @@ The PDF's first page compares all systems, then each has a page. The same TOMLs 
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
-import tempfile
 from datetime import date, datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from typing import Any
 import jsonschema
 from fpdf import FPDF
 
-from harness import capture, cli
+from harness import capture, cli, files
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -537,22 +535,8 @@ def _captured(folder: Path, name: str | None) -> tuple[Path, str]:
 
 
 def _write(path: Path, content: bytes, option: str) -> None:
-    """Write it whole or not at all."""
     try:
-        if path.exists() and not path.is_file():  # a pipe or device: nothing may take its place
-            path.write_bytes(content)
-            return
-        path = path.resolve()
-        mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.chmod(temporary, mode)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        files.write_whole(path, content, overwrite=True)
     except OSError as error:
         raise cli.UserError(f"cannot write {path}: {error.strerror} ({option})") from None
 

@@ -1,0 +1,30 @@
+"""Files written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def write_whole(path: Path, content: bytes, *, overwrite: bool) -> None:
+    """Write all of it, or, on an error, nothing.
+
+    Raises OSError; FileExistsError where `path` exists and may not be overwritten.
+    """
+    if overwrite:
+        if path.exists() and not path.is_file():  # a pipe or device: nothing may take its place
+            path.write_bytes(content)
+            return
+        path = path.resolve()
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, mode)
+        (os.replace if overwrite else os.link)(temporary, path)  # unlike a rename, a link refuses to replace
+    finally:
+        Path(temporary).unlink(missing_ok=True)
