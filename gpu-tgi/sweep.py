@@ -18,7 +18,7 @@ import ab
 import level
 import server
 import tgi_log
-from harness import cli, measure, record, system
+from harness import cli, files, measure, record, system
 from harness.cli import UserError
 
 # Columns: name in sweep.csv, metric, statistic, heading in the printed table (None: only in the CSV).
@@ -68,9 +68,7 @@ def parse_args() -> argparse.Namespace:
 
 def read_json(path: Path) -> dict:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror} (DATA)") from None
+        found = json.loads(files.read_text(path, "DATA"))
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error} (DATA)") from None
     if not isinstance(found, dict):
@@ -81,11 +79,7 @@ def read_json(path: Path) -> dict:
 def read_prompts(path: Path, body: dict, args: argparse.Namespace) -> list[dict]:
     """Requests from JSON Lines: objects as they are, strings as prompts put into `body`."""
     requests = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'not UTF-8'} (PROMPTS)") from None
-    for number, text in enumerate(lines, 1):
+    for number, text in enumerate(files.read_text(path, "PROMPTS").splitlines(), 1):
         if not text.strip():
             continue
         try:

@@ -1,10 +1,22 @@
-"""Files written whole or not at all."""
+"""Files: read as text, written whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from pathlib import Path
+
+from harness.cli import UserError
+
+
+def read_text(path: Path, option: str) -> str:
+    """A UTF-8 file that the user named with `option`. Raises UserError where it can't be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror} ({option})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not a UTF-8 text file ({option})") from None
 
 
 def write_whole(path: Path, content: bytes, *, overwrite: bool) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from harness import cli, measure, model as model_files, placement as place, record, system
+from harness import cli, files, measure, model as model_files, placement as place, record, system
 from harness.cli import UserError
 
 PROMPT = "Discuss the history and evolution of artificial intelligence in 80 words"
@@ -52,15 +52,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def read_prompt(args: argparse.Namespace) -> str:
-    if not args.prompt_file:
-        prompt = args.prompt
-    else:
-        try:
-            prompt = args.prompt_file.read_text(encoding="utf-8")
-        except OSError as error:
-            raise UserError(f"cannot read {args.prompt_file}: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise UserError(f"{args.prompt_file} is not a UTF-8 text file") from None
+    prompt = files.read_text(args.prompt_file, "--prompt_file") if args.prompt_file else args.prompt
     if not prompt.strip():
         raise UserError("the prompt is empty: give some text (--prompt, --prompt_file)")
     return prompt
