@@ -70,6 +70,14 @@ def read_stamp(folder: Path) -> dict | None:
         return None
 
 
+def exported_already(folder: Path, export_stamp: dict) -> bool:
+    """Whether `folder` holds what an export with this stamp would make; says so where it does."""
+    if read_stamp(folder) != export_stamp:
+        return False
+    print(f"{folder}: exported already, with the same weights and packages")
+    return True
+
+
 @contextmanager
 def exporting(folder: Path, export_stamp: dict) -> Iterator[Path]:
     """A new folder to export into; it takes `folder`'s place, stamped, once the block has ended well.

@@ -46,8 +46,7 @@ def main() -> int:
             raise UserError(f"no GGUF file {source}")
         parameters["source_sha256"] = model_files.sha256(source)
     stamp = model_files.stamp(source.name if source.exists() else args.model_id, PACKAGES, **parameters)
-    if model_files.read_stamp(args.output) == stamp and source.suffix == ".gguf":
-        print(f"{args.output}: exported already, with the same weights and packages")
+    if source.suffix == ".gguf" and model_files.exported_already(args.output, stamp):
         return cli.EXIT_OK
     if not source.exists():
         check_hub_access(args.model_id)
