@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from harness import cli, files, measure, trouble
+from harness import cli, files, measure, model as model_files, placement as place, system, trouble
 from harness.cli import UserError
 
 SCHEMA_VERSION = 1
@@ -36,6 +36,18 @@ def check_destination(args) -> None:
             pass
     except OSError as error:
         raise UserError(f"cannot write the record to {folder}: {error.strerror} (--results_dir, --json)") from None
+
+
+def introduce(model: dict, placement: dict, device: str, load_time_s: float, *, more: str = "") -> dict:
+    """Print what is about to be measured, and on which machine, which is returned: system.describe().
+
+    `model` and `placement` are the record's; `more` ends the line on placement.
+    """
+    machine = system.describe()
+    print(f"Model: {model_files.one_line(model)}; loaded in {load_time_s:.1f} s")
+    print(f"System: {system.one_line(machine)}")
+    print(f"Placement: {place.one_line(placement, device)}{more}", flush=True)
+    return machine
 
 
 def build(
@@ -63,7 +75,7 @@ def build(
     samples : every raw sample, by metric name.
     source : what the run was fed: name, sha256 and what else tells inputs apart.
     output : what was produced, and the check on it.
-    machine : from system.describe().
+    machine : from introduce(), or system.describe().
     resolved : parameters that were found out rather than given.
     server : what was measured over the network: API, version, how it was started.
     signs : of trouble; those of trouble.signs_of_trouble unless given.

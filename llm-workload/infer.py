@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from harness import cli, files, measure, model as model_files, placement as place, record, system
+from harness import cli, files, measure, model as model_files, placement as place, record
 from harness.cli import UserError
 
 PROMPT = "Discuss the history and evolution of artificial intelligence in 80 words"
@@ -118,10 +118,7 @@ def main() -> int:
     }
     told_model = model_files.describe(args.model_name.name, args.model_name, [args.model_name / OPENVINO_MODEL], weight_format)
     told_placement = place.describe(placement, {"model": model.request.get_compiled_model()})
-    machine = system.describe()
-    print(f"Model: {model_files.one_line(told_model)}; loaded in {load_time_s:.1f} s")
-    print(f"System: {system.one_line(machine)}")
-    print(f"Placement: {place.one_line(told_placement, args.device)}", flush=True)
+    machine = record.introduce(told_model, told_placement, args.device, load_time_s)
 
     for _ in range(args.warmup):
         model.generate(**inputs, **how)
