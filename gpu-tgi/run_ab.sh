@@ -43,7 +43,6 @@ EOF
 }
 
 wrong_usage() { echo "error: $* (--help)" >&2; exit 2; }
-is_number() { [[ $1 =~ ^[1-9][0-9]*$ ]]; }
 
 read_settings() {
   requests='' slo=''

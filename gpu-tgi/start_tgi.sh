@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Start Text Generation Inference (TGI) in Docker and wait until it answers.
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/../harness/environment.sh"
 
 usage() {
   cat <<'EOF'
@@ -40,9 +41,8 @@ BIND=${BIND:-127.0.0.1}
 PORT=${PORT:-8080}
 CONTAINER=${CONTAINER:-tgi}
 START_TIMEOUT_S=${START_TIMEOUT_S:-1800}
-
-die() { echo "error: $*" >&2; exit 1; }
-is_number() { [[ $1 =~ ^[1-9][0-9]*$ ]]; }
+host=$BIND # as it is reached from here
+[[ $BIND != 0.0.0.0 ]] || host=127.0.0.1
 
 check_settings() {
   local name
@@ -124,7 +124,7 @@ check_disk() {
   ! is_less "$free" "$need" || die "the weights of $MODEL take $need GiB and $VOLUME has $free GiB free: set VOLUME to a larger disk"
 }
 
-port_is_taken() { (exec 3<>"/dev/tcp/$([[ $BIND == 0.0.0.0 ]] && echo 127.0.0.1 || echo "$BIND")/$PORT") 2>/dev/null; }
+port_is_taken() { (exec 3<>"/dev/tcp/$host/$PORT") 2>/dev/null; }
 
 state() { docker inspect --type container --format '{{.State.Status}}' "$CONTAINER" 2>/dev/null || true; }
 
@@ -175,8 +175,7 @@ start() {
 }
 
 wait_until_healthy() {
-  local host=$BIND began=$SECONDS shown=0 latest
-  [[ $BIND != 0.0.0.0 ]] || host=127.0.0.1
+  local began=$SECONDS shown=0 latest
   trap 'echo; echo "interrupted: $CONTAINER goes on starting; run this again to go on waiting, stop_tgi.sh to end it" >&2; exit 130' INT
   until curl --silent --fail --noproxy '*' --max-time 5 --output /dev/null "http://$host:$PORT/health"; do
     if [[ $(state) != running ]]; then

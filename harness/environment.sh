@@ -1,4 +1,4 @@
-# Sourced by the shell scripts: messages, and virtual environments. Expects the current folder to be the repository's.
+# Sourced by the shell scripts: messages, checks, and virtual environments.
 # shellcheck shell=bash
 
 PYTHON=${PYTHON:-python3}
@@ -6,6 +6,7 @@ TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 die() { echo "error: $*" >&2; exit 1; }
+is_number() { [[ $1 =~ ^[1-9][0-9]*$ ]]; }
 
 check_python() {
   command -v "$PYTHON" >/dev/null || die "no $PYTHON: install Python 3.10 to 3.12, or set PYTHON"
@@ -25,7 +26,7 @@ torch_index() {
   fi
 }
 
-# setup FOLDER: an environment with FOLDER/requirements.txt; made anew when that file has changed.
+# setup FOLDER, below the current one: an environment with FOLDER/requirements.txt; made anew when that file has changed.
 setup() {
   local folder=$1 index="" stamp
   stamp=$("$PYTHON" -c 'import sys; print(sys.version_info[:2])')$(cksum <"$folder/requirements.txt")
