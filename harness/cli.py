@@ -125,6 +125,8 @@ def run(main: Callable[[], int]) -> None:
 def without_secrets(text: str) -> str:
     """A text with the user names and passwords of the addresses in it left out."""
     return re.sub(r"([a-z0-9]+://)[^/@\s]+@", r"\1***@", text)
+
+
 def columns(rows: Sequence[Sequence[str]], align: Callable[[str, int], str] = str.ljust) -> list[str]:
     """The lines of a table, each column as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows)]

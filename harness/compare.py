@@ -170,7 +170,10 @@ def _run(run: dict, path: Path, folder: str | None) -> Run:
         side=folder or name,
         machine=name,
         workload=run["workload"],
-        work={"input": run["input"]["sha256"] or run["input"]["name"], **{name: asked[name] for name in WORK if asked.get(name) not in (None, False)}},
+        work={
+            "input": run["input"]["sha256"] or run["input"]["name"],
+            **{name: asked[name] for name in WORK if asked.get(name) not in (None, False)},
+        },
         fair=fair,
         shown={name: None if value is None else str(value) for name, value in shown.items()},
         headline=run["headline"],

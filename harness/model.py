@@ -72,7 +72,8 @@ def read_stamp(folder: Path) -> dict | None:
 
 def exported_already(folder: Path, export_stamp: dict) -> bool:
     """Whether `folder` holds what an export with this stamp would make; says so where it does."""
-    if read_stamp(folder) != export_stamp:
+    there = read_stamp(folder)
+    if there is None or {**there, **export_stamp} != there:  # it may tell more: what came out
         return False
     print(f"{folder}: exported already, with the same weights and packages")
     return True

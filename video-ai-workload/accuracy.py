@@ -24,7 +24,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would spin
 import cv2
 import numpy as np
 
-from harness import cli, measure, model as model_files, placement as place, record, system, trouble
+from harness import cli, measure, model as model_files, placement as place, record, trouble
 from harness.cli import UserError
 from infer import add_model_arguments, load, objects_of
 from segmentation import Detections, Letterbox, class_names
@@ -137,14 +137,12 @@ def main() -> int:
     model_files.check_ir(args.model_path, hint=f"make it with `python3 export.py --output {args.model_path.parent}`")
     truth = read_truth(args.ground_truth)
     record.check_destination(args)
-    compiled, weight_format, _ = load(args, placement)
+    compiled, weight_format, load_time_s = load(args, placement)
     names = class_names(args.model_path.parent)
     categories = categories_of(names, truth)
     told_model = model_files.describe(args.model_path.stem, args.model_path.parent, [args.model_path], weight_format)
     told_placement = place.describe(placement, {"model": compiled})
-    machine = system.describe()
-    print(f"Model: {model_files.one_line(told_model)}")
-    print(f"Placement: {place.one_line(told_placement, args.device)}", flush=True)
+    machine = record.introduce(told_model, told_placement, args.device, load_time_s)
 
     detections, image_ids = [], []
     if args.images:

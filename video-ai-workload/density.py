@@ -23,7 +23,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would spin
 
 import cv2
 
-from harness import cli, measure, model as model_files, placement as place, record, system, trouble
+from harness import cli, measure, model as model_files, placement as place, record, trouble
 from harness.cli import UserError
 from infer import SPARE_REQUESTS, add_model_arguments, add_parallel_arguments, load, objects_of, requests_at_a_time
 from segmentation import Letterbox
@@ -215,14 +215,12 @@ def main() -> int:
         raise UserError("streams play a file at their own pace: give a video file or a folder of images (--video)")
     record.check_destination(args)
     cv2.setNumThreads(1)  # the streams already run side by side
-    compiled, weight_format, _ = load(args, placement)
+    compiled, weight_format, load_time_s = load(args, placement)
     cameras = Cameras(compiled, args)
     told_model = model_files.describe(args.model_path.stem, args.model_path.parent, [args.model_path], weight_format)
     told_placement = place.describe(placement, {"model": compiled})
-    machine = system.describe()
-    print(f"Model: {model_files.one_line(told_model)}")
-    print(f"System: {system.one_line(machine)}")
-    print(f"Placement: {place.one_line(told_placement, args.device)}; {cameras.parallel} requests at a time", flush=True)
+    machine = record.introduce(told_model, told_placement, args.device, load_time_s,
+                               more=f"; {cameras.parallel} requests at a time")  # fmt: skip
 
     levels, watches = {}, {}
 

@@ -76,8 +76,7 @@ def main() -> int:
     if int8:
         parameters |= calibration(args)
     stamp = model_files.stamp(args.model.name, PACKAGES + ("nncf",) * int8, **parameters)
-    if (made := model_files.read_stamp(output)) and {**made, **stamp} == made:
-        print(f"{output}: exported already, with the same weights and packages")
+    if model_files.exported_already(output, stamp):
         return cli.EXIT_OK
     with model_files.exporting(output, stamp) as folder, tempfile.TemporaryDirectory() as scratch:
         name = output.name.removesuffix("_openvino_model")

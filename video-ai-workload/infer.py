@@ -27,7 +27,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would spin
 import cv2
 import numpy as np
 
-from harness import cli, measure, model as model_files, placement as place, record, system
+from harness import cli, measure, model as model_files, placement as place, record
 from harness.cli import UserError
 from segmentation import Detections, Letterbox, class_names, draw, find_objects
 from video_output import ENCODER, PRESETS, DetectionsWriter, VideoWriter, check_encoder
@@ -324,10 +324,8 @@ def main() -> int:
     pipeline = Pipeline(compiled, args, names)
     told_model = model_files.describe(args.model_path.stem, args.model_path.parent, [args.model_path], weight_format)
     told_placement = place.describe(placement, {"model": compiled})
-    machine = system.describe()
-    print(f"Model: {model_files.one_line(told_model)}; loaded in {load_time_s:.1f} s")
-    print(f"System: {system.one_line(machine)}")
-    print(f"Placement: {place.one_line(told_placement, args.device)}; {pipeline.parallel} requests at a time", flush=True)
+    machine = record.introduce(told_model, told_placement, args.device, load_time_s,
+                               more=f"; {pipeline.parallel} requests at a time")  # fmt: skip
 
     for _ in range(args.warmup):
         one_pass(pipeline, source, args, first=True)
