@@ -17,6 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,158 +119,137 @@ STAGES = ("decode", "letterbox", "postprocess", "save", "draw", "encode")  # bes
 
 @dataclass
 class Frame:
-    """A frame on its way."""
+    """A frame on its way, and what became of it."""
 
     pixels: np.ndarray  # uint8 [H, W, 3], RGB
     pts: int  # when it is shown, in units of the source's time_base
     audio: list  # packets passed on the way to it
     decoded_s: float  # when it was decoded
-    box: Letterbox
+    took_s: dict[str, float]  # by stage
+    found: list[str] = field(default_factory=list)  # classes of objects
+    told: list[dict] = field(default_factory=list)  # what --save_detections tells of them
+    inference_s: float = 0.0  # its OpenVINO request's time, over the frames in it
 
 
 @dataclass
 class Pass:
     """What one pass over a video took and found."""
 
-    inference_s: list[float] = field(default_factory=list)  # of each frame: its OpenVINO request's time, over the frames in it
+    inference_s: list[float] = field(default_factory=list)  # of each frame
     latency_s: list[float] = field(default_factory=list)  # of each frame, from decoded to taken by the encoder, or to drawn
-    busy_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    busy_s: Counter = field(default_factory=Counter)  # by stage, in all its threads together
     found: Counter = field(default_factory=Counter)  # objects by class
 
-    @contextmanager
-    def busy(self, stage: str) -> Iterator[None]:
-        """Count the `with` block's time as spent in `stage`; each stage runs in one thread."""
-        started = time.perf_counter()
-        yield
-        self.busy_s[stage] += time.perf_counter() - started
+
+@contextmanager
+def timed(took_s: dict[str, float], stage: str) -> Iterator[None]:
+    """Count the `with` block's time as spent in `stage`."""
+    started = time.perf_counter()
+    yield
+    took_s[stage] = took_s.get(stage, 0.0) + time.perf_counter() - started
 
 
 class Pipeline:
-    """One pass over a video: a thread decodes and starts inference, one finds and draws, the caller encodes.
+    """One pass over a video: a thread decodes, workers segment and draw, the caller encodes.
 
-    Frames stay in order because every queue keeps it; queues are short, so memory does not grow with the video. No more
-    requests run than OpenVINO wants, so a request's latency is inference and no waiting.
+    There are a few more workers than OpenVINO wants requests to run, for what is to be done before and after inference. What
+    is under way stands in a short queue in the order of decoding: frames stay in order, and memory does not grow with the video.
     """
 
     def __init__(self, compiled, args: argparse.Namespace, names: dict[int, str]):
         self.args, self.names = args, names
         self.batch_size, *self.input_size, _ = compiled.input().shape
         self.parallel = requests_at_a_time(compiled, args)
-        self.requests = [compiled.create_infer_request() for _ in range(self.parallel + SPARE_REQUESTS)]
+        self.workers = self.parallel + max(SPARE_REQUESTS, self.parallel // 4)
+        self.free, self.running = queue.Queue(), threading.Semaphore(self.parallel)
+        for _ in range(self.workers):
+            self.free.put(compiled.create_infer_request())
 
     def run(self, source: VideoSource, writer: VideoWriter | None, detections: DetectionsWriter | None = None) -> Pass:
         """Segment the whole video, or, after source.stop(), what has been decoded of it."""
-        free, running, drawn = queue.Queue(), queue.Queue(), queue.Queue(maxsize=4)
-        slots, stop = threading.Semaphore(self.parallel), threading.Event()
-        for request in self.requests:
-            request.set_callback(lambda _: slots.release(), None)
-            free.put(request)
-        done = Pass()
+        done, under_way, stop = Pass(), queue.Queue(maxsize=self.workers), threading.Event()
 
-        def decode_and_start():
-            frames = source.frames(self.args.max_frames)
-            while True:
-                request, batch = free.get(), []
-                network_input = request.get_input_tensor().data
-                while len(batch) < self.batch_size:
-                    with done.busy("decode"):
-                        pixels, pts = next(frames, (None, None))
-                    if pixels is None:
-                        break
-                    frame = Frame(
-                        pixels, pts, source.take_audio(), time.perf_counter(), Letterbox(*pixels.shape[:2], *self.input_size)
-                    )
-                    with done.busy("letterbox"):
-                        frame.box.place(pixels, network_input[len(batch)])
-                    batch.append(frame)
-                slots.acquire()
-                if stop.is_set() or not batch:
-                    slots.release()
-                    return
-                request.start_async()
-                running.put((request, batch))
-
-        def find_and_draw():
-            number = 0
-            while (item := running.get()) is not None:
-                request, batch = item
-                try:
-                    request.wait()
-                    if stop.is_set():
-                        continue
-                    done.inference_s += [request.latency / 1000 / len(batch)] * len(batch)
-                    with done.busy("postprocess"):
-                        found = [objects_of(request, frame.box, self.args, index) for index, frame in enumerate(batch)]
-                finally:
-                    free.put(request)
-                for frame, objects in zip(batch, found):
-                    done.found.update(self.names.get(int(kind), str(kind)) for kind in objects.classes)
-                    if detections:
-                        with done.busy("save"):
-                            detections.write(
-                                number, float(frame.pts * source.time_base), objects, frame.pixels.shape[:2], self.names
-                            )
-                    with done.busy("draw"):
-                        draw(frame.pixels, objects, self.names)
-                    drawn.put(frame)
-                    number += 1
-
-        with _Stages(stop) as stages:
-            stages.start(decode_and_start, then=lambda: running.put(None))
-            stages.start(find_and_draw, then=lambda: drawn.put(None), drain=lambda: self._return_requests(running, free))
+        def decode():
             try:
-                while (frame := drawn.get()) is not None:
+                for batch in self._batches(source):
+                    under_way.put(workers.submit(self._segment, batch))
+                    if stop.is_set():
+                        break
+            except BaseException as error:
+                under_way.put(_failed(error))
+            finally:
+                under_way.put(None)
+
+        with ThreadPoolExecutor(self.workers) as workers, ThreadPoolExecutor(1) as decoder:
+            decoder.submit(decode)
+            try:
+                for number, frame in enumerate(frame for future in iter(under_way.get, None) for frame in future.result()):
                     if writer:
-                        with done.busy("encode"):
+                        with timed(frame.took_s, "encode"):
                             writer.write_audio(frame.audio)
                             writer.write(frame.pixels, frame.pts)
                     done.latency_s.append(time.perf_counter() - frame.decoded_s)
-                if writer:
-                    writer.write_audio(source.take_audio())
+                    if detections:
+                        detections.write(number, float(frame.pts * source.time_base), frame.told)
+                    done.inference_s.append(frame.inference_s)
+                    done.busy_s.update(frame.took_s)
+                    done.found.update(frame.found)
             except BaseException:
                 stop.set()
-                while drawn.get() is not None:  # let the other stages run dry
+                for _ in iter(under_way.get, None):  # let the decoder run dry
                     pass
                 raise
+        if writer:
+            writer.write_audio(source.take_audio())
         return done
 
-    @staticmethod
-    def _return_requests(running: queue.Queue, free: queue.Queue) -> None:
-        """After a failure: let the decoder, which may be waiting for a free request, see that it is to stop."""
-        while (item := running.get()) is not None:
-            request, _ = item
-            request.wait()
-            free.put(request)
+    def _batches(self, source: VideoSource) -> Iterator[list[Frame]]:
+        frames = source.frames(self.args.max_frames)
+        while True:
+            batch = []
+            while len(batch) < self.batch_size:
+                took_s = {}
+                with timed(took_s, "decode"):
+                    pixels, pts = next(frames, (None, None))
+                if pixels is None:
+                    break
+                batch.append(Frame(pixels, pts, source.take_audio(), time.perf_counter(), took_s))
+            if not batch:
+                return
+            yield batch
+
+    def _segment(self, batch: list[Frame]) -> list[Frame]:
+        """Find the objects in these frames and draw them."""
+        request = self.free.get()
+        try:
+            boxes = [Letterbox(*frame.pixels.shape[:2], *self.input_size) for frame in batch]
+            for frame, box, network_input in zip(batch, boxes, request.get_input_tensor().data):
+                with timed(frame.took_s, "letterbox"):
+                    box.place(frame.pixels, network_input)
+            with self.running:
+                request.start_async()
+                request.wait()
+            found = []
+            for index, (frame, box) in enumerate(zip(batch, boxes)):
+                frame.inference_s = request.latency / 1000 / len(batch)
+                with timed(frame.took_s, "postprocess"):
+                    found.append(objects_of(request, box, self.args, index))
+        finally:
+            self.free.put(request)
+        for frame, objects in zip(batch, found):
+            frame.found = objects.named(self.names)
+            if self.args.save_detections:
+                with timed(frame.took_s, "save"):
+                    frame.told = objects.told(self.names, frame.pixels.shape[:2])
+            with timed(frame.took_s, "draw"):
+                draw(frame.pixels, objects, self.names)
+        return batch
 
 
-class _Stages:
-    """Threads whose first exception is raised again by the `with` block's end."""
-
-    def __init__(self, stop: threading.Event):
-        self.stop, self.threads, self.errors = stop, [], []
-
-    def start(self, work, then, drain=lambda: None) -> None:
-        def guarded():
-            try:
-                work()
-            except BaseException as error:
-                self.errors.append(error)
-                self.stop.set()
-                drain()
-            finally:
-                then()
-
-        self.threads.append(threading.Thread(target=guarded, daemon=True))
-        self.threads[-1].start()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        for thread in self.threads:
-            thread.join()
-        if error is None and self.errors:
-            raise self.errors[0]
+def _failed(error: BaseException) -> Future:
+    future = Future()
+    future.set_exception(error)
+    return future
 
 
 @contextmanager
@@ -375,8 +355,9 @@ def main() -> int:
     print(f"Throughput: {measure.describe(metrics['frames_per_second'])}, decoding to {end}")
     print(f"Frame latency: {measure.describe(metrics['frame_latency_s'])}, from decoded to {taken}")
     frame_s = 1 / metrics["frames_per_second"]["median"]
-    shares = {stage: metrics[f"{stage}_time_per_frame_s"]["median"] for stage in stages}
-    shares["inference"] = metrics["inference_time_per_frame_s"]["median"] / pipeline.parallel
+    threads = {"decode": 1, "encode": 1, "inference": pipeline.parallel}  # of a stage; the others': all workers
+    shares = {stage: metrics[f"{stage}_time_per_frame_s"]["median"] / threads.get(stage, pipeline.workers)
+              for stage in (*stages, "inference")}  # fmt: skip
     told = ", ".join(f"{stage} {s / frame_s:.0%}" for stage, s in sorted(shares.items(), key=lambda item: -item[1]))
     print(f"Busy share of each stage: {told}")
     cpu_s, efficiency = (metrics[name]["median"] for name in ("cpu_time_per_frame_s", "pipeline_efficiency"))

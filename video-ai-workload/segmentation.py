@@ -86,6 +86,22 @@ class Detections:
     masks: list[np.ndarray]
     corners: np.ndarray
 
+    def named(self, names: dict[int, str]) -> list[str]:
+        """The objects' classes."""
+        return [names.get(int(kind), str(kind)) for kind in self.classes]
+
+    def told(self, names: dict[int, str], shape: tuple[int, int]) -> list[dict]:
+        """Each object as JSON: class, score, box (left, top, right, bottom) and mask, in a frame of this height and width."""
+        return [
+            {
+                "class": name,
+                "score": round(float(self.scores[index]), 4),
+                "box": [round(float(side), 2) for side in self.boxes[index]],
+                "mask": self.run_lengths(index, shape),
+            }
+            for index, name in enumerate(self.named(names))
+        ]
+
     def run_lengths(self, index: int, shape: tuple[int, int]) -> dict:
         """One object's mask as COCO's run lengths over a frame of this height and width."""
         from pycocotools import mask as rle
@@ -145,7 +161,9 @@ def find_objects(predictions: np.ndarray, prototypes: np.ndarray, letterbox: Let
 
 def draw(frame: np.ndarray, found: Detections, names: dict[int, str]) -> None:
     """Draw masks, boxes, class names and scores over a frame, uint8 [H, W, 3], RGB, in place."""
-    for box, score, kind, mask, (x0, y0, _, _) in zip(found.boxes, found.scores, found.classes, found.masks, found.corners):
+    for box, score, kind, name, mask, (x0, y0, _, _) in zip(
+        found.boxes, found.scores, found.classes, found.named(names), found.masks, found.corners
+    ):
         colour, tint = PALETTE[int(kind) % len(PALETTE)], TINTS[int(kind) % len(TINTS)]
         region = frame[y0 : y0 + mask.shape[0], x0 : x0 + mask.shape[1]]
         mask = mask[: region.shape[0], : region.shape[1]]
@@ -153,7 +171,7 @@ def draw(frame: np.ndarray, found: Detections, names: dict[int, str]) -> None:
             cv2.copyTo(cv2.LUT(region, tint), mask, region)
         left, top, right, bottom = (int(v) for v in box)
         cv2.rectangle(frame, (left, top), (right, bottom), colour, 2)
-        label = f"{names.get(int(kind), kind)} {score:.2f}"
+        label = f"{name} {score:.2f}"
         (width, height), _ = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)
         base = max(top, height + 6)
         cv2.rectangle(frame, (left, base - height - 6), (left + width + 4, base), colour, -1)

@@ -15,7 +15,7 @@ import numpy as np
 
 from harness import cli
 from harness.cli import UserError
-from segmentation import Detections, Letterbox
+from segmentation import Letterbox
 from video_source import VideoSource
 
 ENCODER = "libx264"
@@ -122,19 +122,11 @@ class DetectionsWriter:
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror} (--save_detections)") from None
 
-    def write(self, frame: int, time_s: float, found: Detections, shape: tuple[int, int], names: dict[int, str]) -> None:
-        """Add one frame's detections; `shape`: its height and width."""
-        for index, kind in enumerate(found.classes):
-            line = {
-                "frame": frame,
-                "time_s": round(time_s, 6),
-                "class": names.get(int(kind), str(kind)),
-                "score": round(float(found.scores[index]), 4),
-                "box": [round(float(side), 2) for side in found.boxes[index]],
-                "mask": found.run_lengths(index, shape),
-            }
-            with self._telling():
-                self.file.write(json.dumps(line) + "\n")
+    def write(self, frame: int, time_s: float, told: list[dict]) -> None:
+        """Add one frame's detections, from Detections.told()."""
+        with self._telling():
+            for each in told:
+                self.file.write(json.dumps({"frame": frame, "time_s": round(time_s, 6), **each}) + "\n")
 
     def close(self, keep: bool) -> None:
         """Finish the file; keep it as `path`, or drop it."""
