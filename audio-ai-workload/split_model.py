@@ -127,3 +127,22 @@ def convert_decoder(whisper_model) -> ov.Model:
             node.set_arguments([empty])
     model.validate_nodes_and_infer_types()
     return model
+
+
+def build_aligner(decoder: ov.Model, heads: list[list[int]]) -> ov.Model:
+    """Give the decoder a second output, attention [N, len(heads), T, n_audio_ctx]: of each [layer, head] in `heads`, in order,
+    its tokens' cross-attention before the softmax. For word timestamps: whole sequences at once, one window.
+
+    The dot products are found as what reads a layer's cross_key, so any exported decoder will do, with any weights.
+    """
+    picked = []
+    for layer, head in heads:
+        (product,) = (
+            port.get_node()
+            for port in decoder.input(f"cross_key.{layer}").get_target_inputs()
+            if port.get_node().get_type_name() == "MatMul"
+        )
+        picked.append(opset.gather(product, opset.constant([head]), opset.constant(1)))
+    attention = decoder.add_outputs(opset.concat(picked, axis=1).output(0))[0]
+    attention.set_names({"attention"})
+    return decoder

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -11,9 +15,12 @@ import whisper
 from whisper.decoding import DecodingOptions, DecodingTask, Inference
 from whisper.model import ModelDimensions
 
-from split_model import cross_names
+from split_model import build_aligner, cross_names
 
 ENCODER, DECODER, DIMS = "whisper_encoder.xml", "whisper_decoder.xml", "dims.json"
+ALIGNMENT_HEADS = "alignment_heads"  # in DIMS
+FRAMES_AT_ONCE = 6000  # of a spectrogram: a minute
+_NO_CACHE = SimpleNamespace(key=None, value=None)
 
 
 class OpenVINOWhisper:
@@ -24,18 +31,39 @@ class OpenVINOWhisper:
     core : openvino.Core
     folder : made by export.py.
     device, config : as for Core.compile_model.
+    word_timestamps : compile a third model, of the decoder's weights, which transcribe() with word_timestamps needs.
+
+    Raises ValueError where that is asked of a folder which does not tell the alignment heads.
     """
 
     device = torch.device("cpu")  # where the tensors between the two models live
 
-    def __init__(self, core, folder: Path, device: str, config: dict):
-        self.dims = ModelDimensions(**json.loads((folder / DIMS).read_text()))
+    def __init__(self, core, folder: Path, device: str, config: dict, word_timestamps: bool = False):
+        dims = json.loads((folder / DIMS).read_text())
+        heads = dims.pop(ALIGNMENT_HEADS, None)
+        self.dims = ModelDimensions(**dims)
         self.compiled_encoder = core.compile_model(folder / ENCODER, device, config)
         self.compiled_decoder = core.compile_model(folder / DECODER, device, config)
         self._encoder = self.compiled_encoder.create_infer_request()
         self._decoder = self.compiled_decoder.create_infer_request()
         self._mel = self._features = self._content_frames = None
-        self.decoder = _NoBlocks()
+        self.compiled_aligner = self._aligner = None
+        if word_timestamps:
+            if not heads:
+                raise ValueError(f"{DIMS} does not tell the alignment heads, which word timestamps are read from")
+            self.compiled_aligner = core.compile_model(build_aligner(core.read_model(folder / DECODER), heads), device, config)
+            self._aligner = self.compiled_aligner.create_infer_request()
+        # openai-whisper's find_alignment() hooks onto each layer's cross-attention and picks the alignment heads. Here one
+        # layer is made out, whose heads are just those. (DecodingTask looks for keys and values to hook a cache on.)
+        self._attention = _Hooked()
+        self.decoder = SimpleNamespace(blocks=[SimpleNamespace(cross_attn=self._attention, attn=_NO_CACHE)])
+        self.alignment_heads = torch.eye(1, len(heads or ())).fill_(1).to_sparse()
+
+    @property
+    def compiled(self) -> dict:
+        """The compiled models by name, the decoder first."""
+        named = {"decoder": self.compiled_decoder, "encoder": self.compiled_encoder, "aligner": self.compiled_aligner}
+        return {name: model for name, model in named.items() if model is not None}
 
     @property
     def is_multilingual(self) -> bool:
@@ -58,6 +86,8 @@ class OpenVINOWhisper:
             self._features = torch.from_numpy(self._encoder.get_tensor("audio_features").data)
             for name in cross_names(self.dims.n_text_layer):
                 self._decoder.set_tensor(name, self._encoder.get_tensor(name))
+                if self._aligner:
+                    self._aligner.set_tensor(name, self._encoder.get_tensor(name))
         return self._features
 
     def forget(self) -> None:
@@ -86,6 +116,16 @@ class OpenVINOWhisper:
         return self.step(tokens, np.arange(len(tokens), dtype=np.int32), audio_features)
 
     @torch.no_grad()
+    def __call__(self, mel: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Logits float32 [1, T, n_vocab] of all of a window's tokens, int64 [1, T]. Whoever hooked onto the cross-attention
+        is told the alignment heads' attention before the softmax, float32 [1, alignment heads, T, n_audio_ctx]."""
+        self.encoder(mel)
+        self._aligner.reset_state()
+        self._aligner.infer({"tokens": tokens.numpy(), "beam_idx": np.zeros(1, np.int32)}, share_inputs=True)
+        self._attention.tell(torch.from_numpy(self._aligner.get_tensor("attention").data))
+        return torch.from_numpy(self._aligner.get_tensor("logits").data)
+
+    @torch.no_grad()
     def decode(self, mel: torch.Tensor, options: DecodingOptions = DecodingOptions(), **kwargs):
         """openai-whisper's decode() of one window, mel [n_mels, 2 * n_audio_ctx]."""
         task = DecodingTask(self, options)
@@ -104,10 +144,14 @@ class OpenVINOWhisper:
             mel = whisper.pad_or_trim(mel[:, : self._content_frames], 2 * self.dims.n_audio_ctx)
         return whisper.decoding.detect_language(self, mel, tokenizer)
 
-    def transcribe(self, audio: np.ndarray, **options) -> dict:
-        """openai-whisper's transcribe() of float32 samples at 16 kHz, of any length."""
+    def transcribe(self, audio: np.ndarray, progress: Callable[[float], None] | None = None, **options) -> dict:
+        """openai-whisper's transcribe() of float32 samples at 16 kHz, of any length.
+
+        `progress` is called after each window with the seconds of audio that it has moved on.
+        """
         self._content_frames = len(audio) // whisper.audio.HOP_LENGTH
-        return whisper.transcribe(self, audio, fp16=False, **options)
+        with _in_place_of_openai_whispers(log_mel_spectrogram=log_mel_spectrogram, tqdm=_Windows(progress)):
+            return whisper.transcribe(self, audio, fp16=False, **options)
 
 
 class OpenVINOInference(Inference):
@@ -130,7 +174,79 @@ class OpenVINOInference(Inference):
         self.beam_idx = np.array(source_indices, dtype=np.int32)
 
 
-class _NoBlocks:
-    """DecodingTask looks for PyTorch layers to hook its own cache on; there are none."""
+def log_mel_spectrogram(audio: np.ndarray, n_mels: int, padding: int) -> torch.Tensor:
+    """openai-whisper's log_mel_spectrogram(), a minute at a time: of an hour it would hold gigabytes of spectrum.
 
-    blocks = ()
+    Parameters
+    ----------
+    audio : float32 [n] at 16 kHz.
+    n_mels : 80 or 128.
+    padding : zeros to be added after the end.
+
+    Returns
+    -------
+    float32 [n_mels, (n + padding) // HOP_LENGTH]
+    """
+    hop, width = whisper.audio.HOP_LENGTH, whisper.audio.N_FFT
+    samples = torch.from_numpy(audio)
+    n_frames = (len(audio) + padding) // hop
+    window, filters = torch.hann_window(width), whisper.audio.mel_filters("cpu", n_mels)
+    mel = torch.empty(n_mels, n_frames)
+    for first in range(0, n_frames, FRAMES_AT_ONCE):
+        last = min(first + FRAMES_AT_ONCE, n_frames)
+        # Frame i is centred on sample i * hop; what lies before the first sample mirrors what lies after it.
+        begin, end = first * hop - width // 2, (last - 1) * hop + width // 2
+        piece = samples[max(begin, 0) : end]
+        piece = torch.nn.functional.pad(piece, (0, end - max(begin, 0) - len(piece)))
+        if begin < 0:
+            piece = torch.cat([piece[1 : 1 - begin].flip(0), piece])
+        spectrum = torch.stft(piece, width, hop, window=window, center=False, return_complex=True)
+        torch.matmul(filters, spectrum.abs() ** 2, out=mel[:, first:last])
+    mel.clamp_(min=1e-10).log10_()
+    torch.maximum(mel, mel.max() - 8.0, out=mel)
+    return mel.add_(4.0).div_(4.0)
+
+
+@contextmanager
+def _in_place_of_openai_whispers(**others) -> Iterator[None]:
+    """Let whisper.transcribe (the module, which its function of that name hides) find these instead of its own."""
+    module = sys.modules["whisper.transcribe"]
+    own = {name: getattr(module, name) for name in others}
+    vars(module).update(others)
+    try:
+        yield
+    finally:
+        vars(module).update(own)
+
+
+class _Windows:
+    """In place of the module tqdm: openai-whisper's progress bar, told to a function instead of drawn."""
+
+    def __init__(self, progress: Callable[[float], None] | None):
+        self.progress = progress
+
+    @contextmanager
+    def tqdm(self, **_) -> Iterator[_Windows]:
+        yield self
+
+    def update(self, frames: int) -> None:
+        if self.progress:
+            self.progress(frames * whisper.audio.HOP_LENGTH / whisper.audio.SAMPLE_RATE)
+
+
+class _Hooked:
+    """A layer of cross-attention as find_alignment() sees it: something to hook onto."""
+
+    def __init__(self):
+        self._hook = None
+
+    def register_forward_hook(self, hook) -> _Hooked:
+        self._hook = hook
+        return self
+
+    def remove(self) -> None:
+        self._hook = None
+
+    def tell(self, attention: torch.Tensor) -> None:
+        if self._hook:
+            self._hook(self, (), (None, attention))
