@@ -1,84 +1,54 @@
-"""Measure speech recognition: the time to transcribe an audio file with Whisper, and how many times faster than it plays.
+"""Measure speech recognition: the time to transcribe audio with Whisper, and how many times faster than it plays.
 
   python3 infer.py --model_name="base" --ovmodel_path="whisper-base-ov-model" --device="CPU" --audio="sample.mp3"
+  python3 infer.py --audio recordings/ --reference transcripts/ --word_timestamps --output_format srt
 
 What is timed is the way from samples in memory to text: spectrogram, encoder, and every decoding step, all by
-openai-whisper's own transcribe() with the two models on OpenVINO. Reading the file is outside.
-RTFx (inverse real-time factor) is seconds of audio over seconds of work.
+openai-whisper's own transcribe() with its models on OpenVINO. Reading the files is outside, and so is writing transcripts.
+One iteration is all files, one after the other. RTFx (inverse real-time factor) is seconds of audio over seconds of work.
 """
 
 import argparse
 import os
+import statistics
 import sys
 import time
-import warnings
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads must not spin against OpenVINO's
 
+import accuracy
+import audio_input
 from harness import cli, measure, model as model_files, placement as place, record, system
 from harness.cli import UserError
 
-SAMPLE_RATE = 16_000  # Hz, Whisper's
 FALLBACK_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # openai-whisper's default
+OUTPUT_FORMATS = ("txt", "srt", "vtt", "json", "tsv")
+PROGRESS_FROM_S = 300  # of audio
+MAX_FILES_PRINTED = 20
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     parser.add_argument("--model_name", default="base", help="the Whisper model's name, for the record")
-    parser.add_argument("--ovmodel_path", type=Path, default=Path("whisper-base-ov-model"), help="folder made by export.py")
-    parser.add_argument("--audio", type=Path, default=Path("sample.mp3"), help="audio file")
-    parser.add_argument("--reference", type=Path, help="text file with the true transcript: adds the word error rate")
-    parser.add_argument("--language", help="language spoken, e.g. en (default: detected)")
+    parser.add_argument("--ovmodel_path", type=Path, help="folder made by export.py (default: whisper-MODEL_NAME-ov-model)")
+    parser.add_argument("--audio", type=Path, nargs="+", default=[Path("sample.mp3")], metavar="PATH",
+                        help="audio files, videos with sound, and folders of them")  # fmt: skip
+    parser.add_argument("--reference", type=Path, metavar="PATH",
+                        help="true transcript, a text file, or a folder with NAME.txt for each audio NAME.ext: adds error rates")  # fmt: skip
+    parser.add_argument("--language", help="language spoken, e.g. en (default: detected, file by file)")
     parser.add_argument("--task", choices=("transcribe", "translate"), default="transcribe", help="translate: into English")
     parser.add_argument("--beam_size", type=cli.positive_int, help="beam search of this width (default: greedy)")
     parser.add_argument("--temperature", type=cli.share,
                         help="one sampling temperature (default: 0, and higher ones where openai-whisper falls back on them)")  # fmt: skip
-    cli.add_common_arguments(parser, iteration="one transcription of the file", num_iters=6)
-    return parser.parse_args()
-
-
-def read_audio(path: Path):
-    """The file's samples: float32 [n] at 16 kHz, mono.
-
-    Raises UserError where it is no readable audio, is empty, or holds values that are not numbers.
-    """
-    import librosa
-    import numpy as np
-
-    if not path.is_file():
-        raise UserError(f"no audio file {path} (--audio)")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # librosa's, on its second way of reading
-            samples, _ = librosa.load(path, sr=SAMPLE_RATE, mono=True)
-    except Exception as error:  # whatever libsndfile or audioread raise
-        raise UserError(f"{path} can't be read as audio ({cli.one_line(error)}): give a wav, flac, ogg or mp3 file") from None
-    if samples.size == 0:
-        raise UserError(f"{path} holds no sound: it is 0 s long")
-    if not np.isfinite(samples).all():
-        raise UserError(f"{path} holds samples that are not numbers: re-encode it")
-    return samples
-
-
-def read_reference(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the reference {path}: {cli.one_line(error)}") from None
-    if not text.strip():
-        raise UserError(f"the reference {path} is empty")
-    return text
-
-
-def word_error_rate(reference: str, transcript: str, language: str) -> float:
-    """Word error rate after Whisper's own text normalization, as in the Whisper paper (appendix C)."""
-    import jiwer
-    from whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer
-
-    normalize = EnglishTextNormalizer() if language == "en" else BasicTextNormalizer()
-    return jiwer.wer(normalize(reference), normalize(transcript))
+    parser.add_argument("--word_timestamps", action="store_true", help="find out when each word was spoken, too")
+    parser.add_argument("--output_format", choices=(*OUTPUT_FORMATS, "all"), help="write the transcripts, as openai-whisper does")
+    parser.add_argument("--output_dir", type=Path, default=Path("transcripts"), help="folder they are written to")
+    cli.add_common_arguments(parser, iteration="one transcription of all files", num_iters=6)
+    args = parser.parse_args()
+    args.ovmodel_path = args.ovmodel_path or Path(f"whisper-{args.model_name}-ov-model")
+    return args
 
 
 def check_language(language: str | None) -> str | None:
@@ -90,8 +60,50 @@ def check_language(language: str | None) -> str | None:
     return code
 
 
+def check_model_knows(model, language: str | None, task: str) -> None:
+    """Raise UserError where this model was not made for the language or the task."""
+    from whisper.tokenizer import LANGUAGES
+
+    if not model.is_multilingual and (language not in (None, "en") or task == "translate"):
+        raise UserError("this model knows English only: export one without .en in its name (--language, --task)")
+    if model.is_multilingual and language and list(LANGUAGES).index(language) >= model.num_languages:
+        raise UserError(f"this model does not know {LANGUAGES[language]}, which came with large-v3 (--language)")
+
+
+def check_output(args: argparse.Namespace, paths: list[Path]) -> None:
+    """Raise UserError where transcripts could not be written, or would take the place of a file: before measuring."""
+    formats = OUTPUT_FORMATS if args.output_format == "all" else (args.output_format,)
+    seen = set()
+    for target in (args.output_dir / f"{path.stem}.{name}" for path in paths for name in formats):
+        if target in seen:
+            raise UserError(f"two audio files would both be written to {target}: rename one, or run them apart")
+        if target.exists():
+            raise UserError(f"{target} exists and is not overwritten: remove it, or choose another --output_dir")
+        seen.add(target)
+    try:
+        args.output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {args.output_dir}: {error.strerror} (--output_dir)") from None
+    if not os.access(args.output_dir, os.W_OK):
+        raise UserError(f"cannot write to {args.output_dir}: no permission (--output_dir)")
+
+
+def write_transcripts(args: argparse.Namespace, paths: list[Path], results: list[dict]) -> None:
+    """By openai-whisper's own writers; what can't be written is told and does not cost the record."""
+    from whisper.utils import get_writer
+
+    writer = get_writer(args.output_format, str(args.output_dir))
+    try:
+        for path, result in zip(paths, results):
+            writer(result, str(path), {})
+    except OSError as error:
+        print(f"warning: cannot write transcripts to {args.output_dir}: {error.strerror}", file=sys.stderr)
+    else:
+        print(f"Transcripts: {args.output_dir}/*.{'*' if args.output_format == 'all' else args.output_format}")
+
+
 def load(args: argparse.Namespace, placement: place.Placement):
-    """Read and compile both models. Returns the Whisper model, its weight format, and the seconds it took."""
+    """Read and compile the models. Returns the Whisper model, its weight format, and the seconds it took."""
     import openvino as ov
     from whisper_openvino import DECODER, OpenVINOWhisper
 
@@ -99,69 +111,127 @@ def load(args: argparse.Namespace, placement: place.Placement):
     config = place.openvino_config(core, args.device, placement, "LATENCY", args.ov_config)
     started = time.perf_counter()
     try:
-        model = OpenVINOWhisper(core, args.ovmodel_path, args.device, config)
+        model = OpenVINOWhisper(core, args.ovmodel_path, args.device, config, args.word_timestamps)
         weight_format = place.weight_format(core.read_model(args.ovmodel_path / DECODER))
     except (RuntimeError, ValueError, OSError, TypeError) as error:
         raise UserError(f"cannot load {args.ovmodel_path}: {cli.one_line(error)} (export it again with export.py)") from None
     return model, weight_format, time.perf_counter() - started
 
 
+def progress_bar(audio_s: float, what: str):
+    """A bar of the seconds of audio done, on a terminal and for long audio only. It is redrawn at most once a second."""
+    import tqdm
+
+    shown = sys.stderr.isatty() and audio_s >= PROGRESS_FROM_S
+    return tqdm.tqdm(total=round(audio_s), desc=what, unit="s", mininterval=1, leave=False, disable=not shown)
+
+
+def told(result: dict) -> dict:
+    """What the record keeps of a transcription."""
+    segments = []
+    for segment in result["segments"]:
+        segments.append({key: segment[key] for key in ("start", "end", "text", "temperature")})
+        if "words" in segment:
+            segments[-1]["words"] = [
+                {"word": word["word"], **{key: float(word[key]) for key in ("start", "end", "probability")}}
+                for word in segment["words"]
+            ]
+    return {"transcript": result["text"].strip(), "language": result["language"], "segments": segments}
+
+
 def main() -> int:
     args = parse_args()
     placement = place.Placement.from_arguments(args)
-    reference = read_reference(args.reference) if args.reference else None
+    paths = audio_input.find(args.audio)
+    references = accuracy.read_references(args.reference, paths) if args.reference else None
     ir = [args.ovmodel_path / f"whisper_{part}.xml" for part in ("encoder", "decoder")]
     model_files.check_ir(
         *ir, hint=f"make it with `python3 export.py --model_name {args.model_name} --output {args.ovmodel_path}`"
     )
     record.check_destination(args)
-    samples = read_audio(args.audio)
-    audio_s = len(samples) / SAMPLE_RATE
+    if args.output_format:
+        check_output(args, paths)
     language = check_language(args.language)
+    audio = [audio_input.read(path) for path in paths]
+    durations_s = [audio_input.seconds(samples) for samples in audio]
+    audio_s = sum(durations_s)
 
     model, weight_format, load_time_s = load(args, placement)
     place.check_int8(placement, weight_format)
-    how = {"language": language, "task": args.task, "beam_size": args.beam_size,
+    check_model_knows(model, language, args.task)
+    how = {"language": language, "task": args.task, "beam_size": args.beam_size, "word_timestamps": args.word_timestamps,
            "temperature": FALLBACK_TEMPERATURES if args.temperature is None else args.temperature}  # fmt: skip
     told_model = model_files.describe(args.model_name, args.ovmodel_path, ir, weight_format)
-    told_placement = place.describe(placement, {"decoder": model.compiled_decoder, "encoder": model.compiled_encoder})
+    told_placement = place.describe(placement, model.compiled)
     machine = system.describe()
     print(f"Model: Whisper {model_files.one_line(told_model)}; loaded in {load_time_s:.1f} s")
     print(f"System: {system.one_line(machine)}")
     print(f"Placement: {place.one_line(told_placement, args.device)}", flush=True)
 
     for _ in range(args.warmup):
-        model.transcribe(samples, **how)
+        with progress_bar(audio_s, "warm-up") as bar:
+            for samples in audio:
+                model.transcribe(samples, bar.update, **how)
 
-    inference_times_s, results = [], []
+    times_s, results, texts = [], [], set()  # times_s: of each iteration, of each file
     with measure.Watch() as watch:
-        for _ in measure.iterations(args.num_iters, args.min_duration):
-            model.forget()
-            started = time.perf_counter()
-            result = model.transcribe(samples, **how)
-            inference_times_s.append(time.perf_counter() - started)
-            results.append(result)
+        for index in measure.iterations(args.num_iters, args.min_duration):
+            file_times_s, file_results = [], []
+            with progress_bar(audio_s, f"iteration {index + 1}") as bar:
+                for samples in audio:
+                    model.forget()
+                    started = time.perf_counter()
+                    result = model.transcribe(samples, bar.update, **how)
+                    file_times_s.append(time.perf_counter() - started)
+                    file_results.append(result)
+            times_s.append(file_times_s)
+            results = file_results
+            texts.add(tuple(result["text"] for result in results))
     if not results:
         raise KeyboardInterrupt
 
-    result = results[-1]
-    transcript = result["text"].strip()
-    raw = {"inference_time_s": inference_times_s, "rtfx": [audio_s / t for t in inference_times_s]}
+    raw = {"inference_time_s": [sum(each) for each in times_s], "rtfx": [audio_s / sum(each) for each in times_s]}
     metrics = {
         "inference_time_s": measure.summarize(raw["inference_time_s"], "s", "lower"),
         "rtfx": measure.summarize(raw["rtfx"], "× real time", "higher"),
         "load_time_s": measure.summarize([load_time_s], "s", "lower"),
         "peak_rss_bytes": measure.summarize([watch.usage["peak_rss_bytes"]], "bytes", "lower"),
     }
+    files = [
+        {"name": path.name, "duration_s": duration_s, "inference_times_s": list(file_times_s), **told(result)}
+        for path, duration_s, file_times_s, result in zip(paths, durations_s, zip(*times_s), results)
+    ]
+    languages = ", ".join(sorted({file["language"] for file in files}))
     print(f"\nInference time: {measure.describe(metrics['inference_time_s'])}")
     print(f"RTFx: {measure.describe(metrics['rtfx'])}")
-    if reference:
-        rate = word_error_rate(reference, transcript, result["language"])
-        metrics["word_error_rate"] = measure.summarize([rate], "errors per word", "lower")
-        print(f"Word error rate: {rate:.2%}")
-    print(f"Audio: {audio_s:.1f} s, language {result['language']}; peak memory {watch.usage['peak_rss_bytes'] / 2**30:.2f} GiB")
-    print(f"Transcript: {transcript}\n")
+    if references:
+        each = [
+            accuracy.errors(reference, file["transcript"], "en" if args.task == "translate" else file["language"])
+            for reference, file in zip(references, files)
+        ]
+        for file, errors in zip(files, each):
+            file |= {"word_error_rate": errors.word_error_rate, "character_error_rate": errors.character_error_rate}
+        errors = accuracy.pooled(each)
+        metrics["word_error_rate"] = measure.summarize([errors.word_error_rate], "errors per word", "lower")
+        metrics["character_error_rate"] = measure.summarize([errors.character_error_rate], "errors per character", "lower")
+        print(f"Word error rate: {errors.word_error_rate:.2%}")
+        print(f"Character error rate: {errors.character_error_rate:.2%}")
+    among = f" in {len(files)} files" if len(files) > 1 else ""
+    print(f"Audio: {audio_s:.1f} s{among}, language {languages}; peak memory {watch.usage['peak_rss_bytes'] / 2**30:.2f} GiB")
+    print_transcripts(files)
+    if args.output_format:
+        write_transcripts(args, paths, results)
+    print()
 
+    source = {"name": paths[0].name, "sha256": model_files.sha256(*paths), "duration_s": audio_s}
+    output = {key: files[0][key] for key in ("transcript", "language", "segments")}
+    if len(files) > 1:
+        source["name"] = f"{len(paths)} files, {paths[0].name} to {paths[-1].name}"
+        source["files"] = [
+            {"name": path.name, "sha256": model_files.sha256(path), "duration_s": duration_s}
+            for path, duration_s in zip(paths, durations_s)
+        ]
+        output = {"files": files}
     run = record.build(
         "audio",
         args,
@@ -169,21 +239,33 @@ def main() -> int:
         metrics=metrics,
         samples=raw,
         model=told_model,
-        source={"name": args.audio.name, "sha256": model_files.sha256(args.audio), "duration_s": audio_s},
+        source=source,
         machine=machine,
         placement=told_placement,
         watch=watch,
-        output={
-            "transcript": transcript,
-            "language": result["language"],
-            "segments": [
-                {key: segment[key] for key in ("start", "end", "text", "temperature")} for segment in result["segments"]
-            ],
-            "same_transcript_every_iteration": len({r["text"] for r in results}) == 1,
+        output={**output, "same_transcript_every_iteration": len(texts) == 1},
+        resolved={
+            "runtime": "openai-whisper on openvino",
+            "language": languages,
+            "audio": str(args.audio[0]) if len(args.audio) == 1 else [str(path) for path in args.audio],
         },
-        resolved={"runtime": "openai-whisper on openvino", "language": result["language"]},
     )
     return record.finish(run, args)
+
+
+def print_transcripts(files: list[dict]) -> None:
+    """The transcript; of several files a line each."""
+    if len(files) == 1:
+        print(f"Transcript: {files[0]['transcript']}")
+        return
+    for file in files[:MAX_FILES_PRINTED]:
+        speed = file["duration_s"] / statistics.median(file["inference_times_s"])
+        errors = f", word error rate {file['word_error_rate']:.2%}" if "word_error_rate" in file else ""
+        print(
+            f"{file['name']}: {file['duration_s']:.1f} s, {speed:.4g} × real time, {file['language']}{errors}: {file['transcript']}"
+        )
+    if len(files) > MAX_FILES_PRINTED:
+        print(f"... and {len(files) - MAX_FILES_PRINTED} files more: see the record")
 
 
 if __name__ == "__main__":

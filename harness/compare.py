@@ -21,8 +21,8 @@ from harness.cli import UserError
 
 # Parameters that shape the work a run does, whatever the workload; those a workload has no option for are None.
 WORK = (
-    "max_new_tokens", "batch_size", "stop_at_eos", "max_frames", "no_output", "encoder", "conf", "iou", "language", "task", "beam_size",
-    "temperature", "concurrency", "target_fps", "max_latency", "max_images",
+    "max_new_tokens", "batch_size", "stop_at_eos", "max_frames", "no_output", "encoder", "conf", "iou", "language", "task",
+    "beam_size", "temperature", "word_timestamps", "concurrency", "target_fps", "max_latency", "max_images",
 )  # fmt: skip
 PACKAGES = ("openvino", "optimum-intel", "transformers", "torch", "openai-whisper", "av", "ultralytics-opencv-headless")
 MAX_SAMPLES = 2000  # of a run and metric that are looked at, evenly spread; the median moves by far less than its interval

@@ -1,0 +1,90 @@
+"""Transcripts against references: word and character error rate, after Whisper's own text normalization."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import cli
+from harness.cli import UserError
+
+# Written without spaces between words: each character counts as a word, as in the Whisper paper (appendix C).
+NO_SPACES = frozenset(("zh", "yue", "ja", "th", "lo", "my"))
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Wrong, missing and surplus words (characters) of transcripts, and how many words (characters) the references have."""
+
+    word_errors: int
+    words: int
+    character_errors: int
+    characters: int
+
+    @property
+    def word_error_rate(self) -> float:
+        return self.word_errors / self.words
+
+    @property
+    def character_error_rate(self) -> float:
+        return self.character_errors / self.characters
+
+
+def read_references(reference: Path, audio: Sequence[Path]) -> list[str]:
+    """The true transcript of each audio file: of one, from a text file; of any number, NAME.txt for NAME.ext in a folder.
+
+    Raises UserError where one is missing, unreadable or holds no words.
+    """
+    if not reference.is_dir():
+        if len(audio) > 1:
+            raise UserError(f"{reference} is one transcript for {len(audio)} audio files: give --reference a folder, "
+                            "with NAME.txt for each audio NAME.ext")  # fmt: skip
+        return [read_reference(reference)]
+    paths = [reference / f"{path.stem}.txt" for path in audio]
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise UserError(f"no reference {missing[0]}{more}: each audio NAME.ext needs NAME.txt there")
+    return [read_reference(path) for path in paths]
+
+
+def read_reference(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the reference {path}: {cli.one_line(error)}") from None
+    if not all(normalized(text, language) for language in ("en", "de")):
+        raise UserError(f"the reference {path} is empty" if not text.strip() else f"the reference {path} holds no words")
+    return text
+
+
+def normalized(text: str, language: str) -> str:
+    """`text` as Whisper's authors compare it: without case, punctuation, and for English spelling variants and fillers."""
+    from whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer
+
+    normalize = EnglishTextNormalizer() if language == "en" else BasicTextNormalizer(split_letters=language in NO_SPACES)
+    return normalize(text).strip()
+
+
+def errors(reference: str, transcript: str, language: str) -> Errors:
+    """Compare a transcript in `language` (a code) with its reference, as they are written."""
+    import jiwer
+
+    reference, transcript = normalized(reference, language), normalized(transcript, language)
+    words = jiwer.process_words(reference, transcript)
+    if language in NO_SPACES:  # a space there is the normalizer's
+        reference, transcript = reference.replace(" ", ""), transcript.replace(" ", "")
+    characters = jiwer.process_characters(reference, transcript)
+    return Errors(*_count(words), *_count(characters))
+
+
+def pooled(each: Sequence[Errors]) -> Errors:
+    """Over all files: the sum of errors and of words, so that a long file weighs more than a short one."""
+    return Errors(*(sum(getattr(errors, name) for errors in each) for name in Errors.__dataclass_fields__))
+
+
+def _count(compared) -> tuple[int, int]:
+    """Errors, and the length of the reference."""
+    missed = compared.substitutions + compared.deletions
+    return missed + compared.insertions, missed + compared.hits
