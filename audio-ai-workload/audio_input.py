@@ -74,7 +74,7 @@ def _decoded(path: Path) -> Iterator[tuple[np.ndarray, int]]:
     with av.open(str(path), metadata_errors="replace") as container:
         if not container.streams.audio:
             raise UserError(f"{path} has no audio track: give an audio file, or a video with sound")
-        good = damaged = 0
+        good, damaged, now = 0, 0, None
         for packet in container.demux(container.streams.audio[0]):
             try:
                 frames = packet.decode()
@@ -83,24 +83,16 @@ def _decoded(path: Path) -> Iterator[tuple[np.ndarray, int]]:
                 continue
             for frame in frames:
                 good += 1
-                yield _mono(frame), frame.sample_rate
+                if (key := (frame.format.name, frame.layout.name, frame.sample_rate)) != now:
+                    # Interleaved, as PyAV (17.1) crashes on frames that have each of 8 or more channels in a plane of its own.
+                    now, to_float = key, av.AudioResampler(format="flt", layout=frame.layout, rate=frame.sample_rate)
+                for floats in to_float.resample(frame):
+                    channels = floats.to_ndarray().reshape(-1, floats.layout.nb_channels)
+                    yield channels.mean(axis=1, dtype=np.float64).astype(np.float32), frame.sample_rate
         if damaged and not good:
             raise last_error
         if damaged:
-            print(f"warning: {path}: {damaged} damaged packets were left out", file=sys.stderr)
-
-
-def _mono(frame) -> np.ndarray:
-    """A decoded frame as float32 [n] with full scale at 1: the mean of its channels."""
-    array = frame.to_ndarray()  # [channels, n], or interleaved [1, n * channels]
-    if not frame.format.is_planar:
-        array = array.reshape(-1, frame.layout.nb_channels).T
-    mono = array.mean(axis=0, dtype=np.float64)
-    if array.dtype == np.uint8:
-        mono = (mono - 128) / 128
-    elif array.dtype.kind == "i":
-        mono = mono / -float(np.iinfo(array.dtype).min)
-    return mono.astype(np.float32)
+            print(f"warning: {path}: damaged packets left out: {damaged}", file=sys.stderr)
 
 
 def _resampled(pieces: Iterator[tuple[np.ndarray, int]]) -> Iterator[np.ndarray]:

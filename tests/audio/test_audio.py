@@ -3,63 +3,12 @@
 import json
 import shutil
 import sys
-import wave
 
 import numpy as np
 import pytest
 
-from conftest import REPO, Workload, assert_one_line
-
-FOLDER = REPO / "audio-ai-workload"
-MODEL = FOLDER / "whisper-base-ov-model"
-SAMPLE = FOLDER / "sample.mp3"
-ONCE = ("--num_iters", "1", "--warmup", "0")
-RATE = 16_000
-sys.path.insert(0, str(FOLDER))
-
-
-@pytest.fixture
-def audio(tmp_path) -> Workload:
-    return Workload("audio-ai-workload", tmp_path / "results")
-
-
-def write_wav(path, samples, rate=RATE):
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
-        file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
-    return path
-
-
-@pytest.fixture(scope="module")
-def models():
-    """The kit's model on OpenVINO at f32, and openai-whisper's own on PyTorch, of the same weights."""
-    import openvino as ov
-    import whisper
-    from whisper_openvino import OpenVINOWhisper
-
-    exact = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
-    return OpenVINOWhisper(ov.Core(), MODEL, "CPU", exact), whisper.load_model(str(FOLDER / "models" / "base.pt"), device="cpu")
-
-
-@pytest.fixture(scope="module")
-def speech():
-    import librosa
-
-    return librosa.load(SAMPLE, sr=RATE)[0]
-
-
-def same_transcript(models, samples, **options) -> dict:
-    """Transcribe with both; all of the text, the tokens and the times must be equal."""
-    import whisper
-
-    ours, theirs = models[0].transcribe(samples, **options), whisper.transcribe(models[1], samples, fp16=False, **options)
-    assert ours["text"] == theirs["text"] and ours["language"] == theirs["language"]
-    for mine, other in zip(ours["segments"], theirs["segments"], strict=True):
-        assert mine["tokens"] == other["tokens"]
-        assert (mine["start"], mine["end"]) == (other["start"], other["end"])
-    return ours
+from audio_media import MODEL, ONCE, RATE, same_transcript, write_wav
+from conftest import assert_one_line
 
 
 def test_the_guides_command_transcribes_and_tells_speed_and_errors(audio):
@@ -67,7 +16,7 @@ def test_the_guides_command_transcribes_and_tells_speed_and_errors(audio):
                                  "--reference", "sample.txt", "--num_iters", 2)  # fmt: skip
     for start in ("Inference time: ", "RTFx: ", "Word error rate: 0.00%", "Transcript: Good morning"):
         assert any(line.startswith(start) for line in printed.splitlines()), printed
-    assert run["metrics"]["word_error_rate"]["median"] == 0
+    assert run["metrics"]["word_error_rate"]["median"] == run["metrics"]["character_error_rate"]["median"] == 0
     assert run["samples"]["rtfx"] == pytest.approx([run["input"]["duration_s"] / t for t in run["samples"]["inference_time_s"]])
     assert run["output"]["language"] == "en" and run["output"]["same_transcript_every_iteration"]
     assert run["input"]["duration_s"] == pytest.approx(24.4, abs=0.1)
@@ -76,15 +25,27 @@ def test_the_guides_command_transcribes_and_tells_speed_and_errors(audio):
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0}, {"temperature": 0, "beam_size": 3}, {"temperature": 0, "language": "en"},
-                                     {"temperature": 0, "task": "translate"}])  # fmt: skip
+                                     {"temperature": 0, "task": "translate"}, {"temperature": 0, "word_timestamps": True}])  # fmt: skip
 def test_the_transcript_is_openai_whispers_own(models, speech, options):
     assert len(same_transcript(models, speech, **options)["text"]) > 100
 
 
-def test_long_audio_is_transcribed_window_by_window_as_by_openai_whisper(models, speech):
+@pytest.mark.parametrize("word_timestamps", [False, True])
+def test_long_audio_is_transcribed_window_by_window_as_by_openai_whisper(models, speech, word_timestamps):
     pause = np.zeros(3 * RATE, np.float32)
-    result = same_transcript(models, np.concatenate([speech, pause, speech[: 12 * RATE]]), temperature=0)
+    samples = np.concatenate([speech, pause, speech[: 12 * RATE]])
+    result = same_transcript(models, samples, temperature=0, word_timestamps=word_timestamps)
     assert result["text"].count("pharmacy") == 2
+    if word_timestamps:
+        words = [word for segment in result["segments"] for word in segment["words"]]
+        assert "".join(word["word"] for word in words) == result["text"]
+        assert any(word["start"] > 27 and "pharmacy" in word["word"] for word in words)
+
+
+def test_falling_back_to_a_temperature_samples_the_same_tokens(models, speech):
+    options = {"temperature": (0.0, 0.4), "compression_ratio_threshold": 0.5, "language": "en"}  # any text is too repetitive
+    result = same_transcript(models, speech[: 8 * RATE], **options)
+    assert {segment["temperature"] for segment in result["segments"]} == {0.4}
 
 
 def test_silence_and_noise_are_taken_as_by_openai_whisper(models):
@@ -113,6 +74,31 @@ def test_the_logits_are_pytorchs_to_the_fourth_decimal(models, speech):
     np.testing.assert_allclose(step_by_step, expected, atol=2e-3)
 
 
+@pytest.mark.parametrize("n_mels", [80, 128])
+def test_the_spectrogram_made_by_the_minute_is_openai_whispers(speech, n_mels):
+    import whisper
+    from whisper_openvino import log_mel_spectrogram
+
+    for n in (1, 201, 60 * RATE - 1, 60 * RATE, 150 * RATE + 77):
+        samples = np.resize(speech, n)
+        expected = whisper.log_mel_spectrogram(samples, n_mels, padding=30 * RATE)
+        np.testing.assert_allclose(log_mel_spectrogram(samples, n_mels, 30 * RATE).numpy(), expected.numpy(), atol=1e-5)
+
+
+def test_progress_tells_the_audio_done(models, speech):
+    moved = []
+    models[0].transcribe(np.concatenate([speech, speech[: 8 * RATE]]), moved.append, temperature=0)
+    assert len(moved) >= 2 and sum(moved) == pytest.approx(len(speech) / RATE + 8, abs=0.1)
+
+
+def test_a_bar_is_drawn_of_long_audio_on_a_terminal_only(monkeypatch):
+    import infer
+
+    assert infer.progress_bar(3600, "warm-up").disable  # pytest's stderr is no terminal
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert infer.progress_bar(24, "warm-up").disable and not infer.progress_bar(3600, "warm-up").disable
+
+
 def test_an_exported_model_needs_neither_weights_nor_network(audio, tmp_path):
     alone = tmp_path / "model"
     shutil.copytree(MODEL, alone)
@@ -125,21 +111,6 @@ def test_an_exported_model_needs_neither_weights_nor_network(audio, tmp_path):
     run, _ = audio.measure("--ovmodel_path", alone, *ONCE, "--language", "English", env=nowhere)
     assert "pharmacy" in run["output"]["transcript"]
     assert json.loads((alone / "dims.json").read_text())["n_audio_state"] == 512
-
-
-def test_wrong_words_are_counted(tmp_path):
-    from infer import word_error_rate
-
-    assert word_error_rate("The cat sat, on the mat.", "the cat sat on the MAT", "en") == 0
-    assert word_error_rate("the cat sat there", "the hat sat there", "en") == pytest.approx(1 / 4)
-
-
-def test_telephone_audio_is_read_at_its_own_rate(audio, speech, tmp_path):
-    import librosa
-
-    path = write_wav(tmp_path / "phone.wav", librosa.resample(speech, orig_sr=RATE, target_sr=8000), rate=8000)
-    run, _ = audio.measure("--audio", path, *ONCE)
-    assert run["input"]["duration_s"] == pytest.approx(len(speech) / RATE, abs=0.1) and "pharmacy" in run["output"]["transcript"]
 
 
 def test_a_real_recording_has_its_published_transcript(audio, shared):
@@ -173,11 +144,3 @@ def test_mistakes_are_told_in_one_line(audio, tmp_path):
     assert_one_line(audio.infer("--ovmodel_path", broken), "cannot load")
     (broken / "whisper_decoder.bin").unlink()
     assert_one_line(audio.infer("--ovmodel_path", broken), "whisper_decoder.bin")
-
-
-def test_a_checkpoint_that_is_none_is_told_in_one_line(audio, tmp_path):
-    (tmp_path / "x.pt").write_bytes(b"no checkpoint")
-    assert_one_line(audio.run("export.py", "--checkpoint", tmp_path / "x.pt", "--output", tmp_path / "out"), "x.pt")
-    assert_one_line(audio.run("export.py", "--checkpoint", tmp_path / "no.pt"), "no checkpoint")
-    assert_one_line(audio.run("export.py", "--model_name", "enormous", "--output", tmp_path / "out"), "enormous")
-    assert not (tmp_path / "out").exists()

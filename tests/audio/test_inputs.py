@@ -1,0 +1,215 @@
+"""What is fed to the audio workload: files and folders, videos, references, and what is wrong with them."""
+
+import json
+import os
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+
+import audio_media  # noqa: F401 (finds the workload's modules)
+from audio_media import FOLDER, MODEL, RATE, SAMPLE, write_media, write_wav
+from conftest import assert_one_line
+from harness.cli import UserError
+
+
+@pytest.fixture
+def refused(monkeypatch, tmp_path):
+    """refused(*args): infer.py's one line on these arguments."""
+    import infer
+
+    def line(*args) -> str:
+        monkeypatch.chdir(FOLDER)
+        monkeypatch.setattr(sys, "argv", ["infer.py", "--results_dir", str(tmp_path / "results"), *map(str, args)])
+        with pytest.raises(UserError) as caught:
+            infer.main()
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    return line
+
+
+def same_sound(samples, expected) -> bool:
+    n = min(len(samples), len(expected))
+    return abs(len(samples) - len(expected)) < 0.1 * RATE and np.corrcoef(samples[:n], expected[:n])[0, 1] > 0.99
+
+
+def test_a_folder_is_measured_as_a_whole_and_told_file_by_file(audio, speech, tmp_path):
+    folder, references, written = tmp_path / "in", tmp_path / "references", tmp_path / "out"
+    folder.mkdir()
+    references.mkdir()
+    first, second = speech[: int(2.3 * RATE)], speech[int(2.3 * RATE) : int(4.9 * RATE)]
+    write_wav(folder / "a.wav", first)
+    write_media(folder / "b.mp4", second, video=True)
+    (folder / "notes.txt").write_text("no audio")
+    (references / "a.txt").write_text("Good morning, and welcome to the PHARMACY!")
+    (references / "b.txt").write_text("My subscription should be ready today.")
+    run, printed = audio.measure("--audio", folder, "--reference", references, "--num_iters", 2, "--warmup", 0, "--word_timestamps",
+                                 "--output_format", "srt", "--output_dir", written)  # fmt: skip
+    a, b = run["output"]["files"]
+    assert (a["name"], b["name"]) == ("a.wav", "b.mp4") == tuple(file["name"] for file in run["input"]["files"])
+    assert "pharmacy" in a["transcript"] and "prescription" in b["transcript"]
+    assert run["input"]["duration_s"] == a["duration_s"] + b["duration_s"] == pytest.approx(4.9, abs=0.1)
+    total = run["samples"]["inference_time_s"]
+    assert total == pytest.approx([sum(times) for times in zip(a["inference_times_s"], b["inference_times_s"])])
+    assert run["samples"]["rtfx"] == pytest.approx([run["input"]["duration_s"] / time for time in total])
+    # One wrong word of thirteen: over all files together, not the mean of the files' rates.
+    assert (a["word_error_rate"], b["word_error_rate"]) == (0, pytest.approx(1 / 6))
+    assert run["metrics"]["word_error_rate"]["median"] == pytest.approx(1 / 13)
+    assert 0 < run["metrics"]["character_error_rate"]["median"] < 1 / 13
+    words = [word for segment in a["segments"] for word in segment["words"]]
+    assert all(0 <= word["start"] <= word["end"] <= 2.4 for word in words) and len(words) == 7
+    assert sorted(path.name for path in written.iterdir()) == ["a.srt", "b.srt"]
+    assert "pharmacy" in (written / "a.srt").read_text() and "00:00:0" in (written / "a.srt").read_text()
+    assert "b.mp4: 2.6" in printed and "word error rate 16.67%" in printed
+
+
+def test_transcripts_are_written_in_every_format_and_never_over_a_file(speech, tmp_path):
+    import infer
+
+    result = {"text": " Hi.", "language": "en", "segments": [{"start": 0.0, "end": 1.5, "text": " Hi.", "tokens": [1]}]}
+    args = types.SimpleNamespace(output_format="all", output_dir=tmp_path / "new" / "folder")
+    infer.check_output(args, [SAMPLE])
+    infer.write_transcripts(args, [SAMPLE], [result])
+    texts = {path.suffix: path.read_text() for path in args.output_dir.iterdir()}
+    assert set(texts) == {".txt", ".srt", ".vtt", ".json", ".tsv"}
+    assert json.loads(texts[".json"])["segments"][0]["end"] == 1.5 and texts[".tsv"].splitlines()[1] == "0\t1500\tHi."
+    assert "00:00:00,000 --> 00:00:01,500" in texts[".srt"] and texts[".vtt"].startswith("WEBVTT")
+    with pytest.raises(UserError, match="is not overwritten"):
+        infer.check_output(args, [SAMPLE])
+    with pytest.raises(UserError, match="would both be written to"):
+        infer.check_output(types.SimpleNamespace(output_format="txt", output_dir=tmp_path), [SAMPLE, tmp_path / "sample.wav"])
+    with pytest.raises(UserError, match="cannot write to /proc/no"):
+        infer.check_output(types.SimpleNamespace(output_format="txt", output_dir=tmp_path.__class__("/proc/no")), [SAMPLE])
+
+
+def test_any_container_rate_and_number_of_channels_is_read_as_mono_at_16_khz(speech, tmp_path):
+    import audio_input
+    import soxr
+
+    short = speech[: 4 * RATE]
+    for path in (
+        write_media(tmp_path / "video.mp4", short, video=True),
+        write_media(tmp_path / "sound.m4a", short),
+        write_media(tmp_path / "opus.mkv", short, "libopus"),
+        write_media(tmp_path / "float.wav", short, "pcm_f32le"),
+        write_media(tmp_path / "law.wav", short, "pcm_mulaw"),
+        write_wav(tmp_path / "telephone.wav", soxr.resample(short, RATE, 8000), 8000),
+        write_wav(tmp_path / "eight.wav", soxr.resample(short, RATE, 48_000), 48_000, channels=8),
+        write_wav(tmp_path / "array.wav", short, channels=12),
+    ):
+        samples = audio_input.read(path)
+        # Telephone audio lacks what is above 4 kHz.
+        assert samples.dtype == np.float32 and same_sound(samples, short), path.name
+
+
+def test_sound_in_a_single_channel_is_not_lost(speech, tmp_path):
+    import audio_input
+
+    path = tmp_path / "one.wav"
+    eight = np.zeros((2 * RATE, 8))
+    eight[:, 3] = speech[: 2 * RATE]  # where a film has its bass channel, which players leave out
+    write_wav(path, eight.reshape(-1), channels=1)
+    header = bytearray(path.read_bytes())
+    header[22:24], header[28:32], header[32:34] = (8).to_bytes(2, "little"), (RATE * 16).to_bytes(4, "little"), b"\x10\0"
+    path.write_bytes(header)
+    assert same_sound(audio_input.read(path) * 8, speech[: 2 * RATE])
+
+
+def test_a_recording_that_was_cut_is_read_as_far_as_it_goes(speech, tmp_path):
+    import audio_input
+
+    whole = SAMPLE.read_bytes()
+    (tmp_path / "cut.mp3").write_bytes(whole[: len(whole) // 2])
+    samples = audio_input.read(tmp_path / "cut.mp3")
+    assert len(samples) == pytest.approx(len(speech) / 2, rel=0.02) and same_sound(samples, speech[: len(samples)])
+
+
+def test_an_hour_is_held_once_with_its_spectrogram(tmp_path):
+    """Reading and the spectrogram take the samples, half as much again for the spectrogram, and little besides."""
+    write_wav(tmp_path / "hour.wav", np.zeros(3600 * RATE // 2), 8000)
+    code = """
+import resource, sys
+from pathlib import Path
+import audio_input, whisper_openvino, numpy
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+whisper_openvino.log_mel_spectrogram(audio_input.read(Path("sample.mp3")), 80, 480000)
+before = peak()
+samples = audio_input.read(Path(sys.argv[1]))
+mel = whisper_openvino.log_mel_spectrogram(samples, 80, 480000)
+print(samples.nbytes, peak() - before)
+"""
+    env = {**os.environ, "PYTHONPATH": str(FOLDER.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "hour.wav")], cwd=FOLDER, capture_output=True, text=True, env=env
+    )
+    assert done.returncode == 0, done.stderr
+    held, grown = map(int, done.stdout.split())
+    assert held == pytest.approx(3600 * RATE * 4, rel=0.01) and grown < 1.9 * held
+
+
+def test_error_rates_are_counted_after_whispers_normalization():
+    import accuracy
+
+    assert accuracy.errors("The cat sat, on the mat.", "the cat sat on the MAT", "en").word_error_rate == 0
+    wrong = accuracy.errors("the cat sat there", "the hat sat there", "en")
+    assert (wrong.word_error_rate, wrong.character_error_rate) == (pytest.approx(1 / 4), pytest.approx(1 / 17))
+    assert accuracy.errors("colour", "color", "en").word_errors == 0 and accuracy.errors("colour", "color", "de").word_errors == 1
+    chinese = accuracy.errors("你好，世界", "你好时界", "zh")  # no spaces: words are characters
+    assert (chinese.word_errors, chinese.words, chinese.character_errors, chinese.characters) == (1, 4, 1, 4)
+    surplus = accuracy.errors("yes", "yes yes yes", "en")
+    assert surplus.word_error_rate == 2
+    both = accuracy.pooled([wrong, surplus])
+    assert (both.word_errors, both.words) == (3, 5)
+
+
+def test_references_that_do_not_fit_are_told_in_one_line(refused, speech, tmp_path):
+    for name in ("a", "b"):
+        write_wav(tmp_path / f"{name}.wav", speech[:RATE])
+    both = (tmp_path / "a.wav", tmp_path / "b.wav")
+    assert "no.txt" in refused("--reference", tmp_path / "no.txt")
+    assert "one transcript for 2 audio files" in refused("--audio", *both, "--reference", "sample.txt")
+    (tmp_path / "a.txt").write_text("hello")
+    assert f"no reference {tmp_path}/b.txt" in refused("--audio", *both, "--reference", tmp_path)
+    (tmp_path / "b.txt").write_text(" \n")
+    assert "b.txt is empty" in refused("--audio", *both, "--reference", tmp_path)
+    (tmp_path / "b.txt").write_text("[music] ...")
+    assert "b.txt holds no words" in refused("--audio", *both, "--reference", tmp_path)
+    (tmp_path / "b.txt").write_bytes(b"\xff\xfe\x00")
+    assert "cannot read the reference" in refused("--audio", *both, "--reference", tmp_path)
+
+
+def test_audio_that_is_none_is_told_in_one_line(refused, speech, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "no audio or video file in the folder" in refused("--audio", tmp_path / "empty")
+    assert "has no audio track" in refused("--audio", write_media(tmp_path / "silent film.mp4", video=True))
+    holes = speech[:RATE].copy()
+    holes[77] = np.nan
+    assert "samples that are not numbers" in refused("--audio", write_media(tmp_path / "nan.wav", holes, "pcm_f32le"))
+    assert "holds no sound" in refused("--audio", write_wav(tmp_path / "zero.wav", np.zeros(0)))
+    for name, content in (("text.mp3", b"this is not music\n" * 50), ("empty.mp3", b""), ("random.wav", bytes(range(256)) * 40)):
+        (tmp_path / name).write_bytes(content)
+        assert f"{name} can't be read as audio" in refused("--audio", SAMPLE, tmp_path / name)
+
+
+def test_languages_that_the_model_does_not_know_are_told_in_one_line(refused):
+    import infer
+
+    assert "no language 'klingon'" in refused("--language", "klingon")
+    assert "does not know cantonese" in refused("--language", "yue")
+    english = types.SimpleNamespace(is_multilingual=False, num_languages=99)
+    for wrong in (("de", "transcribe"), (None, "translate")):
+        with pytest.raises(UserError, match="English only"):
+            infer.check_model_knows(english, *wrong)
+    infer.check_model_knows(english, "en", "transcribe")
+
+
+def test_an_older_export_without_alignment_heads_is_told_to_be_made_again(audio, tmp_path):
+    for path in MODEL.iterdir():
+        if path.name != "dims.json":
+            (tmp_path / path.name).symlink_to(path)
+    dims = json.loads((MODEL / "dims.json").read_text())
+    (tmp_path / "dims.json").write_text(json.dumps({name: value for name, value in dims.items() if name != "alignment_heads"}))
+    assert_one_line(audio.infer("--ovmodel_path", tmp_path, "--word_timestamps"), "alignment heads", "export.py")
