@@ -123,7 +123,18 @@ def progress_bar(audio_s: float, what: str):
     import tqdm
 
     shown = sys.stderr.isatty() and audio_s >= PROGRESS_FROM_S
-    return tqdm.tqdm(total=round(audio_s), desc=what, unit="s", mininterval=1, leave=False, disable=not shown)
+    form = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s of audio [{elapsed}<{remaining}]"
+    return tqdm.tqdm(total=audio_s, desc=what, bar_format=form, mininterval=1, leave=False, disable=not shown)
+
+
+def with_progress(audio: list, what: str):
+    """Each file's samples, and a function to be called with the seconds of it that are done, which moves the bar."""
+    begin_s = 0.0
+    with progress_bar(sum(map(audio_input.seconds, audio)), what) as bar:
+        for samples in audio:
+            yield samples, lambda done_s: bar.update(begin_s + done_s - bar.n)
+            begin_s += audio_input.seconds(samples)
+            bar.update(begin_s - bar.n)
 
 
 def told(result: dict) -> dict:
@@ -169,21 +180,19 @@ def main() -> int:
     print(f"Placement: {place.one_line(told_placement, args.device)}", flush=True)
 
     for _ in range(args.warmup):
-        with progress_bar(audio_s, "warm-up") as bar:
-            for samples in audio:
-                model.transcribe(samples, bar.update, **how)
+        for samples, progress in with_progress(audio, "warm-up"):
+            model.transcribe(samples, progress, **how)
 
     times_s, results, texts = [], [], set()  # times_s: of each iteration, of each file
     with measure.Watch() as watch:
         for index in measure.iterations(args.num_iters, args.min_duration):
             file_times_s, file_results = [], []
-            with progress_bar(audio_s, f"iteration {index + 1}") as bar:
-                for samples in audio:
-                    model.forget()
-                    started = time.perf_counter()
-                    result = model.transcribe(samples, bar.update, **how)
-                    file_times_s.append(time.perf_counter() - started)
-                    file_results.append(result)
+            for samples, progress in with_progress(audio, f"iteration {index + 1}"):
+                model.forget()
+                started = time.perf_counter()
+                result = model.transcribe(samples, progress, **how)
+                file_times_s.append(time.perf_counter() - started)
+                file_results.append(result)
             times_s.append(file_times_s)
             results = file_results
             texts.add(tuple(result["text"] for result in results))

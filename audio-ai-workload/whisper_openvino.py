@@ -46,7 +46,7 @@ class OpenVINOWhisper:
         self.compiled_decoder = core.compile_model(folder / DECODER, device, config)
         self._encoder = self.compiled_encoder.create_infer_request()
         self._decoder = self.compiled_decoder.create_infer_request()
-        self._mel = self._features = self._content_frames = None
+        self._mel = self._features = self._content_frames = self._progress = None
         self.compiled_aligner = self._aligner = None
         if word_timestamps:
             if not heads:
@@ -128,6 +128,8 @@ class OpenVINOWhisper:
     @torch.no_grad()
     def decode(self, mel: torch.Tensor, options: DecodingOptions = DecodingOptions(), **kwargs):
         """openai-whisper's decode() of one window, mel [n_mels, 2 * n_audio_ctx]."""
+        if self._progress and (frame := mel.storage_offset()):  # a whole window is a view into the spectrogram
+            self._progress(frame * whisper.audio.HOP_LENGTH / whisper.audio.SAMPLE_RATE)
         task = DecodingTask(self, options)
         task.inference = OpenVINOInference(self, len(task.initial_tokens))
         if hasattr(task.decoder, "inference"):  # beam search reorders the cache through it
@@ -147,10 +149,10 @@ class OpenVINOWhisper:
     def transcribe(self, audio: np.ndarray, progress: Callable[[float], None] | None = None, **options) -> dict:
         """openai-whisper's transcribe() of float32 samples at 16 kHz, of any length.
 
-        `progress` is called after each window with the seconds of audio that it has moved on.
+        `progress` is called with the seconds of audio done, before each window of 30 s but the first.
         """
-        self._content_frames = len(audio) // whisper.audio.HOP_LENGTH
-        with _in_place_of_openai_whispers(log_mel_spectrogram=log_mel_spectrogram, tqdm=_Windows(progress)):
+        self._content_frames, self._progress = len(audio) // whisper.audio.HOP_LENGTH, progress
+        with _in_place_of_openai_whispers(log_mel_spectrogram=log_mel_spectrogram):
             return whisper.transcribe(self, audio, fp16=False, **options)
 
 
@@ -217,21 +219,6 @@ def _in_place_of_openai_whispers(**others) -> Iterator[None]:
         yield
     finally:
         vars(module).update(own)
-
-
-class _Windows:
-    """In place of the module tqdm: openai-whisper's progress bar, told to a function instead of drawn."""
-
-    def __init__(self, progress: Callable[[float], None] | None):
-        self.progress = progress
-
-    @contextmanager
-    def tqdm(self, **_) -> Iterator[_Windows]:
-        yield self
-
-    def update(self, frames: int) -> None:
-        if self.progress:
-            self.progress(frames * whisper.audio.HOP_LENGTH / whisper.audio.SAMPLE_RATE)
 
 
 class _Hooked:
