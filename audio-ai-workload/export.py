@@ -92,6 +92,7 @@ def export(whisper_model, folder: Path, weight_format: str) -> None:
         if weight_format == "int8":
             model = compress_to_int8(model)
         ov.save_model(model, folder / f"{name}.xml", compress_to_fp16=weight_format != "fp32")
+        del model  # a large one takes gigabytes, and the next is converted beside it
     heads = whisper_model.alignment_heads.indices().T.tolist()
     (folder / DIMS).write_text(json.dumps({**asdict(whisper_model.dims), ALIGNMENT_HEADS: heads}, indent=1) + "\n")
 
