@@ -31,7 +31,10 @@ def find(paths: Sequence[Path]) -> list[Path]:
     files = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in EXTENSIONS and file.is_file())
+            try:
+                inside = sorted(file for file in path.iterdir() if file.suffix.lower() in EXTENSIONS and file.is_file())
+            except OSError as error:
+                raise UserError(f"cannot read the folder {path}: {error.strerror} (--audio)") from None
             if not inside:
                 raise UserError(f"no audio or video file in the folder {path} (--audio)")
             files += inside

@@ -150,6 +150,19 @@ def told(result: dict) -> dict:
     return {"transcript": result["text"].strip(), "language": result["language"], "segments": segments}
 
 
+def judge(files: list[dict], references: list[str], task: str) -> dict[str, dict]:
+    """Give each file its error rates; the metrics of all files together, errors over words (characters)."""
+    each = []
+    for file, reference in zip(files, references):
+        each.append(accuracy.errors(reference, file["transcript"], "en" if task == "translate" else file["language"]))
+        file["word_error_rate"], file["character_error_rate"] = each[-1].word_error_rate, each[-1].character_error_rate
+    errors = accuracy.pooled(each)
+    return {
+        "word_error_rate": measure.summarize([errors.word_error_rate], "errors per word", "lower"),
+        "character_error_rate": measure.summarize([errors.character_error_rate], "errors per character", "lower"),
+    }
+
+
 def main() -> int:
     args = parse_args()
     placement = place.Placement.from_arguments(args)
@@ -214,17 +227,9 @@ def main() -> int:
     print(f"\nInference time: {measure.describe(metrics['inference_time_s'])}")
     print(f"RTFx: {measure.describe(metrics['rtfx'])}")
     if references:
-        each = [
-            accuracy.errors(reference, file["transcript"], "en" if args.task == "translate" else file["language"])
-            for reference, file in zip(references, files)
-        ]
-        for file, errors in zip(files, each):
-            file |= {"word_error_rate": errors.word_error_rate, "character_error_rate": errors.character_error_rate}
-        errors = accuracy.pooled(each)
-        metrics["word_error_rate"] = measure.summarize([errors.word_error_rate], "errors per word", "lower")
-        metrics["character_error_rate"] = measure.summarize([errors.character_error_rate], "errors per character", "lower")
-        print(f"Word error rate: {errors.word_error_rate:.2%}")
-        print(f"Character error rate: {errors.character_error_rate:.2%}")
+        metrics |= judge(files, references, args.task)
+        print(f"Word error rate: {metrics['word_error_rate']['median']:.2%}")
+        print(f"Character error rate: {metrics['character_error_rate']['median']:.2%}")
     among = f" in {len(files)} files" if len(files) > 1 else ""
     print(f"Audio: {audio_s:.1f} s{among}, language {languages}; peak memory {watch.usage['peak_rss_bytes'] / 2**30:.2f} GiB")
     print_transcripts(files)
