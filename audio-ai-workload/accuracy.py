@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import cli
+from harness import files
 from harness.cli import UserError
 
 # Written without spaces between words: each character counts as a word, as in the Whisper paper (appendix C).
@@ -50,10 +50,7 @@ def read_references(reference: Path, audio: Sequence[Path]) -> list[str]:
 
 
 def read_reference(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the reference {path}: {cli.one_line(error)}") from None
+    text = files.read_text(path, "--reference").removeprefix("\ufeff")  # a byte order mark
     if not all(normalized(text, language) for language in ("en", "de")):
         raise UserError(f"the reference {path} is empty" if not text.strip() else f"the reference {path} holds no words")
     return text

@@ -1,7 +1,7 @@
 """Audio files: which are meant, and their samples as Whisper takes them.
 
-Everything is decoded by FFmpeg's libraries (PyAV), packet by packet, whatever the container: so a video's sound track is read
-as a wav is, and a long recording with many channels never lies in memory at its own rate. Only the mono result does.
+What libsndfile knows (wav, flac, ogg, mp3 ...) librosa reads. All else, a video's sound track too, is decoded by FFmpeg's
+libraries (PyAV), packet by packet; so are long recordings with many channels, which then never lie in memory at their own rate.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from harness import cli
 from harness.cli import UserError
 
 SAMPLE_RATE = 16_000  # Hz, Whisper's
+WHOLE_BYTES = 1 << 30  # of samples at their own rate that may lie in memory for a moment
 # What is taken from a folder; a file named by itself may have any name.
 EXTENSIONS = frozenset(
     ".aac .ac3 .aif .aiff .amr .au .caf .flac .m4a .m4b .mka .mp2 .mp3 .oga .ogg .opus .wav .wma "
@@ -50,20 +51,47 @@ def read(path: Path) -> np.ndarray:
 
     Raises UserError where there is no audio track, it is damaged throughout or empty, or it holds values that are not numbers.
     """
+    samples = _read_whole(path) if _size_bytes(path) <= WHOLE_BYTES else None
+    if samples is None:
+        samples = _read_in_pieces(path)
+    if not len(samples):
+        raise UserError(f"{path} holds no sound: it is 0 s long")
+    if not np.isfinite(samples).all():
+        raise UserError(f"{path} holds samples that are not numbers: re-encode it")
+    return samples
+
+
+def _size_bytes(path: Path) -> float:
+    """Of the samples at their own rate; infinite where libsndfile does not know the file."""
+    import soundfile
+
+    try:
+        told = soundfile.info(path)
+    except (soundfile.LibsndfileError, OSError, ValueError):
+        return float("inf")
+    return 4.0 * told.frames * told.channels
+
+
+def _read_whole(path: Path) -> np.ndarray | None:
+    """By librosa; None where that fails, for FFmpeg to try."""
+    import librosa
+
+    try:
+        return librosa.load(path, sr=SAMPLE_RATE, mono=True)[0]
+    except Exception:  # whatever libsndfile, audioread and soxr raise
+        return None
+
+
+def _read_in_pieces(path: Path) -> np.ndarray:
     import av
 
-    # A bytearray grows in place, where joining a list of arrays would hold all samples twice.
-    samples = bytearray()
+    samples = bytearray()  # grows in place, where joining a list of arrays would hold all samples twice
     try:
         for chunk in _resampled(_decoded(path)):
-            if not np.isfinite(chunk).all():
-                raise UserError(f"{path} holds samples that are not numbers: re-encode it")
             samples += memoryview(np.ascontiguousarray(chunk)).cast("B")
     except (av.error.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or cli.one_line(error)
         raise UserError(f"{path} can't be read as audio ({reason}): give an audio file, or a video with sound") from None
-    if not samples:
-        raise UserError(f"{path} holds no sound: it is 0 s long")
     return np.frombuffer(samples, dtype=np.float32)
 
 

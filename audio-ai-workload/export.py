@@ -48,8 +48,7 @@ def main() -> int:
         parameters["source_sha256"] = model_files.sha256(args.checkpoint)
     packages = (*PACKAGES, "nncf") if args.weight_format == "int8" else PACKAGES
     stamp = model_files.stamp(args.checkpoint.name if args.checkpoint else args.model_name, packages, **parameters)
-    if args.checkpoint and model_files.read_stamp(args.output) == stamp:
-        print(f"{args.output}: exported already, with the same weights and packages")
+    if args.checkpoint and model_files.exported_already(args.output, stamp):
         return cli.EXIT_OK
     whisper_model = load(args)
     with model_files.exporting(args.output, stamp) as folder:

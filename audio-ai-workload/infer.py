@@ -20,7 +20,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads must not 
 
 import accuracy
 import audio_input
-from harness import cli, measure, model as model_files, placement as place, record, system
+from harness import cli, measure, model as model_files, placement as place, record
 from harness.cli import UserError
 
 FALLBACK_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # openai-whisper's default
@@ -187,10 +187,7 @@ def main() -> int:
            "temperature": FALLBACK_TEMPERATURES if args.temperature is None else args.temperature}  # fmt: skip
     told_model = model_files.describe(args.model_name, args.ovmodel_path, ir, weight_format)
     told_placement = place.describe(placement, model.compiled)
-    machine = system.describe()
-    print(f"Model: Whisper {model_files.one_line(told_model)}; loaded in {load_time_s:.1f} s")
-    print(f"System: {system.one_line(machine)}")
-    print(f"Placement: {place.one_line(told_placement, args.device)}", flush=True)
+    machine = record.introduce({**told_model, "name": f"Whisper {args.model_name}"}, told_placement, args.device, load_time_s)
 
     for _ in range(args.warmup):
         for samples, progress in with_progress(audio, "warm-up"):

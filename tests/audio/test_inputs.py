@@ -178,7 +178,7 @@ def test_references_that_do_not_fit_are_told_in_one_line(refused, speech, tmp_pa
     (tmp_path / "b.txt").write_text("[music] ...")
     assert "b.txt holds no words" in refused("--audio", *both, "--reference", tmp_path)
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe\x00")
-    assert "cannot read the reference" in refused("--audio", *both, "--reference", tmp_path)
+    assert "b.txt is not a UTF-8 text file" in refused("--audio", *both, "--reference", tmp_path)
 
 
 def test_audio_that_is_none_is_told_in_one_line(refused, speech, tmp_path):
