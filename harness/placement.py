@@ -121,8 +121,8 @@ def _plain(value):
     return value if isinstance(value, (bool, int, float, str, type(None))) else getattr(value, "name", str(value))
 
 
-def executed_precisions(compiled_model) -> dict[str, int]:
-    """Number of compute layers by precision, as the device's own execution graph names it.
+def layers_by_precision(compiled_model) -> Counter:
+    """Number of compute layers by kind and precision, as the device's own execution graph names them.
 
     For a layer with compressed weights that is the weights' type (u8, i8, u4 ...), whatever it computes in: whether its
     activations are rounded to 8 bits too is told by DYNAMIC_QUANTIZATION_GROUP_SIZE among the properties.
@@ -131,14 +131,25 @@ def executed_precisions(compiled_model) -> dict[str, int]:
     for node in compiled_model.get_runtime_model().get_ops():
         info = node.get_rt_info()
         if "layerType" in info and info["layerType"].astype(str) in COMPUTE_LAYERS:
-            layers[info["runtimePrecision"].astype(str)] += 1
-    return dict(layers)
+            layers[info["layerType"].astype(str), info["runtimePrecision"].astype(str)] += 1
+    return layers
+
+
+def executed_precisions(layers: Counter) -> dict[str, int]:
+    """Number of compute layers by precision, of all kinds together."""
+    counted = Counter()
+    for (_, precision), count in layers.items():
+        counted[precision] += count
+    return dict(counted)
 
 
 def describe(placement: Placement, compiled_models: dict) -> dict:
     """The record's placement: what was asked for and what the compiled models (by name) were given."""
     properties = {name: read_back(compiled) for name, compiled in compiled_models.items()}
-    main = next(iter(properties.values()))
+    layers = {name: layers_by_precision(compiled) for name, compiled in compiled_models.items()}
+    main, main_layers = next(iter(properties.values())), next(iter(layers.values()))
+    # A convolution has no form with compressed weights alone: one in 8 bits computes in 8 bits.
+    quantized = any(kind == "Convolution" and precision in ("i8", "u8") for kind, precision in main_layers)
     return {
         "cpus": list(placement.cpus),
         "physical_cores": physical_cores(placement.cpus),
@@ -147,8 +158,8 @@ def describe(placement: Placement, compiled_models: dict) -> dict:
         "threads_given": main.get("INFERENCE_NUM_THREADS"),
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
         "precision_asked": placement.precision,
-        "precision_used": main.get("INFERENCE_PRECISION_HINT", "unknown"),
-        "executed_precisions": {name: executed_precisions(compiled) for name, compiled in compiled_models.items()},
+        "precision_used": "int8" if quantized else main.get("INFERENCE_PRECISION_HINT", "unknown"),
+        "executed_precisions": {name: executed_precisions(counted) for name, counted in layers.items()},
         "openvino_properties": properties,
     }
 
@@ -156,11 +167,14 @@ def describe(placement: Placement, compiled_models: dict) -> dict:
 def one_line(described: dict, device: str) -> str:
     """The record's placement in a line, for the terminal."""
     precision = described["precision_used"]
-    if described["precision_asked"] == "auto":
-        precision += " (OpenVINO's choice)"
     main, layers = next(iter(described["openvino_properties"].values())), next(iter(described["executed_precisions"].values()))
+    if described["precision_asked"] == "auto" and precision != "int8":
+        precision += " (OpenVINO's choice)"
     group = main.get("DYNAMIC_QUANTIZATION_GROUP_SIZE")
-    if group and set(layers) - {"f32", "f16", "bf16"}:
+    if precision == "int8":
+        count = sum(layers.get(name, 0) for name in ("i8", "u8"))
+        precision += f" in {count} of {sum(layers.values())} compute layers, {main.get('INFERENCE_PRECISION_HINT')} in the others"
+    elif group and set(layers) - {"f32", "f16", "bf16"}:
         precision += f", activations of compressed layers in 8 bits by groups of {group} where the CPU can"
     asked = f", asked for by {described['threads_asked_by']}" if described["threads_asked_by"] else ""
     return f"{device}, {described['threads_given']} threads{asked}, on {len(described['cpus'])} CPUs; precision {precision}"

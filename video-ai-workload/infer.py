@@ -167,7 +167,8 @@ class Pipeline:
 
     def run(self, source: VideoSource, writer: VideoWriter | None, detections: DetectionsWriter | None = None) -> Pass:
         """Segment the whole video, or, after source.stop(), what has been decoded of it."""
-        done, under_way, stop = Pass(), queue.Queue(maxsize=self.workers), threading.Event()
+        done, stop = Pass(), threading.Event()
+        under_way = queue.Queue(maxsize=self.workers - 2)  # besides it, one batch is being handed in and one taken out
 
         def decode():
             try:

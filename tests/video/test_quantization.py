@@ -27,6 +27,7 @@ def test_the_int8_model_is_judged_named_and_faster(video, tmp_path):
     judged = run["model"]["export"]["mask_map50_95"]
     assert judged["before"] > 0.75 and abs(judged["before"] - judged["after"]) < 0.01
     assert run["model"]["weight_format"] == "int8" and run["model"]["export"]["calibration"] == "pharmacy_drivethru.mp4"
+    assert run["placement"]["precision_used"] == "int8"
     layers = run["placement"]["executed_precisions"]["model"]
     assert layers.get("i8", 0) + layers.get("u8", 0) > 0.8 * sum(layers.values())
     assert sum(run["output"]["found"].values()) > 20
