@@ -132,12 +132,14 @@ class VideoSource:
         self.damaged, self.reconnected, self.lost, self._audio = 0, 0, None, []
         index, last, arrived_s = 0, -1, 0.0
         for container in self._containers():
-            first = None
+            first, begun = None, index
             gap_s = 1 / self.rate if self.images else time.monotonic() - arrived_s
             base = last + max(1, round(gap_s / self.time_base)) if index else 0
             with container:
                 for decoded in self._decoded(container):
-                    pts = decoded.pts if decoded.pts is not None else round(index / self.rate / self.time_base)
+                    pts = decoded.pts
+                    if pts is None:
+                        pts = (first or 0) + round((index - begun) / self.rate / self.time_base)
                     if first is None:
                         first, self._zero_s = pts, pts * self.time_base
                     last = max(base + pts - first, last + 1)  # an encoder takes rising times only

@@ -122,6 +122,22 @@ def test_a_damaged_packet_in_mid_file_costs_only_its_frame(tmp_path):
     assert seen == [(n, pytest.approx(n / 10, abs=2e-3)) for n in range(20) if n != 9]
 
 
+def test_a_frame_without_a_time_is_shown_in_its_turn(monkeypatch, tmp_path):
+    source = VideoSource(str(write_clip(tmp_path / "in.mkv", [quarters()] * 4)))
+    decoded = source._decoded
+
+    def one_untimed(container):
+        for number, frame in enumerate(decoded(container)):
+            frame.pts = None if number == 2 else frame.pts + 7000
+            yield frame
+
+    monkeypatch.setattr(source, "_decoded", one_untimed)
+    monkeypatch.setattr(source, "_containers", lambda: (source.template() for _ in range(2)))  # lost once
+    times = [float(pts * source.time_base) for _, pts in source.frames()]
+    for begun in (0, 4):
+        assert [time - times[begun] for time in times[begun : begun + 4]] == pytest.approx([0, 0.1, 0.2, 0.3], abs=2e-3)
+
+
 def test_a_still_image_and_a_folder_of_images_of_any_size(video, tmp_path):
     folder, out = tmp_path / "images", tmp_path / "out.mp4"
     folder.mkdir()
