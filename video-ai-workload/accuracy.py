@@ -41,10 +41,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--ground_truth", type=Path, required=True, help="JSON in COCO's format")
     parser.add_argument("--max_images", type=cli.positive_int, help="stop after this many images or frames")
     parser.add_argument("--save_detections", type=Path, metavar="FILE", help="write all detections, in COCO's result format")
-    add_model_arguments(parser, conf=0.001)  # low, as mAP weighs scores itself
+    add_judged_arguments(parser)
     parser.set_defaults(hint="throughput")
-    cli.add_common_arguments(parser, iteration=None)
     return parser.parse_args()
+
+
+def add_judged_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of how a model is run that is to be judged."""
+    add_model_arguments(parser, conf=0.001)  # low, as mAP weighs scores itself
+    cli.add_common_arguments(parser, iteration=None)
 
 
 def read_truth(path: Path):
@@ -60,6 +65,17 @@ def read_truth(path: Path):
         raise UserError(f"{path} is not ground truth in COCO's format: {cli.one_line(error)}") from None
     if not truth.getImgIds() or not truth.getAnnIds() or not truth.getCatIds():
         raise UserError(f"{path} names no images, objects or classes (--ground_truth)")
+    return truth
+
+
+def truth_of(told: dict):
+    """Ground truth, told in COCO's format, as pycocotools has it."""
+    from pycocotools.coco import COCO
+
+    truth = COCO()
+    truth.dataset = told
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth.createIndex()
     return truth
 
 

@@ -13,7 +13,6 @@ truth of your own, printed, and stored with the model; a model that lost more th
 """
 
 import argparse
-import json
 import logging
 import os
 import shutil
@@ -27,7 +26,7 @@ os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.gettempdir())  # and write its
 
 import numpy as np
 
-from accuracy import categories_of, detect, mean_average_precision, read_truth, video_frames
+from accuracy import add_judged_arguments, categories_of, detect, mean_average_precision, read_truth, truth_of, video_frames
 from harness import cli, model as model_files
 from harness.cli import UserError
 from harness.placement import Placement
@@ -62,6 +61,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     int8 = args.precision == "int8"
+    source, truth = calibration(args) if int8 else (None, None)
     output = args.output or Path(f"{args.model.stem}{'_int8' if int8 else ''}_openvino_model")
     if args.model.is_file():
         os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing to fetch, and no usage data to send
@@ -74,7 +74,13 @@ def main() -> int:
         "source_sha256": model_files.sha256(args.model),
     }
     if int8:
-        parameters |= calibration(args)
+        parameters |= {
+            "calibration": source.name,
+            "calibration_sha256": source.sha256(),
+            "calibration_frames": args.calibration_frames,
+        }
+        if args.ground_truth:
+            parameters["ground_truth_sha256"] = model_files.sha256(args.ground_truth)
     stamp = model_files.stamp(args.model.name, PACKAGES + ("nncf",) * int8, **parameters)
     if model_files.exported_already(output, stamp):
         return cli.EXIT_OK
@@ -84,7 +90,7 @@ def main() -> int:
         for path in Path(export(weights, args)).iterdir():
             shutil.move(path, folder / path.name)
         if int8:
-            stamp["mask_map50_95"] = quantize(folder / f"{name}.xml", args)
+            stamp["mask_map50_95"] = quantize(folder / f"{name}.xml", args, source, truth)
     form = (
         f"computing in int8, calibrated on {Path(args.calibration_video).name}" if int8 else f"with {args.weight_format} weights"
     )
@@ -123,38 +129,37 @@ def export(weights: Path, args: argparse.Namespace) -> str:
         raise UserError(f"cannot export {args.model}: {cli.one_line(error)}") from None
 
 
-def calibration(args: argparse.Namespace) -> dict:
-    """What decides a quantized model, for its stamp. Raises UserError where the video or the ground truth can't be read."""
+def calibration(args: argparse.Namespace) -> tuple:
+    """The video to calibrate on, and its ground truth where that was given. Raises UserError where they can't be read."""
     source = VideoSource(args.calibration_video)
     if source.live:
         raise UserError("calibration takes a file or a folder of images (--calibration_video)")
-    told = {
-        "calibration": source.name,
-        "calibration_sha256": source.sha256(),
-        "calibration_frames": args.calibration_frames,
-    }
-    if args.ground_truth:
-        read_truth(args.ground_truth)
-        told["ground_truth_sha256"] = model_files.sha256(args.ground_truth)
-    return told
+    return source, read_truth(args.ground_truth) if args.ground_truth else None
 
 
-def calibration_frames(args: argparse.Namespace, height: int, width: int) -> list[np.ndarray]:
+def demo_truth():
+    """The demo clip's ground truth: it is drawn once more."""
+    sys.path.append(str(DEMO_CLIP.parent / "demo"))
+    from make_clip import FPS, NUM_FRAMES, SEED, coco
+
+    return truth_of(coco(SEED, NUM_FRAMES, FPS))
+
+
+def calibration_frames(source: VideoSource, most: int, height: int, width: int) -> list[np.ndarray]:
     """Frames, evenly spread, as the network takes them: uint8 [height, width, 3]."""
-    source = VideoSource(args.calibration_video)
-    every = max(1, source.announced_frames // args.calibration_frames)
+    every = max(1, source.announced_frames // most)
     frames = []
-    for number, (pixels, _) in enumerate(source.frames(every * args.calibration_frames)):
+    for number, (pixels, _) in enumerate(source.frames(every * most)):
         if number % every == 0:
             frames.append(np.empty((height, width, 3), np.uint8))
             Letterbox(*pixels.shape[:2], height, width).place(pixels, frames[-1])
     return frames
 
 
-def quantize(xml: Path, args: argparse.Namespace) -> dict[str, float]:
+def quantize(xml: Path, args: argparse.Namespace, source: VideoSource, truth) -> dict[str, float]:
     """Put an int8 model in the place of the one in this .xml. Returns mask mAP50-95 before and after.
 
-    Raises UserError where it fell by more than --max_map_loss.
+    `source`, `truth`: from calibration(). Raises UserError where it fell by more than --max_map_loss.
     """
     import nncf
     import openvino as ov
@@ -165,8 +170,9 @@ def quantize(xml: Path, args: argparse.Namespace) -> dict[str, float]:
     operations = model.get_ordered_ops()
     head = [op for op in operations if op.get_type_name() == "Sigmoid"][-1].get_friendly_name().split("/")[0]
     kept = [op.get_friendly_name() for op in operations if op.get_friendly_name().startswith((f"{head}/", f"{head}.dfl"))]
-    before = mask_map(xml, args)
-    frames = calibration_frames(args, height, width)
+    video, truth = (args.calibration_video, truth) if truth else (str(DEMO_CLIP), demo_truth())
+    before = mask_map(xml, video, truth)
+    frames = calibration_frames(source, args.calibration_frames, height, width)
     quantized = nncf.quantize(
         model,
         nncf.Dataset(frames, lambda frame: frame.transpose(2, 0, 1)[None].astype(np.float32) / 255),
@@ -178,7 +184,7 @@ def quantize(xml: Path, args: argparse.Namespace) -> dict[str, float]:
     ov.save_model(quantized, made, compress_to_fp16=args.weight_format == "fp16")
     for suffix in (".xml", ".bin"):
         os.replace(made.with_suffix(suffix), xml.with_suffix(suffix))
-    after = mask_map(xml, args)
+    after = mask_map(xml, video, truth)
     print(f"Mask mAP50-95: {before:.3f} before quantization, {after:.3f} after")
     if 100 * (before - after) > args.max_map_loss:
         raise UserError(
@@ -188,21 +194,12 @@ def quantize(xml: Path, args: argparse.Namespace) -> dict[str, float]:
     return {"before": before, "after": after}
 
 
-def mask_map(xml: Path, args: argparse.Namespace) -> float:
+def mask_map(xml: Path, video: str, truth) -> float:
     """Mask mAP50-95 of a model, from 0 to 1, computing as precisely as it can."""
-    settings = argparse.Namespace(
-        model_path=xml, device="CPU", hint="latency", ov_config={}, conf=0.001, iou=0.7, threads=None, precision="f32"
-    )
-    if args.ground_truth:
-        truth, video = read_truth(args.ground_truth), args.calibration_video
-    else:
-        sys.path.append(str(DEMO_CLIP.parent / "demo"))
-        from make_clip import FPS, NUM_FRAMES, SEED, coco
-
-        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-            json.dump(coco(SEED, NUM_FRAMES, FPS), file)
-            file.flush()
-            truth, video = read_truth(Path(file.name)), str(DEMO_CLIP)
+    parser = argparse.ArgumentParser()
+    add_judged_arguments(parser)
+    parser.set_defaults(model_path=xml, precision="f32", hint="latency")
+    settings = parser.parse_args([])
     compiled, _, _ = load(settings, Placement.from_arguments(settings))
     categories = categories_of(class_names(xml.parent), truth)
     found = dict(detect(compiled, video_frames(video, truth), categories, settings))
