@@ -2,13 +2,11 @@
 
 import copy
 import json
-import sys
 
 import pytest
-from conftest import REPO, Workload, assert_one_line
 
-FOLDER = REPO / "video-ai-workload"
-sys.path[:0] = [str(FOLDER), str(FOLDER / "demo")]
+from conftest import assert_one_line
+from video_media import CLIP
 
 
 @pytest.fixture(scope="module")
@@ -18,11 +16,6 @@ def truth_file(tmp_path_factory):
     path = tmp_path_factory.mktemp("truth") / "truth.json"
     path.write_text(json.dumps(coco(SEED, NUM_FRAMES, FPS)))
     return path
-
-
-@pytest.fixture
-def video(tmp_path) -> Workload:
-    return Workload("video-ai-workload", tmp_path / "results")
 
 
 def judge(truth_file, detections) -> dict[str, float]:
@@ -71,7 +64,7 @@ def test_images_in_a_folder_are_judged_like_the_frames_of_a_video(video, truth_f
     told = json.loads(truth_file.read_text())
     told["images"] = told["images"][:6]
     told["annotations"] = [truth for truth in told["annotations"] if truth["image_id"] < 6]
-    for image, (frame, _) in zip(told["images"], VideoSource(str(FOLDER / "pharmacy_drivethru.mp4")).frames(6)):
+    for image, (frame, _) in zip(told["images"], VideoSource(str(CLIP)).frames(6)):
         image["file_name"] = f"{image['id']}.png"
         cv2.imwrite(str(tmp_path / image["file_name"]), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
     (tmp_path / "few.json").write_text(json.dumps(told))

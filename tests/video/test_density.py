@@ -7,17 +7,10 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from conftest import REPO, Workload, assert_one_line
 
+from conftest import Workload, assert_one_line
 from harness import record
-
-FOLDER = REPO / "video-ai-workload"
-sys.path.insert(0, str(FOLDER))
-
-
-@pytest.fixture
-def video(tmp_path) -> Workload:
-    return Workload("video-ai-workload", tmp_path / "results")
+from video_media import FOLDER
 
 
 def density(video: Workload, tmp_path, *args):

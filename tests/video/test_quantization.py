@@ -1,19 +1,9 @@
 """The int8 model: as right as the float one, faster, and refused where it is not as right."""
 
-import sys
-
 import numpy as np
-import pytest
-from conftest import REPO, Workload, assert_one_line
 
-FOLDER = REPO / "video-ai-workload"
-DEMO_WEIGHTS = FOLDER / "demo" / "yolov8n-seg-demo.pt"
-sys.path.insert(0, str(FOLDER))
-
-
-@pytest.fixture
-def video(tmp_path) -> Workload:
-    return Workload("video-ai-workload", tmp_path / "results")
+from conftest import assert_one_line
+from video_media import DEMO_WEIGHTS
 
 
 def test_the_int8_model_is_judged_named_and_faster(video, tmp_path):

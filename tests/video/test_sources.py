@@ -12,20 +12,13 @@ import cv2
 import numpy as np
 import pytest
 
-from conftest import REPO, Workload, assert_one_line
+from conftest import assert_one_line
+from video_media import CLIP, ONE_PASS
+from video_source import VideoSource
 
-FOLDER = REPO / "video-ai-workload"
-CLIP = FOLDER / "pharmacy_drivethru.mp4"
-ONE_PASS = ("--num_iters", "1", "--warmup", "0")
-sys.path[:0] = [str(FOLDER), str(Path(__file__).parent)]
+sys.path.insert(0, str(Path(__file__).parent))
 
 from camera import Camera  # noqa: E402
-from video_source import VideoSource  # noqa: E402
-
-
-@pytest.fixture
-def video(tmp_path) -> Workload:
-    return Workload("video-ai-workload", tmp_path / "results")
 
 
 @pytest.fixture

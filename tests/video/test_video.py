@@ -9,19 +9,10 @@ import av
 import numpy as np
 import pytest
 
-from conftest import REPO, Workload, assert_one_line
+from conftest import REPO, assert_one_line
+from video_media import CLIP, DEMO_WEIGHTS, FOLDER, MODEL, ONE_PASS
 
-FOLDER = REPO / "video-ai-workload"
-CLIP = FOLDER / "pharmacy_drivethru.mp4"
-MODEL = FOLDER / "yolov8n-seg_openvino_model" / "yolov8n-seg.xml"
-ONE_PASS = ("--num_iters", "1", "--warmup", "0")
 os.environ.update(YOLO_AUTOINSTALL="false", YOLO_OFFLINE="true")
-sys.path[:0] = [str(FOLDER), str(FOLDER / "demo")]
-
-
-@pytest.fixture
-def video(tmp_path) -> Workload:
-    return Workload("video-ai-workload", tmp_path / "results")
 
 
 def write_clip(path, frames, rate=10, pts=None, time_base=None, size=None):
@@ -134,7 +125,7 @@ def test_boxes_and_masks_agree_with_ultralytics_own_on_pytorch():
     from ultralytics import YOLO
     from ultralytics.utils import nms, ops
 
-    network = YOLO(FOLDER / "demo" / "yolov8n-seg-demo.pt").model.float().eval()
+    network = YOLO(DEMO_WEIGHTS).model.float().eval()
     frames = [frame for index, (_, _, frame, _) in enumerate(clip(164, 41, 10)) if index % 20 == 0]
     compared = 0
     for frame, (network_input, found) in zip(frames, find_in(frames)):
