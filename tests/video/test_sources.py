@@ -3,22 +3,17 @@
 import functools
 import http.server
 import json
-import sys
 import threading
-from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
 
+from camera import Camera
 from conftest import assert_one_line
-from video_media import CLIP, ONE_PASS
+from video_media import CLIP, ONE_PASS, write_clip
 from video_source import VideoSource
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from camera import Camera  # noqa: E402
 
 
 @pytest.fixture
@@ -37,26 +32,6 @@ def quarters(height=96, width=160):
     picture[height // 2 :, width // 2 :] = 0, 0, 255
     picture[height // 2 :, : width // 2] = 255, 255, 255
     return picture
-
-
-def write_clip(path, frames, rate=10, pixels="yuv420p", codec="libx264", options=None, audio_rate=None):
-    """A video of these frames, uint8 [H, W, 3]; with a tone, AAC, where `audio_rate` is given."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=rate, options=options or {})
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = pixels
-        sound = container.add_stream("aac", rate=audio_rate, layout="mono") if audio_rate else None
-        for picture in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
-        if sound:
-            times = np.arange(int(len(frames) / rate * audio_rate)) / audio_rate
-            tone = (0.3 * np.sin(2 * np.pi * 440 * times)).astype(np.float32)[None]
-            frame = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
-            frame.sample_rate, frame.pts = audio_rate, 0
-            container.mux(sound.encode(frame))
-            container.mux(sound.encode(None))
-    return path
 
 
 def frames_of(address, **how):

@@ -10,26 +10,9 @@ import numpy as np
 import pytest
 
 from conftest import REPO, assert_one_line
-from video_media import CLIP, DEMO_WEIGHTS, FOLDER, MODEL, ONE_PASS
+from video_media import CLIP, DEMO_WEIGHTS, FOLDER, MODEL, ONE_PASS, write_clip
 
 os.environ.update(YOLO_AUTOINSTALL="false", YOLO_OFFLINE="true")
-
-
-def write_clip(path, frames, rate=10, pts=None, time_base=None, size=None):
-    """An H.264 file of these frames, uint8 [H, W, 3]; `pts` in units of `time_base` for frames at uneven times."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=rate)
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuv420p" if stream.width % 2 == 0 and stream.height % 2 == 0 else "yuv444p"
-        if time_base:
-            stream.codec_context.time_base = time_base
-        for index, pixels in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            if pts:
-                frame.pts, frame.time_base = pts[index], time_base
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
 
 
 def times_of(path) -> list[float]:
@@ -157,7 +140,7 @@ def test_a_fractional_frame_rate_is_kept(video, tmp_path, rate):
 
 def test_frames_at_uneven_times_stay_at_their_times_and_in_order(video, tmp_path):
     pts = [0, 40, 300, 310, 900, 1500]
-    clip = write_clip(tmp_path / "in.mkv", numbered_frames(6), 25, pts, Fraction(1, 1000))
+    clip = write_clip(tmp_path / "in.mkv", numbered_frames(6), 25, pts=pts, time_base=Fraction(1, 1000))
     out = tmp_path / "out.mp4"
     video.measure("--video", clip, "--output", out, "--conf", 1, *ONE_PASS)  # draws nothing
     assert times_of(out) == pytest.approx([t / 1000 for t in pts], abs=2e-3)
