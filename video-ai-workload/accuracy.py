@@ -59,11 +59,12 @@ def read_truth(path: Path):
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             truth = COCO(str(path))
+            empty = not (truth.getImgIds() and truth.getAnnIds() and truth.getCatIds())
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror} (--ground_truth)") from None
     except (ValueError, KeyError, TypeError, AssertionError) as error:
         raise UserError(f"{path} is not ground truth in COCO's format: {cli.one_line(error)}") from None
-    if not truth.getImgIds() or not truth.getAnnIds() or not truth.getCatIds():
+    if empty:
         raise UserError(f"{path} names no images, objects or classes (--ground_truth)")
     return truth
 
