@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from harness import cli, model as model_files
 from harness.cli import UserError
 
+LAYOUT = 2  # of the models' inputs and outputs; a folder with another is made again
 PACKAGES = ("torch", "openai-whisper", "openvino")
 DIMS = "dims.json"  # what decoding must know of the model besides the IR
 ALIGNMENT_HEADS = "alignment_heads"  # in DIMS: [layer, head] of the cross-attention that word timestamps are read from
@@ -41,7 +42,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    parameters = {"model_name": args.model_name, "weight_format": args.weight_format}
+    parameters = {"model_name": args.model_name, "weight_format": args.weight_format, "layout": LAYOUT}
     if args.checkpoint:
         if not args.checkpoint.is_file():
             raise UserError(f"no checkpoint {args.checkpoint}")

@@ -3,9 +3,12 @@
   python3 infer.py --model_name="base" --ovmodel_path="whisper-base-ov-model" --device="CPU" --audio="sample.mp3"
   python3 infer.py --audio recordings/ --reference transcripts/ --word_timestamps --output_format srt
 
+  python3 infer.py --audio recordings/ --batch_size 8
+
 What is timed is the way from samples in memory to text: spectrogram, encoder, and every decoding step, all by
 openai-whisper's own transcribe() with its models on OpenVINO. Reading the files is outside, and so is writing transcripts.
-One iteration is all files, one after the other. RTFx (inverse real-time factor) is seconds of audio over seconds of work.
+One iteration is all files: one after the other, or --batch_size times --num_streams at a time. RTFx (inverse real-time factor)
+is seconds of audio over seconds of work.
 """
 
 import argparse
@@ -33,8 +36,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     parser.add_argument("--model_name", default="base", help="the Whisper model's name, for the record")
     parser.add_argument("--ovmodel_path", type=Path, help="folder made by export.py (default: whisper-MODEL_NAME-ov-model)")
-    parser.add_argument("--audio", type=Path, nargs="+", default=[Path("sample.mp3")], metavar="PATH",
-                        help="audio files, videos with sound, and folders of them")  # fmt: skip
+    parser.add_argument("--audio", type=Path, nargs="+", metavar="PATH",
+                        help="audio files, videos with sound, and folders of them (default: sample.mp3)")  # fmt: skip
     parser.add_argument("--reference", type=Path, metavar="PATH",
                         help="true transcript, a text file, or a folder with NAME.txt for each audio NAME.ext: adds error rates")  # fmt: skip
     parser.add_argument("--language", help="language spoken, e.g. en (default: detected, file by file)")
@@ -42,11 +45,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--beam_size", type=cli.positive_int, help="beam search of this width (default: greedy)")
     parser.add_argument("--temperature", type=cli.share,
                         help="one sampling temperature (default: 0, and higher ones where openai-whisper falls back on them)")  # fmt: skip
+    parser.add_argument("--batch_size", type=cli.positive_int, default=1, help="files whose windows are decoded together")
+    parser.add_argument("--num_streams", type=cli.positive_int, default=1,
+                        help="files, or batches of files, at a time; they share out the threads")  # fmt: skip
     parser.add_argument("--word_timestamps", action="store_true", help="find out when each word was spoken, too")
     parser.add_argument("--output_format", choices=(*OUTPUT_FORMATS, "all"), help="write the transcripts, as openai-whisper does")
     parser.add_argument("--output_dir", type=Path, default=Path("transcripts"), help="folder they are written to")
     cli.add_common_arguments(parser, iteration="one transcription of all files", num_iters=6)
     args = parser.parse_args()
+    args.audio = args.audio or [Path("sample.mp3")]
     args.ovmodel_path = args.ovmodel_path or Path(f"whisper-{args.model_name}-ov-model")
     return args
 
@@ -105,13 +112,17 @@ def write_transcripts(args: argparse.Namespace, paths: list[Path], results: list
 def load(args: argparse.Namespace, placement: place.Placement):
     """Read and compile the models. Returns the Whisper model, its weight format, and the seconds it took."""
     import openvino as ov
+    import torch
     from whisper_openvino import DECODER, OpenVINOWhisper
 
+    torch.set_num_threads(1)  # torch only makes the spectrogram and chooses tokens; OpenVINO has the cores
     core = ov.Core()
-    config = place.openvino_config(core, args.device, placement, "LATENCY", args.ov_config)
+    streams = {"NUM_STREAMS": args.num_streams} if args.num_streams > 1 else {}
+    config = place.openvino_config(core, args.device, placement, "LATENCY", {**streams, **args.ov_config})
     started = time.perf_counter()
     try:
-        model = OpenVINOWhisper(core, args.ovmodel_path, args.device, config, args.word_timestamps)
+        model = OpenVINOWhisper(core, args.ovmodel_path, args.device, config, args.word_timestamps, args.batch_size,
+                                args.num_streams)  # fmt: skip
         weight_format = place.weight_format(core.read_model(args.ovmodel_path / DECODER))
     except (RuntimeError, ValueError, OSError, TypeError) as error:
         raise UserError(f"cannot load {args.ovmodel_path}: {cli.one_line(error)} (export it again with export.py)") from None
@@ -127,14 +138,16 @@ def progress_bar(audio_s: float, what: str):
     return tqdm.tqdm(total=audio_s, desc=what, bar_format=form, mininterval=1, leave=False, disable=not shown)
 
 
-def with_progress(audio: list, what: str):
-    """Each file's samples, and a function to be called with the seconds of it that are done, which moves the bar."""
-    begin_s = 0.0
+def transcribe_all(model, audio: list, how: dict, what: str) -> list:
+    """One iteration: a Transcription of each file."""
+    done_s = [0.0] * len(audio)
     with progress_bar(sum(map(audio_input.seconds, audio)), what) as bar:
-        for samples in audio:
-            yield samples, lambda done_s: bar.update(begin_s + done_s - bar.n)
-            begin_s += audio_input.seconds(samples)
-            bar.update(begin_s - bar.n)
+
+        def progress(index: int, of_file_s: float) -> None:
+            done_s[index] = of_file_s
+            bar.update(sum(done_s) - bar.n)
+
+        return model.transcribe_all(audio, progress, **how)
 
 
 def told(result: dict) -> dict:
@@ -190,26 +203,21 @@ def main() -> int:
     machine = record.introduce({**told_model, "name": f"Whisper {args.model_name}"}, told_placement, args.device, load_time_s)
 
     for _ in range(args.warmup):
-        for samples, progress in with_progress(audio, "warm-up"):
-            model.transcribe(samples, progress, **how)
+        transcribe_all(model, audio, how, "warm-up")
 
-    times_s, results, texts = [], [], set()  # times_s: of each iteration, of each file
+    times_s, file_times_s, results, texts = [], [], [], set()
     with measure.Watch() as watch:
         for index in measure.iterations(args.num_iters, args.min_duration):
-            file_times_s, file_results = [], []
-            for samples, progress in with_progress(audio, f"iteration {index + 1}"):
-                model.forget()
-                started = time.perf_counter()
-                result = model.transcribe(samples, progress, **how)
-                file_times_s.append(time.perf_counter() - started)
-                file_results.append(result)
-            times_s.append(file_times_s)
-            results = file_results
+            started = time.perf_counter()
+            transcriptions = transcribe_all(model, audio, how, f"iteration {index + 1}")
+            times_s.append(time.perf_counter() - started)
+            file_times_s.append([each.time_s for each in transcriptions])
+            results = [each.result for each in transcriptions]
             texts.add(tuple(result["text"] for result in results))
     if not results:
         raise KeyboardInterrupt
 
-    raw = {"inference_time_s": [sum(each) for each in times_s], "rtfx": [audio_s / sum(each) for each in times_s]}
+    raw = {"inference_time_s": times_s, "rtfx": [audio_s / time_s for time_s in times_s]}
     metrics = {
         "inference_time_s": measure.summarize(raw["inference_time_s"], "s", "lower"),
         "rtfx": measure.summarize(raw["rtfx"], "× real time", "higher"),
@@ -217,8 +225,8 @@ def main() -> int:
         "peak_rss_bytes": measure.summarize([watch.usage["peak_rss_bytes"]], "bytes", "lower"),
     }
     files = [
-        {"name": path.name, "duration_s": duration_s, "inference_times_s": list(file_times_s), **told(result)}
-        for path, duration_s, file_times_s, result in zip(paths, durations_s, zip(*times_s), results)
+        {"name": path.name, "duration_s": duration_s, "inference_times_s": list(its_times_s), **told(result)}
+        for path, duration_s, its_times_s, result in zip(paths, durations_s, zip(*file_times_s), results)
     ]
     languages = ", ".join(sorted({file["language"] for file in files}))
     print(f"\nInference time: {measure.describe(metrics['inference_time_s'])}")

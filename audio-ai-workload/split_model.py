@@ -3,7 +3,8 @@
 The keys and values that the decoder's cross-attention reads are the same for a whole 30 s window: the encoder model
 computes them too, and the decoder takes them as inputs. Those of the tokens so far the decoder keeps inside, as state.
 
-W windows of audio are decoded together, G sequences for each (the beam size), N = W * G sequences in all.
+W windows of audio are decoded together, G sequences for each (the beam size), N = W * G sequences in all. Prompts of different
+lengths begin with padding, which is never attended to and does not count as a position.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from openvino import opset13 as opset
 from openvino._offline_transformations import apply_make_stateful_transformation
+
+DECODER_INPUTS = ("tokens", "beam_idx", "padding", "logits_at")
 
 
 def cross_names(n_layer: int) -> list[str]:
@@ -35,15 +38,14 @@ class EncoderWithCrossAttention(torch.nn.Module):
         self.attentions = torch.nn.ModuleList(block.cross_attn for block in whisper_model.decoder.blocks)
 
     def forward(self, mel):
-        """mel [W, n_mels, frames] -> features [W, n_audio_ctx, state], then for each layer keys
-        [W, heads, D, n_audio_ctx], transposed and scaled for the dot product, and values [W, heads, n_audio_ctx, D]."""
+        """mel [W, n_mels, frames] -> features [W, n_audio_ctx, state], then for each layer keys, scaled for the dot product,
+        and values [W, heads, n_audio_ctx, D]."""
         features = self.encoder(mel)
         crossed = []
         for attention in self.attentions:
             keys = split_heads(attention.key(features), features.shape[0], attention.n_head)
-            keys = (keys * keys.shape[-1] ** -0.5).transpose(-1, -2).contiguous()
-            values = split_heads(attention.value(features), features.shape[0], attention.n_head).contiguous()
-            crossed += [keys, values]
+            values = split_heads(attention.value(features), features.shape[0], attention.n_head)
+            crossed += [(keys * keys.shape[-1] ** -0.5).contiguous(), values.contiguous()]
         return features, *crossed
 
 
@@ -54,13 +56,17 @@ class CachedDecoder(torch.nn.Module):
         super().__init__()
         self.decoder = decoder
 
-    def forward(self, tokens, beam_idx, crossed, cache):
-        """tokens int64 [N, T], beam_idx int32 [N], the encoder's keys and values, and keys and values [N, heads, P, D] of
-        the P tokens before, two a layer -> logits [N, T, vocabulary] and the cache with T tokens more."""
+    def forward(self, tokens, beam_idx, padding, logits_at, crossed, cache):
+        """tokens int64 [N, T], beam_idx int32 [N], padding int64 [N], the number of each sequence's first tokens that are none,
+        logits_at int64 [L], which of the T tokens, the encoder's keys and values, and keys and values [N, heads, P, D] of the
+        P tokens before, two a layer -> logits [N, L, vocabulary] and the cache with T tokens more."""
         decoder, n, t, past = self.decoder, tokens.shape[0], tokens.shape[1], cache[0].shape[2]
         windows = crossed[0].shape[0]
-        x = decoder.token_embedding(tokens) + decoder.positional_embedding[past : past + t]
-        mask = decoder.mask[past : past + t, : past + t]
+        asking, asked = torch.arange(past, past + t), torch.arange(past + t)  # places in the sequence
+        x = decoder.token_embedding(tokens) + decoder.positional_embedding[(asking - padding[:, None]).clamp(min=0)]
+        visible = (asked <= asking[:, None]) & (asked >= padding[:, None, None])
+        # Finite, as padding sees nothing at all, and a mean of nothing is not a number.
+        mask = torch.where(visible, 0.0, -1e9)[:, None]
         updated = []
         for index, block in enumerate(decoder.blocks):
             attention, y = block.attn, block.attn_ln(x)
@@ -74,11 +80,14 @@ class CachedDecoder(torch.nn.Module):
             # No mask here, so the sequences of one window share its keys as if they were one long sequence.
             attention, y = block.cross_attn, block.cross_attn_ln(x)
             keys, values = crossed[2 * index : 2 * index + 2]
-            y = torch.softmax(split_heads(attention.query(y), windows, attention.n_head) @ keys, dim=-1) @ values
+            y = (
+                torch.softmax(split_heads(attention.query(y), windows, attention.n_head) @ keys.transpose(-1, -2), dim=-1)
+                @ values
+            )
             x = x + attention.out(y.permute(0, 2, 1, 3).reshape(n, t, -1))
 
             x = x + block.mlp(block.mlp_ln(x))
-        logits = decoder.ln(x) @ decoder.token_embedding.weight.transpose(0, 1)
+        logits = decoder.ln(x.index_select(1, logits_at)) @ decoder.token_embedding.weight.transpose(0, 1)
         return logits, *updated
 
 
@@ -95,20 +104,21 @@ def convert_encoder(whisper_model) -> ov.Model:
 
 
 def convert_decoder(whisper_model) -> ov.Model:
-    """Inputs tokens, beam_idx and cross_names(); output logits; the cache is state. See CachedDecoder for shapes."""
+    """Inputs DECODER_INPUTS and cross_names(); output logits; the cache is state. See CachedDecoder for shapes."""
     dims = whisper_model.dims
     layers, heads, width, frames = dims.n_text_layer, dims.n_text_head, dims.n_text_state // dims.n_text_head, dims.n_audio_ctx
-    crossed = [torch.zeros(2, heads, width, frames), torch.zeros(2, heads, frames, width)] * layers
+    crossed = [torch.zeros(2, heads, frames, width)] * (2 * layers)
     cache = [torch.zeros(2, heads, 3, width)] * (2 * layers)
-    example = (torch.zeros(2, 2, dtype=torch.int64), torch.arange(2, dtype=torch.int32), crossed, cache)
+    example = (torch.zeros(2, 2, dtype=torch.int64), torch.arange(2, dtype=torch.int32), torch.zeros(2, dtype=torch.int64),
+               torch.arange(2), crossed, cache)  # fmt: skip
     model = ov.convert_model(CachedDecoder(whisper_model.decoder).eval(), example_input=example)
 
     states = [f"{kind}.{layer}" for layer in range(layers) for kind in ("key", "value")]
-    names = ["tokens", "beam_idx", *cross_names(layers), *(f"past_{name}" for name in states)]
+    names = [*DECODER_INPUTS, *cross_names(layers), *(f"past_{name}" for name in states)]
     shapes = [
         [-1, -1],
-        [-1],
-        *([[-1, heads, width, frames], [-1, heads, frames, width]] * layers),
+        *([[-1]] * 3),
+        *([[-1, heads, frames, width]] * 2 * layers),
         *([[-1, heads, -1, width]] * 2 * layers),
     ]
     for port, name, shape in zip(model.inputs, names, shapes):

@@ -14,6 +14,7 @@ MODEL = FOLDER / "whisper-base-ov-model"
 SAMPLE = FOLDER / "sample.mp3"
 ONCE = ("--num_iters", "1", "--warmup", "0")
 RATE = 16_000
+EXACT = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
 sys.path.insert(0, str(FOLDER))
 
 
@@ -54,8 +55,7 @@ def at_f32(folder):
     import openvino as ov
     from whisper_openvino import OpenVINOWhisper
 
-    exact = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
-    return OpenVINOWhisper(ov.Core(), folder, "CPU", exact, word_timestamps=True)
+    return OpenVINOWhisper(ov.Core(), folder, "CPU", EXACT, word_timestamps=True)
 
 
 def same_transcript(models, samples, **options) -> dict:

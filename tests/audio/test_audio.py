@@ -59,19 +59,53 @@ def test_the_logits_are_pytorchs_to_the_fourth_decimal(models, speech):
     import whisper
 
     ours, theirs = models
-    mel = whisper.pad_or_trim(whisper.log_mel_spectrogram(speech), 3000)[None]
+    mel = whisper.pad_or_trim(whisper.log_mel_spectrogram(speech), 3000)
     tokens = torch.tensor([[50258, 50259, 50359, 50363, 2205, 2446]])
-    features = ours.encoder(mel)
+    stream = ours.streams[0]
+    stream.encode(stream.seats[0], mel)
     with torch.no_grad():
-        expected = theirs.decoder(tokens, theirs.encoder(mel)).numpy()
-    at_once = ours.logits(tokens, features).clone().numpy()
-    ours.start()
-    one = np.zeros(1, np.int32)
-    step_by_step = np.concatenate(
-        [ours.step(tokens[:, i : i + 1], one, features).clone().numpy() for i in range(tokens.shape[1])], axis=1
-    )
+        expected = theirs.decoder(tokens, theirs.encoder(mel[None])).numpy()
+    stream.begin(stream.seats)
+    at_once = stream.step(tokens.numpy()).copy()
+    stream.begin(stream.seats)
+    step_by_step = np.concatenate([stream.step(tokens[:, i : i + 1].contiguous().numpy()).copy() for i in range(6)], axis=1)
+    stream.begin(stream.seats)
+    padded = torch.cat([torch.zeros(1, 5, dtype=torch.int64), tokens], dim=1).numpy()
+    some = stream.step(padded, padding=np.array([5]), logits_at=[5, 10])
     np.testing.assert_allclose(at_once, expected, atol=2e-3)
     np.testing.assert_allclose(step_by_step, expected, atol=2e-3)
+    np.testing.assert_allclose(some, expected[:, [0, 5]], atol=2e-3)
+
+
+def test_files_decoded_together_have_the_transcripts_they_have_alone(models, speech):
+    """Of different lengths and prompts, some falling back to a temperature; the words' times, too."""
+    import openvino as ov
+    from audio_media import EXACT
+    from whisper_openvino import OpenVINOWhisper
+
+    together = OpenVINOWhisper(ov.Core(), MODEL, "CPU", EXACT, word_timestamps=True, batch_size=2, num_streams=2)
+    files = [np.concatenate([speech, speech]), speech, speech[: 6 * RATE], np.zeros(2 * RATE, np.float32), speech[5 * RATE :]]
+    for options in ({"temperature": 0, "word_timestamps": True}, {"temperature": 0, "beam_size": 2, "language": "en"}):
+        done_s = {}
+        for samples, got in zip(files, together.transcribe_all(files, done_s.__setitem__, **options), strict=True):
+            alone = models[0].transcribe(samples, **options)
+            assert got.result["text"] == alone["text"] and got.result["language"] == alone["language"] and got.time_s > 0
+            assert [s["tokens"] for s in got.result["segments"]] == [s["tokens"] for s in alone["segments"]]
+        assert done_s == {index: len(samples) / RATE for index, samples in enumerate(files)}
+
+
+def test_a_file_that_fails_ends_those_beside_it(speech):
+    import openvino as ov
+    from audio_media import EXACT
+    from whisper_openvino import OpenVINOWhisper
+
+    def fail(index, done_s):
+        if index == 1:
+            raise RuntimeError("no more")
+
+    together = OpenVINOWhisper(ov.Core(), MODEL, "CPU", EXACT, batch_size=2)
+    with pytest.raises(RuntimeError, match="no more"):
+        together.transcribe_all([speech, speech[: 4 * RATE], speech], fail, temperature=0)
 
 
 @pytest.mark.parametrize("n_mels", [80, 128])
@@ -88,7 +122,8 @@ def test_the_spectrogram_made_by_the_minute_is_openai_whispers(speech, n_mels):
 def test_progress_tells_how_much_of_the_audio_is_done_silence_too(models, speech):
     done_s = []
     models[0].transcribe(np.concatenate([speech, np.zeros(80 * RATE, np.float32)]), done_s.append, temperature=0)
-    assert done_s == sorted(done_s) and len(done_s) >= 2 and 60 <= done_s[-1] < len(speech) / RATE + 80
+    whole_s = len(speech) / RATE + 80
+    assert done_s == sorted(done_s) and len(done_s) >= 3 and 60 <= done_s[-2] < whole_s and done_s[-1] == pytest.approx(whole_s)
 
 
 def test_a_bar_is_drawn_of_long_audio_on_a_terminal_only(monkeypatch):
