@@ -1,7 +1,7 @@
 """Audio files: which are meant, and their samples as Whisper takes them.
 
 What libsndfile knows (wav, flac, ogg, mp3 ...) librosa reads. All else, a video's sound track too, is decoded by FFmpeg's
-libraries (PyAV), packet by packet; so are long recordings with many channels, which then never lie in memory at their own rate.
+libraries (PyAV), packet by packet; so are long recordings, which then never lie in memory at their own rate.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from harness import cli
 from harness.cli import UserError
 
 SAMPLE_RATE = 16_000  # Hz, Whisper's
-WHOLE_BYTES = 1 << 30  # of samples at their own rate that may lie in memory for a moment
+WHOLE_BYTES = 1 << 26  # of samples at their own rate that librosa may take at once, for which it needs several times as much
 # What is taken from a folder; a file named by itself may have any name.
 EXTENSIONS = frozenset(
     ".aac .ac3 .aif .aiff .amr .au .caf .flac .m4a .m4b .mka .mp2 .mp3 .oga .ogg .opus .wav .wma "

@@ -53,7 +53,7 @@ def test_a_folder_is_measured_as_a_whole_and_told_file_by_file(audio, speech, tm
     assert "pharmacy" in a["transcript"] and "prescription" in b["transcript"]
     assert run["input"]["duration_s"] == a["duration_s"] + b["duration_s"] == pytest.approx(4.9, abs=0.1)
     total = run["samples"]["inference_time_s"]
-    assert total == pytest.approx([sum(times) for times in zip(a["inference_times_s"], b["inference_times_s"])])
+    assert total == pytest.approx([sum(times) for times in zip(a["inference_times_s"], b["inference_times_s"])], rel=0.02)
     assert run["samples"]["rtfx"] == pytest.approx([run["input"]["duration_s"] / time for time in total])
     # One wrong word of thirteen: over all files together, not the mean of the files' rates.
     assert (a["word_error_rate"], b["word_error_rate"]) == (0, pytest.approx(1 / 6))
