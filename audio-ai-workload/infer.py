@@ -34,6 +34,18 @@ MAX_FILES_PRINTED = 20
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    add_arguments(parser)
+    parser.add_argument("--word_timestamps", action="store_true", help="find out when each word was spoken, too")
+    parser.add_argument("--output_format", choices=(*OUTPUT_FORMATS, "all"), help="write the transcripts, as openai-whisper does")
+    parser.add_argument("--output_dir", type=Path, default=Path("transcripts"), help="folder they are written to")
+    cli.add_common_arguments(parser, iteration="one transcription of all files", num_iters=6)
+    args = parser.parse_args()
+    complete(args)
+    return args
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is transcribed, by which model, and how."""
     parser.add_argument("--model_name", default="base", help="the Whisper model's name, for the record")
     parser.add_argument("--ovmodel_path", type=Path, help="folder made by export.py (default: whisper-MODEL_NAME-ov-model)")
     parser.add_argument("--audio", type=Path, nargs="+", metavar="PATH",
@@ -48,14 +60,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--batch_size", type=cli.positive_int, default=1, help="files whose windows are decoded together")
     parser.add_argument("--num_streams", type=cli.positive_int, default=1,
                         help="files, or batches of files, at a time; they share out the threads")  # fmt: skip
-    parser.add_argument("--word_timestamps", action="store_true", help="find out when each word was spoken, too")
-    parser.add_argument("--output_format", choices=(*OUTPUT_FORMATS, "all"), help="write the transcripts, as openai-whisper does")
-    parser.add_argument("--output_dir", type=Path, default=Path("transcripts"), help="folder they are written to")
-    cli.add_common_arguments(parser, iteration="one transcription of all files", num_iters=6)
-    args = parser.parse_args()
+
+
+def complete(args: argparse.Namespace) -> None:
+    """Defaults that hang on other arguments, or that argparse would show in a list."""
     args.audio = args.audio or [Path("sample.mp3")]
     args.ovmodel_path = args.ovmodel_path or Path(f"whisper-{args.model_name}-ov-model")
-    return args
 
 
 def check_language(language: str | None) -> str | None:
@@ -75,6 +85,21 @@ def check_model_knows(model, language: str | None, task: str) -> None:
         raise UserError("this model knows English only: export one without .en in its name (--language, --task)")
     if model.is_multilingual and language and list(LANGUAGES).index(language) >= model.num_languages:
         raise UserError(f"this model does not know {LANGUAGES[language]}, which came with large-v3 (--language)")
+
+
+def check_folder(args: argparse.Namespace) -> list[Path]:
+    """The models' files, which are there and whole; else raises UserError."""
+    ir = [args.ovmodel_path / f"whisper_{part}.xml" for part in ("encoder", "decoder")]
+    model_files.check_ir(
+        *ir, hint=f"make it with `python3 export.py --model_name {args.model_name} --output {args.ovmodel_path}`"
+    )
+    return ir
+
+
+def options(args: argparse.Namespace, language: str | None) -> dict:
+    """What openai-whisper's transcribe() is told."""
+    return {"language": language, "task": args.task, "beam_size": args.beam_size,
+            "temperature": FALLBACK_TEMPERATURES if args.temperature is None else args.temperature}  # fmt: skip
 
 
 def check_output(args: argparse.Namespace, paths: list[Path]) -> None:
@@ -163,6 +188,18 @@ def told(result: dict) -> dict:
     return {"transcript": result["text"].strip(), "language": result["language"], "segments": segments}
 
 
+def source_of(paths: list[Path], durations_s: list[float]) -> dict:
+    """What the record says of the audio."""
+    source = {"name": paths[0].name, "sha256": model_files.sha256(*paths), "duration_s": sum(durations_s)}
+    if len(paths) > 1:
+        source["name"] = f"{len(paths)} files, {paths[0].name} to {paths[-1].name}"
+        source["files"] = [
+            {"name": path.name, "sha256": model_files.sha256(path), "duration_s": duration_s}
+            for path, duration_s in zip(paths, durations_s)
+        ]
+    return source
+
+
 def judge(files: list[dict], references: list[str], task: str) -> dict[str, dict]:
     """Give each file its error rates; the metrics of all files together, errors over words (characters)."""
     each = []
@@ -181,10 +218,7 @@ def main() -> int:
     placement = place.Placement.from_arguments(args)
     paths = audio_input.find(args.audio)
     references = accuracy.read_references(args.reference, paths) if args.reference else None
-    ir = [args.ovmodel_path / f"whisper_{part}.xml" for part in ("encoder", "decoder")]
-    model_files.check_ir(
-        *ir, hint=f"make it with `python3 export.py --model_name {args.model_name} --output {args.ovmodel_path}`"
-    )
+    ir = check_folder(args)
     record.check_destination(args)
     if args.output_format:
         check_output(args, paths)
@@ -196,8 +230,7 @@ def main() -> int:
     model, weight_format, load_time_s = load(args, placement)
     place.check_int8(placement, weight_format)
     check_model_knows(model, language, args.task)
-    how = {"language": language, "task": args.task, "beam_size": args.beam_size, "word_timestamps": args.word_timestamps,
-           "temperature": FALLBACK_TEMPERATURES if args.temperature is None else args.temperature}  # fmt: skip
+    how = {**options(args, language), "word_timestamps": args.word_timestamps}
     told_model = model_files.describe(args.model_name, args.ovmodel_path, ir, weight_format)
     told_placement = place.describe(placement, model.compiled)
     machine = record.introduce({**told_model, "name": f"Whisper {args.model_name}"}, told_placement, args.device, load_time_s)
@@ -242,14 +275,8 @@ def main() -> int:
         write_transcripts(args, paths, results)
     print()
 
-    source = {"name": paths[0].name, "sha256": model_files.sha256(*paths), "duration_s": audio_s}
     output = {key: files[0][key] for key in ("transcript", "language", "segments")}
     if len(files) > 1:
-        source["name"] = f"{len(paths)} files, {paths[0].name} to {paths[-1].name}"
-        source["files"] = [
-            {"name": path.name, "sha256": model_files.sha256(path), "duration_s": duration_s}
-            for path, duration_s in zip(paths, durations_s)
-        ]
         output = {"files": files}
     run = record.build(
         "audio",
@@ -258,7 +285,7 @@ def main() -> int:
         metrics=metrics,
         samples=raw,
         model=told_model,
-        source=source,
+        source=source_of(paths, durations_s),
         machine=machine,
         placement=told_placement,
         watch=watch,

@@ -19,10 +19,12 @@ import numpy as np
 from harness import cli, cost, files, ratio, record, sut, system
 from harness.cli import UserError
 
-# Parameters that shape the work a run does, whatever the workload; those a workload has no option for are None.
+# Parameters that shape the work a run does, whatever the workload; those a workload has no option for are None. (A batch is work
+# to an LLM, whose prompts it multiplies, and else a way to do the same work.)
 WORK = (
-    "max_new_tokens", "batch_size", "stop_at_eos", "max_frames", "no_output", "encoder", "conf", "iou", "language", "task",
+    "max_new_tokens", "stop_at_eos", "max_frames", "no_output", "encoder", "conf", "iou", "language", "task",
     "beam_size", "temperature", "word_timestamps", "concurrency", "target_fps", "max_latency", "max_images",
+    "window", "max_delay",
 )  # fmt: skip
 PACKAGES = ("openvino", "optimum-intel", "transformers", "torch", "openai-whisper", "av", "ultralytics-opencv-headless")
 MAX_SAMPLES = 2000  # of a run and metric that are looked at, evenly spread; the median moves by far less than its interval
@@ -60,8 +62,13 @@ class Run:
             "CPUs allowed": "{} CPUs allowed",
             "hint": "hint {}",
             "requests at a time": "{} requests at a time",
+            "batch size": "batches of {}",
+            "streams": "{} streams",
         }
-        return ", ".join(form.format(self.shown[name]) for name, form in told.items() if self.shown[name])
+        usual = {"batch size": "1", "streams": "1"}
+        return ", ".join(
+            form.format(value) for name, form in told.items() if (value := self.shown[name]) and value != usual.get(name)
+        )
 
 
 @dataclass
@@ -147,6 +154,8 @@ def _run(run: dict, path: Path, folder: str | None) -> Run:
         "GPUs": ", ".join(card["name"] for card in told["gpus"]) or None,
         "threads": placed["threads_given"],
         "hint": asked.get("hint"),
+        "batch size": asked.get("batch_size") if run["workload"] != "llm" else None,
+        "streams": asked.get("num_streams"),
         "requests at a time": asked.get("requests") if run["workload"] == "video" else None,
         "CPUs allowed": len(placed["cpus"]),
         "governor": cpu.get("governor"),
@@ -173,6 +182,7 @@ def _run(run: dict, path: Path, folder: str | None) -> Run:
         work={
             "input": run["input"]["sha256"] or run["input"]["name"],
             **{name: asked[name] for name in WORK if asked.get(name) not in (None, False)},
+            **({"batch_size": asked["batch_size"]} if run["workload"] == "llm" else {}),
         },
         fair=fair,
         shown={name: None if value is None else str(value) for name, value in shown.items()},
@@ -184,14 +194,14 @@ def _run(run: dict, path: Path, folder: str | None) -> Run:
 
 
 NAMES = {"llm": "LLM", "video": "Video AI", "video-density": "Video AI, live streams", "video-accuracy": "Video AI, accuracy",
-         "audio": "Audio AI", "gpu-tgi": "LLM server"}  # fmt: skip
+         "audio": "Audio AI", "audio-density": "Audio AI, live calls", "gpu-tgi": "LLM server"}  # fmt: skip
 
 
 def label_works(runs: list[Run]) -> None:
     """Name every run's work: the workload, and those parameters in which it differs from others of that workload here."""
     values = defaultdict(set)
     for run in runs:
-        for name in ("input", *WORK):
+        for name in ("input", "batch_size", *WORK):
             values[run.workload, name].add(run.work.get(name))
     for run in runs:
         told = {name: value[:8] if name == "input" else value for name, value in run.work.items()

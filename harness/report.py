@@ -19,6 +19,7 @@ SPEAKING = (
     "frames_per_second",
     "rtfx",
     "streams",
+    "calls",
     "mask_map50_95",
     "requests_per_second",
     "request_latency_s",

@@ -23,13 +23,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would spin
 
 import cv2
 
-from harness import cli, measure, model as model_files, placement as place, record, trouble
+from harness import cli, density, measure, model as model_files, placement as place, record, trouble
 from harness.cli import UserError
 from infer import SPARE_REQUESTS, add_model_arguments, add_parallel_arguments, load, objects_of, requests_at_a_time
 from segmentation import Letterbox
 from video_source import VideoSource
 
-MAX_LOST_SHARE = 0.01  # of a stream's frames, dropped or late
 SETTLE_S = 1.0  # at the start of each number of streams, not counted
 
 
@@ -39,21 +38,15 @@ def parse_args() -> argparse.Namespace:
         "--video", default="pharmacy_drivethru.mp4", help="video file or folder of images that every stream plays"
     )
     parser.add_argument("--target_fps", type=cli.positive_float, default=30.0, help="frames per second of each stream")
-    parser.add_argument("--min_streams", type=cli.positive_int, default=1, help="number of streams to begin with")
-    parser.add_argument("--max_streams", type=cli.positive_int, default=256, help="number of streams to end with")
-    parser.add_argument(
-        "--duration", type=cli.positive_float, default=30.0, metavar="S", help="seconds each number of streams is measured"
-    )
+    density.add_arguments(parser, "stream", 30.0, "frames per second")
     parser.add_argument(
         "--max_latency", type=cli.positive_float, default=1.0, metavar="S", help="from due to done, above which a frame is late"
     )
-    parser.add_argument("--plot", type=Path, default=Path("density.png"), help="picture of frames per second against streams")
     add_model_arguments(parser)
     add_parallel_arguments(parser)
     cli.add_common_arguments(parser, iteration=None)
     args = parser.parse_args()
-    if args.min_streams > args.max_streams:
-        parser.error(f"--min_streams {args.min_streams} is above --max_streams {args.max_streams}")
+    density.check_arguments(parser, args, "stream")
     return args
 
 
@@ -78,10 +71,6 @@ class Stream:
     def fps(self, duration_s: float) -> float:
         """Frames done while measuring, late ones too, a second."""
         return sum(0 <= done < duration_s for _, done in self.done_s) / duration_s
-
-
-class Ended(Exception):
-    """Ctrl-C or a fault while streams ran: what was found for fewer or more of them still stands."""
 
 
 class Cameras:
@@ -167,45 +156,6 @@ class Cameras:
             request.start_async(userdata=(stream, due_s, box, request))
 
 
-def search(holds, first: int, last: int) -> int:
-    """The most streams that hold: doubled from `first` until one does not, then bisected; 0 where `first` does not."""
-    best, count = 0, first
-    while holds(count):
-        best = count
-        if count == last:
-            return best
-        count = min(2 * count, last)
-    over = count
-    while over - best > 1 and best:
-        middle = (best + over) // 2
-        if holds(middle):
-            best = middle
-        else:
-            over = middle
-    return best
-
-
-def plot(levels: dict[int, dict], target_fps: float, path: Path) -> None:
-    """Frames per second of the slowest and of the average stream against the number of streams."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    counts = sorted(levels)
-    axes.plot(counts, [levels[c]["slowest_fps"] for c in counts], "o-", label="slowest stream")
-    axes.plot(counts, [levels[c]["mean_fps"] for c in counts], "s--", label="average stream")
-    axes.axhline(target_fps, color="black", linestyle=":", label="target")
-    axes.set(xlabel="streams", ylabel="frames per second of a stream", ylim=(0, None), title="Stream density")
-    axes.set_xticks(counts)
-    axes.legend()
-    try:
-        figure.savefig(path, dpi=120)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror} (--plot)") from None
-
-
 def main() -> int:
     args = parse_args()
     placement = place.Placement.from_arguments(args)
@@ -222,41 +172,15 @@ def main() -> int:
     machine = record.introduce(told_model, told_placement, args.device, load_time_s,
                                more=f"; {cameras.parallel} requests at a time")  # fmt: skip
 
-    levels, watches = {}, {}
-
-    def holds(count: int) -> bool:
-        with measure.Watch() as watches[count]:
-            streams = cameras.run(count)
-        if watches[count].status != "complete":
-            raise Ended
-        levels[count] = level = summary(streams, args)
-        print(f"{count} stream(s): {'hold' if level['holds'] else 'do not hold'} {args.target_fps:g} frames/s; slowest {level['slowest_fps']:.2f}, "
-              f"lost {level['lost_share']:.1%} at worst, latency p95 {level['latency_p95_s']:.3f} s, "
-              f"{watches[count].usage['process_cores_busy']:.1f} cores busy", flush=True)  # fmt: skip
-        return level["holds"]
-
-    try:
-        best = search(holds, args.min_streams, args.max_streams)
-    except Ended:
-        best = max((count for count in levels if levels[count]["holds"]), default=0)
-    last = list(watches.values())[-1]  # may have ended early
-    if not levels:
-        raise UserError(last.error) if last.status == "failed" else KeyboardInterrupt
-    shown = best if best in levels else min(levels)
-    watch = watches[shown]
-    watch.status, watch.error = last.status, last.error
-    over = min((count for count in levels if count > best and not levels[count]["holds"]), default=None)
-
-    print(f"\nStream density: {best} stream(s) at {args.target_fps:g} frames/s"
-          + ("" if over or last.status != "complete" else f": as many as were tried; more with --max_streams above {args.max_streams}"))  # fmt: skip
-    if len(levels) > 1:
-        plot(levels, args.target_fps, args.plot)
-        print(f"Plot: {args.plot}")
+    found = density.find(lambda count: summary(cameras.run(count), args), sentence, args, "stream")
+    density.report(found, args, "stream", f"at {args.target_fps:g} frames/s")
+    density.plot(found, {"slowest stream": "slowest_fps", "average stream": "mean_fps"}, ("target", args.target_fps), "stream",
+                 "frames per second of a stream", args.plot)  # fmt: skip
     metrics = {
-        "streams": measure.summarize([best], "streams", "higher"),
-        "frames_per_second": measure.summarize([sum(levels[shown]["fps"])], "frames/s", None),
+        "streams": measure.summarize([found.most], "streams", "higher"),
+        "frames_per_second": measure.summarize([sum(found.levels[found.shown]["fps"])], "frames/s", None),
     }
-    latencies_s = {count: level.pop("latencies_s") for count, level in levels.items()}[shown]
+    latencies_s = {count: level.pop("latencies_s") for count, level in found.levels.items()}[found.shown]
     if latencies_s:
         metrics["frame_latency_s"] = measure.summarize(latencies_s, "s", None)
     run = record.build(
@@ -264,7 +188,7 @@ def main() -> int:
         args,
         headline="streams",
         metrics=metrics,
-        samples={"streams": [best]},
+        samples={"streams": [found.most]},
         model=told_model,
         source={
             "name": source.name,
@@ -274,16 +198,10 @@ def main() -> int:
         },
         machine=machine,
         placement=told_placement,
-        watch=watch,
-        output={
-            "streams": best,
-            "first_over": over,
-            "levels": {
-                str(c): {**levels[c], "busy_share_per_cpu": watches[c].usage["busy_share_per_cpu"]} for c in sorted(levels)
-            },
-        },
+        watch=found.watch,
+        output=found.output("stream"),
         resolved={"runtime": "openvino", "requests": cameras.parallel},
-        signs=trouble.of_machine(watch.usage, machine),
+        signs=trouble.of_machine(found.watch.usage, machine),
     )
     return record.finish(run, args)
 
@@ -294,7 +212,7 @@ def summary(streams: list[Stream], args: argparse.Namespace) -> dict:
     latencies_s = sorted(latency for stream in streams for latency in stream.latencies_s())
     fps = [stream.fps(args.duration) for stream in streams]
     return {
-        "holds": max(lost) < MAX_LOST_SHARE,
+        "holds": max(lost) < density.MAX_LOST_SHARE,
         "fps": fps,  # of each stream
         "slowest_fps": min(fps),
         "mean_fps": sum(fps) / len(fps),
@@ -303,6 +221,11 @@ def summary(streams: list[Stream], args: argparse.Namespace) -> dict:
         "latency_p95_s": measure.percentile(latencies_s, 0.95) if latencies_s else float(args.duration),
         "latencies_s": latencies_s,
     }
+
+
+def sentence(level: dict) -> str:
+    return (f"slowest {level['slowest_fps']:.2f} frames/s, lost {level['lost_share']:.1%} at worst, "
+            f"latency p95 {level['latency_p95_s']:.3f} s")  # fmt: skip
 
 
 if __name__ == "__main__":
