@@ -46,6 +46,7 @@ def parse_args() -> argparse.Namespace:
                         help="from a window's last sample to its transcript, above which it is late")  # fmt: skip
     density.add_arguments(parser, "call", 60.0, "delays")
     cli.add_common_arguments(parser, iteration=None)
+    parser.set_defaults(word_timestamps=False)  # windows have no timestamps at all
     args = parser.parse_args()
     density.check_arguments(parser, args, "call")
     if args.window > LONGEST_WINDOW_S:
