@@ -1,9 +1,10 @@
 """Measure text generation: tokens per second, time to first token, time per output token.
 
   python3 infer.py --model_name="llama-2-7b-chat-ov"
+  python3 infer.py --model_name="llama-2-7b-chat-ov" --runtime genai --prompt_tokens 1024 --max_new_tokens 128
 
-What is timed is model.generate(): from the prompt's token ids to the last new token's id. Tokenizing the prompt and
-turning tokens into text are outside. Only generated tokens are counted.
+What is timed is the runtime's generation: from the prompt's token ids to the last new token's id. Making token ids of the prompt
+and text of the tokens are timed apart. Only generated tokens are counted.
 """
 
 import argparse
@@ -15,40 +16,85 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would spin against OpenVINO's
+
+import numpy as np
 
 from harness import cli, files, measure, model as model_files, placement as place, record
 from harness.cli import UserError
+from runtimes import OPENVINO_MODEL, RUNTIMES, Answer, How
 
 PROMPT = "Discuss the history and evolution of artificial intelligence in 80 words"
-OPENVINO_MODEL = "openvino_model.xml"
-
-
-class TokenClock:
-    """When each token came, in s. generate() calls put() with the prompt first, then with every new token."""
-
-    def __init__(self):
-        self.times_s = []
-
-    def put(self, token_ids) -> None:
-        self.times_s.append(time.perf_counter())
-
-    def end(self) -> None:
-        pass
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
-    parser.add_argument("--model_name", type=Path, default=Path("llama-2-7b-chat-ov"), help="folder made by export.py")
+    add_model_arguments(parser)
     prompt = parser.add_mutually_exclusive_group()
     prompt.add_argument("--prompt", default=PROMPT, help="text to continue")
     prompt.add_argument("--prompt_file", type=Path, help="read the prompt from a text file")
+    prompt.add_argument("--prompt_tokens", type=cli.positive_int, metavar="N",
+                        help="prompts of exactly N random tokens, another one each time")  # fmt: skip
+    parser.add_argument("--chat", action="store_true", help="put the prompt into the model's chat template")
     parser.add_argument("--max_new_tokens", type=cli.positive_int, default=100, help="tokens to generate for each prompt")
-    parser.add_argument("--batch_size", type=cli.positive_int, default=1, help="copies of the prompt answered together")
+    parser.add_argument("--batch_size", type=cli.positive_int, default=1, help="prompts answered together")
+    parser.add_argument("--stream", action="store_true", help="print tokens as they come; the time that takes counts")
+    cli.add_common_arguments(parser, iteration="one answer to the prompt", num_iters=8)
+    args = parser.parse_args()
+    if args.stream and args.batch_size > 1:
+        parser.error("--stream prints one answer: leave --batch_size out")
+    if args.chat and args.prompt_tokens:
+        parser.error("--chat takes a text: leave --prompt_tokens out")
+    return args
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which model answers, by which runtime, and how."""
+    parser.add_argument("--model_name", type=Path, default=Path("llama-2-7b-chat-ov"), help="folder made by export.py")
+    parser.add_argument("--runtime", choices=tuple(RUNTIMES), default="optimum",
+                        help="optimum: optimum-intel's model, one step at a time; genai: openvino-genai's LLMPipeline")  # fmt: skip
     parser.add_argument(
         "--stop_at_eos", action="store_true", help="let an answer end early (by default all have the asked length)"
     )
-    cli.add_common_arguments(parser, iteration="one answer to the prompt", num_iters=8)
-    return parser.parse_args()
+    parser.add_argument("--temperature", type=cli.non_negative_float, default=0.0,
+                        help="0: the most probable token; above: sampled")  # fmt: skip
+    parser.add_argument("--top_p", type=cli.share, default=1.0, help="sample among the tokens that make up this share")
+    parser.add_argument("--seed", type=int, default=0, help="of sampling and of random prompts")
+
+
+class Prompts:
+    """The prompts of one call after the other: the text given, or random tokens that no call has seen before."""
+
+    def __init__(self, args: argparse.Namespace, tokenizer):
+        self.args, self._tokenizer, self.text = args, tokenizer, None
+        if args.prompt_tokens:
+            special = set(tokenizer.all_special_ids)
+            self._ordinary = np.array([token for token in range(tokenizer.vocab_size) if token not in special])
+            self._random = np.random.default_rng(args.seed)
+            return
+        self.text = read_prompt(args)
+        if args.chat:
+            try:
+                self.text = tokenizer.apply_chat_template([{"role": "user", "content": self.text}], tokenize=False,
+                                                          add_generation_prompt=True)  # fmt: skip
+            except ValueError:
+                raise UserError("this model has no chat template: leave --chat out") from None
+
+    def take(self) -> tuple[np.ndarray, float | None]:
+        """Token ids, int64 [B, T], and the seconds it took to make them of text."""
+        if self.args.prompt_tokens:
+            return self._random.choice(self._ordinary, (self.args.batch_size, self.args.prompt_tokens)), None
+        started = time.perf_counter()
+        ids = self._tokenizer(self.text, add_special_tokens=not self.args.chat)["input_ids"]
+        time_s = time.perf_counter() - started
+        return np.tile(np.array(ids, np.int64), (self.args.batch_size, 1)), time_s
+
+    def source(self, length: int) -> dict:
+        """What the record says of them."""
+        if self.args.prompt_tokens:
+            return {"name": f"random prompts of {length} tokens", "sha256": None, "prompt_tokens": length}
+        digest = hashlib.sha256(self.text.encode()).hexdigest()
+        return {"name": str(self.args.prompt_file or "prompt"), "sha256": digest, "prompt_tokens": length}
 
 
 def read_prompt(args: argparse.Namespace) -> str:
@@ -58,137 +104,187 @@ def read_prompt(args: argparse.Namespace) -> str:
     return prompt
 
 
+def check_folder(args: argparse.Namespace) -> None:
+    """Raise UserError where the model isn't there or not whole."""
+    if not args.model_name.is_dir():
+        raise UserError(f"no model folder {args.model_name}: make it with `python3 export.py --output {args.model_name}`")
+    model_files.check_ir(args.model_name / OPENVINO_MODEL, hint=f"make it with `python3 export.py --output {args.model_name}`")
+
+
 def load(args: argparse.Namespace, placement: place.Placement):
-    """Read, compile and check the model. Returns it, its tokenizer, and the seconds it took."""
+    """Read, compile and check the model.
+
+    Returns the runtime with it, its tokenizer, its end-of-sequence tokens, its context in tokens (None: not told), and the seconds
+    it took.
+    """
     import openvino as ov
     import torch
-    from optimum.intel import OVModelForCausalLM
-    from transformers import AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
     from transformers.utils import logging
 
     logging.set_verbosity_error()
-    torch.set_num_threads(1)  # torch only keeps the books here; its spinning OpenMP threads would slow OpenVINO's
+    torch.set_num_threads(1)  # torch only samples here; its spinning OpenMP threads would slow OpenVINO's
     config = place.openvino_config(ov.Core(), args.device, placement, "LATENCY", args.ov_config)
     started = time.perf_counter()
     try:
         tokenizer = AutoTokenizer.from_pretrained(args.model_name)
-        model = OVModelForCausalLM.from_pretrained(args.model_name, device=args.device, ov_config=config)
-        model.compile()
+        model_config = AutoConfig.from_pretrained(args.model_name)
+        try:
+            eos = GenerationConfig.from_pretrained(args.model_name).eos_token_id
+        except OSError:  # has none of its own
+            eos = model_config.eos_token_id
+        runtime = RUNTIMES[args.runtime](args.model_name, args.device, config)
     except (RuntimeError, ValueError, OSError, KeyError) as error:
         raise UserError(f"cannot load {args.model_name}: {cli.one_line(error)} (export it again with export.py)") from None
-    return model, tokenizer, time.perf_counter() - started
+    eos_ids = frozenset(eos if isinstance(eos, list) else [eos]) - {None}
+    return runtime, tokenizer, eos_ids, getattr(model_config, "max_position_embeddings", None), time.perf_counter() - started
 
 
-def count_generated(new_ids, eos_ids: set[int]) -> int:
-    """Tokens generated in a batch [B, T]: in each row all up to its first end-of-sequence token; the rest is padding."""
-    total = 0
-    for row in new_ids.tolist():
-        ends = [index for index, token in enumerate(row) if token in eos_ids]
-        total += ends[0] + 1 if ends else len(row)
-    return total
+def check_context(context: int | None, prompt_tokens: int, max_new_tokens: int) -> None:
+    if context and prompt_tokens + max_new_tokens > context:
+        raise UserError(f"{prompt_tokens} prompt tokens and {max_new_tokens} new ones exceed the model's context of {context}")
 
 
 def main() -> int:
     args = parse_args()
     placement = place.Placement.from_arguments(args)
-    prompt = read_prompt(args)
-    if not args.model_name.is_dir():
-        raise UserError(f"no model folder {args.model_name}: make it with `python3 export.py --output {args.model_name}`")
-    model_files.check_ir(args.model_name / OPENVINO_MODEL, hint=f"make it with `python3 export.py --output {args.model_name}`")
+    if not args.prompt_tokens:
+        read_prompt(args)
+    check_folder(args)
     record.check_destination(args)
-
-    model, tokenizer, load_time_s = load(args, placement)
-    weight_format = place.weight_format(model.model)
-    place.check_int8(placement, weight_format)
-    inputs = tokenizer([prompt] * args.batch_size, return_tensors="pt")
-    prompt_tokens = inputs["input_ids"].shape[1]
-    context = getattr(model.config, "max_position_embeddings", None)
-    if context and prompt_tokens + args.max_new_tokens > context:
-        raise UserError(
-            f"{prompt_tokens} prompt tokens and {args.max_new_tokens} new ones exceed the model's context of {context}"
-        )
-    eos = model.generation_config.eos_token_id
-    eos_ids = set(eos if isinstance(eos, list) else [eos]) - {None}
-    how = {
-        "do_sample": False,
-        "num_beams": 1,
-        "max_new_tokens": args.max_new_tokens,
-        "min_new_tokens": None if args.stop_at_eos else args.max_new_tokens,
-        "pad_token_id": tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(eos_ids, default=0),
-    }
-    told_model = model_files.describe(args.model_name.name, args.model_name, [args.model_name / OPENVINO_MODEL], weight_format)
-    told_placement = place.describe(placement, {"model": model.request.get_compiled_model()})
-    machine = record.introduce(told_model, told_placement, args.device, load_time_s)
-
-    for _ in range(args.warmup):
-        model.generate(**inputs, **how)
-
-    samples = {"inference_time_s": [], "tokens_per_second": [], "time_to_first_token_s": [], "time_per_output_token_s": []}
-    answers = []
-    with measure.Watch() as watch:
-        for _ in measure.iterations(args.num_iters, args.min_duration):
-            clock = TokenClock()
-            started = time.perf_counter()
-            output_ids = model.generate(**inputs, **how, streamer=clock)
-            inference_time_s = time.perf_counter() - started
-
-            new_ids = output_ids[:, prompt_tokens:]
-            first_s, last_s, steps = clock.times_s[1], clock.times_s[-1], len(clock.times_s) - 1
-            samples["inference_time_s"].append(inference_time_s)
-            samples["tokens_per_second"].append(count_generated(new_ids, eos_ids) / inference_time_s)
-            samples["time_to_first_token_s"].append(first_s - started)
-            if steps > 1:
-                samples["time_per_output_token_s"].append((last_s - first_s) / (steps - 1))
-            answers.append(new_ids)
-    if not answers:
-        raise KeyboardInterrupt
-
-    text = tokenizer.decode(answers[-1][0], skip_special_tokens=True)
-    metrics = {
-        "inference_time_s": measure.summarize(samples["inference_time_s"], "s", "lower"),
-        "tokens_per_second": measure.summarize(samples["tokens_per_second"], "tokens/s", "higher"),
-        "time_to_first_token_s": measure.summarize(samples["time_to_first_token_s"], "s", "lower"),
-        "load_time_s": measure.summarize([load_time_s], "s", "lower"),
-        "peak_rss_bytes": measure.summarize([watch.usage["peak_rss_bytes"]], "bytes", "lower"),
-    }
-    if samples["time_per_output_token_s"]:
-        metrics["time_per_output_token_s"] = measure.summarize(samples["time_per_output_token_s"], "s", "lower")
-
-    print(f"\nInference time: {measure.describe(metrics['inference_time_s'])}")
-    print(f"Throughput: {measure.describe(metrics['tokens_per_second'])}")
-    print(f"Time to first token: {measure.describe(metrics['time_to_first_token_s'])}")
-    if "time_per_output_token_s" in metrics:
-        print(f"Time per output token: {measure.describe(metrics['time_per_output_token_s'])}")
-    print(f"Tokens: {prompt_tokens} in the prompt, {count_generated(answers[-1], eos_ids)} generated"
-          f"{f' in {args.batch_size} answers' if args.batch_size > 1 else ''}; peak memory {watch.usage['peak_rss_bytes'] / 2**30:.2f} GiB")  # fmt: skip
-    print(f"Text: {prompt}{text}\n")
-
-    run = record.build(
-        "llm",
-        args,
-        headline="tokens_per_second",
-        metrics=metrics,
-        samples=samples,
-        model=told_model,
-        source={
-            "name": str(args.prompt_file or "prompt"),
-            "sha256": hashlib.sha256(prompt.encode()).hexdigest(),
-            "prompt_tokens": prompt_tokens,
-        },
-        machine=machine,
-        placement=told_placement,
-        watch=watch,
-        output={
-            "text": text,
-            "generated_tokens": [count_generated(ids, eos_ids) for ids in answers],
-            "same_tokens_every_iteration": all(
-                bool((ids == answers[0]).all()) for ids in answers if ids.shape == answers[0].shape
-            )
-            and len({ids.shape for ids in answers}) == 1,
-        },
-        resolved={"runtime": "optimum-intel", "torch_threads": 1},
-    )
+    loaded = Loaded(args, placement)
+    run = loaded.measure(args)
     return record.finish(run, args)
+
+
+class Loaded:
+    """A model ready to answer, and what a record says of it."""
+
+    def __init__(self, args: argparse.Namespace, placement: place.Placement):
+        self.runtime, self.tokenizer, self.eos_ids, self.context, self.load_time_s = load(args, placement)
+        weight_format = place.weight_format(self.runtime.ir)
+        place.check_int8(placement, weight_format)
+        self.model = model_files.describe(
+            args.model_name.name, args.model_name, [args.model_name / OPENVINO_MODEL], weight_format
+        )
+        self.placement = place.describe(placement, {"model": self.runtime.compiled})
+        self.machine = record.introduce(self.model, self.placement, args.device, self.load_time_s, more=f"; {self.runtime.name}")
+        self.first_inference_time_s = None
+
+    def measure(self, args: argparse.Namespace) -> dict:
+        """Warm up, measure, print what came of it, and return the record."""
+        prompts = Prompts(args, self.tokenizer)
+        prompt_tokens = prompts.take()[0].shape[1]
+        check_context(self.context, prompt_tokens, args.max_new_tokens)
+        how = How(args.max_new_tokens, self.eos_ids, args.stop_at_eos, args.temperature, args.top_p, args.seed)
+        if self.first_inference_time_s is None:
+            self.first_inference_time_s = self.runtime.generate(prompts.take()[0], How(1, how.eos_ids)).time_s
+        for _ in range(args.warmup):
+            self.runtime.generate(prompts.take()[0], how)
+
+        samples = {name: [] for name in UNITS}
+        answers: list[Answer] = []
+        with measure.Watch() as watch:
+            for _ in measure.iterations(args.num_iters, args.min_duration):
+                ids, tokenization_time_s = prompts.take()
+                answer = self.runtime.generate(ids, how, self._printer() if args.stream else None)
+                text, detokenization_time_s = self._text(answer.tokens[0])
+                add_samples(samples, ids, answer, tokenization_time_s, detokenization_time_s)
+                answers.append(answer)
+        if not answers:
+            raise KeyboardInterrupt
+
+        samples = {name: values for name, values in samples.items() if values}
+        metrics = {name: measure.summarize(values, *UNITS[name]) for name, values in samples.items()}
+        metrics |= {
+            "first_inference_time_s": measure.summarize([self.first_inference_time_s], "s", "lower"),
+            "load_time_s": measure.summarize([self.load_time_s], "s", "lower"),
+            "peak_rss_bytes": measure.summarize([watch.usage["peak_rss_bytes"]], "bytes", "lower"),
+        }
+        generated = [sum(map(len, answer.tokens)) for answer in answers]
+        print("\n" * args.stream)
+        for label, name in PRINTED.items():
+            if name in metrics:
+                print(f"{label}: {measure.describe(metrics[name])}")
+        print(f"First inference: {self.first_inference_time_s:.4g} s, prompt and one token")
+        print(f"Tokens: {prompt_tokens} in the prompt, {generated[-1]} generated"
+              f"{f' in {args.batch_size} answers' if args.batch_size > 1 else ''}; "
+              f"peak memory {watch.usage['peak_rss_bytes'] / 2**30:.2f} GiB")  # fmt: skip
+        print(f"Text: {prompts.text or ''}{text}\n")
+        return record.build(
+            "llm",
+            args,
+            headline="tokens_per_second",
+            metrics=metrics,
+            samples=samples,
+            model=self.model,
+            source=prompts.source(prompt_tokens),
+            machine=self.machine,
+            placement=self.placement,
+            watch=watch,
+            output={
+                "text": text,
+                "generated_tokens": generated,
+                "same_tokens_every_iteration": all(answer.tokens == answers[0].tokens for answer in answers),
+            },
+            resolved={
+                "runtime": self.runtime.name,
+                "torch_threads": 1,
+                "read_time_s": self.runtime.read_time_s,
+                "compile_time_s": self.runtime.compile_time_s,
+            },  # fmt: skip
+        )
+
+    def _text(self, tokens: list[int]) -> tuple[str, float]:
+        started = time.perf_counter()
+        text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+        return text, time.perf_counter() - started
+
+    def _printer(self):
+        """Prints an answer's tokens as they come."""
+        from transformers import TextStreamer
+
+        streamer = TextStreamer(self.tokenizer, skip_special_tokens=True)
+        return lambda tokens: streamer.put(np.array(tokens))
+
+
+UNITS = {
+    "inference_time_s": ("s", "lower"),
+    "tokens_per_second": ("tokens/s", "higher"),
+    "time_to_first_token_s": ("s", "lower"),
+    "prompt_tokens_per_second": ("tokens/s", "higher"),
+    "time_per_output_token_s": ("s", "lower"),
+    "inter_token_latency_s": ("s", None),
+    "tokenization_time_s": ("s", None),
+    "detokenization_time_s": ("s", None),
+}
+PRINTED = {
+    "Inference time": "inference_time_s",
+    "Throughput": "tokens_per_second",
+    "Time to first token": "time_to_first_token_s",
+    "Prefill": "prompt_tokens_per_second",
+    "Time per output token": "time_per_output_token_s",
+    "Inter-token latency": "inter_token_latency_s",
+    "Tokenization": "tokenization_time_s",
+    "De-tokenization": "detokenization_time_s",
+}
+
+
+def add_samples(samples: dict[str, list[float]], ids: np.ndarray, answer: Answer, tokenization_time_s: float | None,
+                detokenization_time_s: float) -> None:  # fmt: skip
+    """What one call adds: a sample of each, and of the inter-token latency one a step after the first."""
+    first_s, *_, last_s = answer.times_s if len(answer.times_s) > 1 else answer.times_s * 2
+    gaps_s = np.diff(answer.times_s).tolist()
+    samples["inference_time_s"].append(answer.time_s)
+    samples["tokens_per_second"].append(sum(map(len, answer.tokens)) / answer.time_s)
+    samples["time_to_first_token_s"].append(first_s)
+    samples["prompt_tokens_per_second"].append(ids.size / first_s)
+    if gaps_s:
+        samples["time_per_output_token_s"].append((last_s - first_s) / len(gaps_s))
+        samples["inter_token_latency_s"] += gaps_s
+    if tokenization_time_s is not None:
+        samples["tokenization_time_s"].append(tokenization_time_s)
+    samples["detokenization_time_s"].append(detokenization_time_s)
 
 
 if __name__ == "__main__":
