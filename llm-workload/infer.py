@@ -159,6 +159,7 @@ def main() -> int:
     print(f"Time to first token: {measure.describe(metrics['time_to_first_token_s'])}")
     if "time_per_output_token_s" in metrics:
         print(f"Time per output token: {measure.describe(metrics['time_per_output_token_s'])}")
+    measure.tell_energy(metrics, watch, args.device, "token", sum(count_generated(ids, eos_ids) for ids in answers))
     print(f"Tokens: {prompt_tokens} in the prompt, {count_generated(answers[-1], eos_ids)} generated"
           f"{f' in {args.batch_size} answers' if args.batch_size > 1 else ''}; peak memory {watch.usage['peak_rss_bytes'] / 2**30:.2f} GiB")  # fmt: skip
     print(f"Text: {prompt}{text}\n")
