@@ -264,6 +264,7 @@ def main() -> int:
     languages = ", ".join(sorted({file["language"] for file in files}))
     print(f"\nInference time: {measure.describe(metrics['inference_time_s'])}")
     print(f"RTFx: {measure.describe(metrics['rtfx'])}")
+    measure.tell_energy(metrics, watch, args.device, "audio second", audio_s * len(times_s))
     if references:
         metrics |= judge(files, references, args.task)
         print(f"Word error rate: {metrics['word_error_rate']['median']:.2%}")

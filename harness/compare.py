@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import cli, cost, files, ratio, record, sut, system
+from harness import cli, cost, energy, files, ratio, record, sut, system
 from harness.cli import UserError
 
 # Parameters that shape the work a run does, whatever the workload; those a workload has no option for are None. (A batch is work
@@ -158,6 +158,7 @@ def _run(run: dict, path: Path, folder: str | None) -> Run:
         "streams": asked.get("num_streams"),
         "requests at a time": asked.get("requests") if run["workload"] == "video" else None,
         "CPUs allowed": len(placed["cpus"]),
+        "energy counted": _energy_counted(run),
         "governor": cpu.get("governor"),
         "turbo": cpu.get("turbo"),
         "kernel": told["os"]["kernel"],
@@ -191,6 +192,13 @@ def _run(run: dict, path: Path, folder: str | None) -> Run:
         samples=samples,
         trouble=run["trouble"],
     )
+
+
+def _energy_counted(run: dict) -> str | None:
+    """The parts in energy per unit of work. Not every CPU tells its memory's, so that these may differ from side to side."""
+    if not any(name.startswith("energy_per_") for name in run["metrics"]):
+        return None
+    return " + ".join(part for part in energy.COUNTED if part in (run["usage"].get("energy_j") or {}))
 
 
 NAMES = {"llm": "LLM", "video": "Video AI", "video-density": "Video AI, live streams", "video-accuracy": "Video AI, accuracy",

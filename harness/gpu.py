@@ -109,3 +109,39 @@ class Sampler:
             "temperature_c": max(told("temperature_c"), default=None),
             "slowdowns": [name for name, bit in SLOWDOWN_BITS.items() if reasons & bit],
         }
+
+
+class EnergyCounters:
+    """All GPUs' own energy counters. NVML stays open from here to close(), as a driver that nobody uses may forget them.
+
+    Parameters
+    ----------
+    nvml : the NVML binding; by default pynvml, where it is installed.
+    """
+
+    def __init__(self, nvml=None):
+        self._nvml = nvml
+        if nvml is None:
+            try:
+                import pynvml
+            except ImportError:
+                return
+            self._nvml = pynvml
+        try:
+            self._nvml.nvmlInit()
+        except self._nvml.NVMLError:  # no driver
+            self._nvml = None
+
+    def read_j(self) -> float | None:
+        """By all GPUs so far; None without a GPU, and where one has no counter."""
+        if self._nvml is None:
+            return None
+        try:
+            handles = [self._nvml.nvmlDeviceGetHandleByIndex(index) for index in range(self._nvml.nvmlDeviceGetCount())]
+            return sum(self._nvml.nvmlDeviceGetTotalEnergyConsumption(handle) for handle in handles) / 1000 if handles else None
+        except self._nvml.NVMLError:
+            return None
+
+    def close(self) -> None:
+        if self._nvml is not None:
+            self._nvml.nvmlShutdown()

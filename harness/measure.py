@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import psutil
 
+from harness import energy
 from harness.cli import UserError
 
 CONFIDENCE = 0.95
@@ -100,22 +101,33 @@ def describe(metric: dict) -> str:
 
 
 class Watch:
-    """What the machine did during the `with` block: CPU use of each core, of others, steal, throttling.
+    """What the machine did during the `with` block: CPU use of each core, of others, steal, throttling, energy.
 
     Ctrl-C or a UserError inside the block ends it and is kept in `status` and `error`, so that what has been measured
-    until then can still be recorded. Reads counters at both ends only; nothing runs in between.
+    until then can still be recorded. Reads counters at both ends only; nothing runs in between, except that energy counters,
+    where the machine has any, are read every 30 s as well, because they overflow (see `energy.Meter`).
 
     After the block: `status` is "complete", "interrupted" or "failed"; `usage` is a dict, see `__exit__`.
+
+    Parameters
+    ----------
+    powercap : the folder of the CPUs' energy counters.
     """
+
+    def __init__(self, powercap: Path = energy.POWERCAP):
+        self._powercap = powercap
 
     def __enter__(self) -> Watch:
         self.status, self.error, self.usage = "complete", None, {}
         self._process = psutil.Process()
+        self._meter = energy.Meter(self._powercap)
+        self._meter.start()
         self._before = self._counters()
         return self
 
     def __exit__(self, kind, error, trace) -> bool:
         after, before = self._counters(), self._before
+        self._meter.stop()
         wall_s = after["time_s"] - before["time_s"]
         busy, steal, total = [], 0.0, 0.0
         for now, then in zip(after["cpus"], before["cpus"]):
@@ -137,6 +149,8 @@ class Watch:
             "mhz_before": before["mhz"],
             "mhz_after": after["mhz"],
             "peak_rss_bytes": peak_rss_bytes(),
+            "energy_j": self._meter.joules,
+            "energy_unknown": self._meter.unknown,
         }
         if isinstance(error, KeyboardInterrupt):
             self.status, self.error = "interrupted", "interrupted by the user"
@@ -154,6 +168,27 @@ class Watch:
             "throttled": _throttle_events(),
             "mhz": round(frequency.current) if frequency else None,
         }
+
+
+def tell_energy(metrics: dict[str, dict], watch: Watch, device: str, unit: str, count: float) -> None:
+    """Add the metric energy_per_UNIT_j and print it, where it is known.
+
+    It is the energy of all CPU packages and their memory over the watched time, by the work done in it. It is not known of a
+    run cut short, as what was thrown away took its share, nor of other devices than the CPU: a graphics card has no part in
+    these counters.
+
+    Parameters
+    ----------
+    device : that OpenVINO computed on.
+    unit : what work is counted in: "token", "frame", "audio second".
+    count : of units, all that were done while `watch` was on.
+    """
+    joules = {part: j for part, j in (watch.usage["energy_j"] or {}).items() if part in energy.COUNTED}
+    if "package" not in joules or watch.status != "complete" or not device.startswith("CPU") or not count:
+        return
+    metric = summarize([sum(joules.values()) / count], f"J/{unit}", "lower")
+    metrics[f"energy_per_{unit.replace(' ', '_')}_j"] = metric
+    print(f"Energy: {describe(metric)}   ({', '.join(f'{part} {j:.4g} J' for part, j in joules.items())})")
 
 
 def peak_rss_bytes() -> int:

@@ -33,7 +33,7 @@ ASSUMED = {
 
 def words(metric: str) -> str:
     """A metric's name as one reads it."""
-    return metric.removesuffix("_s").removesuffix("_bytes").replace("_", " ").replace("rtfx", "RTFx")
+    return metric.removesuffix("_s").removesuffix("_j").removesuffix("_bytes").replace("_", " ").replace("rtfx", "RTFx")
 
 
 def number(value: float | None) -> str:

@@ -206,6 +206,7 @@ class Loaded:
         for label, name in PRINTED.items():
             if name in metrics:
                 print(f"{label}: {measure.describe(metrics[name])}")
+        measure.tell_energy(metrics, watch, args.device, "token", sum(generated))
         print(f"First inference: {self.first_inference_time_s:.4g} s, prompt and one token")
         print(f"Tokens: {prompt_tokens} in the prompt, {generated[-1]} generated"
               f"{f' in {args.batch_size} answers' if args.batch_size > 1 else ''}; "

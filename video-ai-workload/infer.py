@@ -363,6 +363,7 @@ def main() -> int:
     print(f"Busy share of each stage: {told}")
     cpu_s, efficiency = (metrics[name]["median"] for name in ("cpu_time_per_frame_s", "pipeline_efficiency"))
     print(f"CPU: {cpu_s:.4g} core-seconds a frame; {efficiency:.0%} of {len(placement.cpus)} CPUs at work")
+    measure.tell_energy(metrics, watch, args.device, "frame", sum(count for count, _ in found))
     told = ", ".join(f"{count} × {name}" for name, count in found_in_all.most_common()) or "nothing"
     print(f"Found in {frames} frames: {told}; peak memory {watch.usage['peak_rss_bytes'] / 2**30:.2f} GiB")
     if not args.no_output:
