@@ -20,6 +20,7 @@ SPEAKING = (
     "rtfx",
     "streams",
     "calls",
+    "users",
     "mask_map50_95",
     "requests_per_second",
     "request_latency_s",

@@ -9,9 +9,11 @@ and text of the tokens are timed apart. Only generated tokens are counted.
 
 import argparse
 import hashlib
+import importlib
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -20,6 +22,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would spin
 
 import numpy as np
 
+import concurrency
 from harness import cli, files, measure, model as model_files, placement as place, record
 from harness.cli import UserError
 from runtimes import OPENVINO_MODEL, RUNTIMES, Answer, How
@@ -39,8 +42,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--max_new_tokens", type=cli.positive_int, default=100, help="tokens to generate for each prompt")
     parser.add_argument("--batch_size", type=cli.positive_int, default=1, help="prompts answered together")
     parser.add_argument("--stream", action="store_true", help="print tokens as they come; the time that takes counts")
+    concurrency.add_arguments(parser)
     cli.add_common_arguments(parser, iteration="one answer to the prompt", num_iters=8)
     args = parser.parse_args()
+    concurrency.check_arguments(parser, args)
     if args.stream and args.batch_size > 1:
         parser.error("--stream prints one answer: leave --batch_size out")
     if args.chat and args.prompt_tokens:
@@ -67,6 +72,7 @@ class Prompts:
 
     def __init__(self, args: argparse.Namespace, tokenizer):
         self.args, self._tokenizer, self.text = args, tokenizer, None
+        self.count = args.batch_size  # B
         if args.prompt_tokens:
             special = set(tokenizer.all_special_ids)
             self._ordinary = np.array([token for token in range(tokenizer.vocab_size) if token not in special])
@@ -83,11 +89,11 @@ class Prompts:
     def take(self) -> tuple[np.ndarray, float | None]:
         """Token ids, int64 [B, T], and the seconds it took to make them of text."""
         if self.args.prompt_tokens:
-            return self._random.choice(self._ordinary, (self.args.batch_size, self.args.prompt_tokens)), None
+            return self._random.choice(self._ordinary, (self.count, self.args.prompt_tokens)), None
         started = time.perf_counter()
         ids = self._tokenizer(self.text, add_special_tokens=not self.args.chat)["input_ids"]
         time_s = time.perf_counter() - started
-        return np.tile(np.array(ids, np.int64), (self.args.batch_size, 1)), time_s
+        return np.tile(np.array(ids, np.int64), (self.count, 1)), time_s
 
     def source(self, length: int) -> dict:
         """What the record says of them."""
@@ -111,7 +117,7 @@ def check_folder(args: argparse.Namespace) -> None:
     model_files.check_ir(args.model_name / OPENVINO_MODEL, hint=f"make it with `python3 export.py --output {args.model_name}`")
 
 
-def load(args: argparse.Namespace, placement: place.Placement):
+def load(args: argparse.Namespace, placement: place.Placement, inspect: Callable):
     """Read, compile and check the model.
 
     Returns the runtime with it, its tokenizer, its end-of-sequence tokens, its context in tokens (None: not told), and the seconds
@@ -124,6 +130,8 @@ def load(args: argparse.Namespace, placement: place.Placement):
 
     logging.set_verbosity_error()
     torch.set_num_threads(1)  # torch only samples here; its spinning OpenMP threads would slow OpenVINO's
+    kind = concurrency.ContinuousBatching if args.concurrency else RUNTIMES[args.runtime]
+    importlib.import_module(kind.package)  # is not loading the model
     config = place.openvino_config(ov.Core(), args.device, placement, "LATENCY", args.ov_config)
     started = time.perf_counter()
     try:
@@ -133,7 +141,7 @@ def load(args: argparse.Namespace, placement: place.Placement):
             eos = GenerationConfig.from_pretrained(args.model_name).eos_token_id
         except OSError:  # has none of its own
             eos = model_config.eos_token_id
-        runtime = RUNTIMES[args.runtime](args.model_name, args.device, config)
+        runtime = kind(args.model_name, args.device, config, inspect)
     except (RuntimeError, ValueError, OSError, KeyError) as error:
         raise UserError(f"cannot load {args.model_name}: {cli.one_line(error)} (export it again with export.py)") from None
     eos_ids = frozenset(eos if isinstance(eos, list) else [eos]) - {None}
@@ -161,13 +169,15 @@ class Loaded:
     """A model ready to answer, and what a record says of it."""
 
     def __init__(self, args: argparse.Namespace, placement: place.Placement):
-        self.runtime, self.tokenizer, self.eos_ids, self.context, self.load_time_s = load(args, placement)
-        weight_format = place.weight_format(self.runtime.ir)
-        place.check_int8(placement, weight_format)
-        self.model = model_files.describe(
-            args.model_name.name, args.model_name, [args.model_name / OPENVINO_MODEL], weight_format
-        )
-        self.placement = place.describe(placement, {"model": self.runtime.compiled})
+
+        def inspect(model, compiled) -> None:
+            weight_format = place.weight_format(model)
+            place.check_int8(placement, weight_format)
+            ir = [args.model_name / OPENVINO_MODEL]
+            self.model = model_files.describe(args.model_name.name, args.model_name, ir, weight_format)
+            self.placement = place.describe(placement, {"model": compiled})
+
+        self.runtime, self.tokenizer, self.eos_ids, self.context, self.load_time_s = load(args, placement, inspect)
         self.machine = record.introduce(self.model, self.placement, args.device, self.load_time_s, more=f"; {self.runtime.name}")
         self.first_inference_time_s = None
 
@@ -177,17 +187,22 @@ class Loaded:
         prompt_tokens = prompts.take()[0].shape[1]
         check_context(self.context, prompt_tokens, args.max_new_tokens)
         how = How(args.max_new_tokens, self.eos_ids, args.stop_at_eos, args.temperature, args.top_p, args.seed)
+        if args.concurrency:
+            return concurrency.run(args, self, prompts, how)
         if self.first_inference_time_s is None:
             self.first_inference_time_s = self.runtime.generate(prompts.take()[0], How(1, how.eos_ids)).time_s
         for _ in range(args.warmup):
             self.runtime.generate(prompts.take()[0], how)
 
+        printer = Printer(self.tokenizer) if args.stream else None
         samples = {name: [] for name in UNITS}
         answers: list[Answer] = []
         with measure.Watch() as watch:
             for _ in measure.iterations(args.num_iters, args.min_duration):
                 ids, tokenization_time_s = prompts.take()
-                answer = self.runtime.generate(ids, how, self._printer() if args.stream else None)
+                answer = self.runtime.generate(ids, how, printer.tell if printer else None)
+                if printer:
+                    printer.end()
                 text, detokenization_time_s = self._text(answer.tokens[0])
                 add_samples(samples, ids, answer, tokenization_time_s, detokenization_time_s)
                 answers.append(answer)
@@ -202,7 +217,7 @@ class Loaded:
             "peak_rss_bytes": measure.summarize([watch.usage["peak_rss_bytes"]], "bytes", "lower"),
         }
         generated = [sum(map(len, answer.tokens)) for answer in answers]
-        print("\n" * args.stream)
+        print()
         for label, name in PRINTED.items():
             if name in metrics:
                 print(f"{label}: {measure.describe(metrics[name])}")
@@ -241,12 +256,18 @@ class Loaded:
         text = self.tokenizer.decode(tokens, skip_special_tokens=True)
         return text, time.perf_counter() - started
 
-    def _printer(self):
-        """Prints an answer's tokens as they come."""
+
+class Printer:
+    """Prints an answer's tokens as they come."""
+
+    def __init__(self, tokenizer):
         from transformers import TextStreamer
 
-        streamer = TextStreamer(self.tokenizer, skip_special_tokens=True)
-        return lambda tokens: streamer.put(np.array(tokens))
+        self._streamer = TextStreamer(tokenizer, skip_special_tokens=True)
+        self.end = self._streamer.end
+
+    def tell(self, tokens: list[int]) -> None:
+        self._streamer.put(np.array(tokens))
 
 
 UNITS = {

@@ -1,7 +1,7 @@
 """Two ways to generate with an exported model: optimum-intel's model stepped by hand, and openvino-genai's LLMPipeline.
 
 Both take prompts as token ids and tell when each new token came. Both give the same tokens as optimum-intel's own generate() where
-nothing is sampled.
+nothing is sampled. `inspect` is called once, with the model (ov.Model) and the compiled model.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class Optimum:
     Logits are made for the last position only, as no other is looked at.
     """
 
-    name = "optimum-intel"
+    name, package = "optimum-intel", "optimum.intel"
 
-    def __init__(self, folder: Path, device: str, config: dict):
+    def __init__(self, folder: Path, device: str, config: dict, inspect: Callable):
         from optimum.intel import OVModelForCausalLM
 
         started = time.perf_counter()
@@ -54,9 +54,10 @@ class Optimum:
         self.read_time_s = time.perf_counter() - started
         model.compile()
         self.compile_time_s = time.perf_counter() - started - self.read_time_s
-        self.ir, self._request = model.model, model.request
-        self.compiled = self._request.get_compiled_model()
-        self._inputs = {name for port in self.compiled.inputs for name in port.names}
+        self._request = model.request
+        compiled = self._request.get_compiled_model()
+        self._inputs = {name for port in compiled.inputs for name in port.names}
+        inspect(model.model, compiled)
 
     def generate(self, prompts: np.ndarray, how: How, tell: Callable[[list[int]], None] | None = None) -> Answer:
         """Answer prompts of equal length, int64 [B, T]; `tell` is called with each step's tokens."""
@@ -95,21 +96,19 @@ class Optimum:
 class GenAI:
     """openvino-genai's LLMPipeline. Prompts seen before are not remembered (no prefix cache)."""
 
-    name = "openvino-genai"
+    name, package = "openvino-genai", "openvino_genai"
 
-    def __init__(self, folder: Path, device: str, config: dict):
+    def __init__(self, folder: Path, device: str, config: dict, inspect: Callable):
         import openvino as ov
         import openvino_genai as genai
 
         self._genai, self._ov = genai, ov
-        # The pipeline does not hand out its compiled model: what the settings come to is read back from the same model.
-        core = ov.Core()
-        self.ir = core.read_model(folder / OPENVINO_MODEL)
-        self.compiled = core.compile_model(self.ir, device, config)
+        compile_to_inspect(folder, device, config, inspect)
+        scheduler = genai.SchedulerConfig()
+        scheduler.enable_prefix_caching = False
         started = time.perf_counter()
-        self.read_time_s = 0.0  # is part of compile_time_s
-        self._pipeline = genai.LLMPipeline(folder, device, **config)
-        self.compile_time_s = time.perf_counter() - started
+        self._pipeline = genai.LLMPipeline(folder, device, scheduler_config=scheduler, **config)
+        self.read_time_s, self.compile_time_s = 0.0, time.perf_counter() - started  # both in one
 
     def generate(self, prompts: np.ndarray, how: How, tell: Callable[[list[int]], None] | None = None) -> Answer:
         """See Optimum.generate(); of a batch `tell` is told nothing, as openvino-genai does not."""
@@ -127,7 +126,7 @@ class GenAI:
             told = (Told(),)
         started = time.perf_counter()
         inputs = genai.TokenizedInputs(self._ov.Tensor(prompts), self._ov.Tensor(np.ones_like(prompts)))
-        result = self._pipeline.generate(inputs, config(genai, how), *told)
+        result = self._pipeline.generate(inputs, genai_config(genai, how), *told)
         time_s = time.perf_counter() - started
         raw = result.perf_metrics.raw_metrics
         first_s = raw.m_times_to_first_token[0] / 1e6
@@ -139,7 +138,17 @@ class GenAI:
 RUNTIMES = {"optimum": Optimum, "genai": GenAI}
 
 
-def config(genai, how: How):
+def compile_to_inspect(folder: Path, device: str, config: dict, inspect: Callable) -> None:
+    """openvino-genai's pipelines do not hand out their compiled model: what the settings come to is read from the same model,
+    compiled once more and let go again before the pipeline is made."""
+    import openvino as ov
+
+    core = ov.Core()
+    ir = core.read_model(folder / OPENVINO_MODEL)
+    inspect(ir, core.compile_model(ir, device, config))
+
+
+def genai_config(genai, how: How):
     """The same for openvino-genai."""
     told = genai.GenerationConfig()
     told.max_new_tokens = how.max_new_tokens

@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from conftest import REPO, Workload, assert_one_line
+from harness import record
 
 FOLDER = REPO / "llm-workload"
 MODEL = "smollm2-135m-instruct-ov"
@@ -49,17 +50,101 @@ def test_the_guides_command_measures_generated_tokens_only(llm):
     assert run["model"]["weight_format"] == "int8" and run["model"]["source"].endswith(".gguf")
 
 
-def test_the_tokens_are_those_of_optimums_own_generate(llm):
-    run, _ = llm.measure(*SHORT)
+@pytest.mark.parametrize("runtime", ["optimum", "genai"])
+def test_the_tokens_are_those_of_optimums_own_generate(llm, runtime):
+    run, printed = llm.measure(*SHORT, "--runtime", runtime, "--precision", "f32", "--stream")
     import torch
     from optimum.intel import OVModelForCausalLM
     from transformers import AutoTokenizer
 
-    tokenizer, model = AutoTokenizer.from_pretrained(FOLDER / MODEL), OVModelForCausalLM.from_pretrained(FOLDER / MODEL)
+    exact = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
+    tokenizer, model = (
+        AutoTokenizer.from_pretrained(FOLDER / MODEL),
+        OVModelForCausalLM.from_pretrained(FOLDER / MODEL, ov_config=exact),
+    )
     inputs = tokenizer("Discuss the history and evolution of artificial intelligence in 80 words", return_tensors="pt")
     with torch.no_grad():
         ids = model.generate(**inputs, max_new_tokens=20, min_new_tokens=20, do_sample=False)
     assert tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True) == run["output"]["text"]
+    assert printed.count(run["output"]["text"].strip()) == 3  # twice as it came, and at the end
+    assert run["parameters"]["runtime"] == {"optimum": "optimum-intel", "genai": "openvino-genai"}[runtime]
+
+
+@pytest.mark.parametrize("runtime", ["optimum", "genai"])
+def test_phases_add_up(llm, runtime):
+    run, _ = llm.measure(
+        f"--model_name={MODEL}", "--runtime", runtime, "--prompt_tokens", 100, "--max_new_tokens", 10, "--num_iters", 3
+    )
+    samples = run["samples"]
+    assert run["input"]["prompt_tokens"] == 100 and run["output"]["generated_tokens"] == [10] * 3
+    assert len(samples["inter_token_latency_s"]) == 3 * 9
+    for index, time_s in enumerate(samples["inference_time_s"]):
+        first_s, gaps_s = samples["time_to_first_token_s"][index], samples["inter_token_latency_s"][9 * index : 9 * index + 9]
+        assert first_s + sum(gaps_s) == pytest.approx(time_s, rel=0.05)
+        assert samples["time_per_output_token_s"][index] == pytest.approx(sum(gaps_s) / 9)
+        assert samples["prompt_tokens_per_second"][index] == pytest.approx(100 / first_s)
+    assert not run["output"]["same_tokens_every_iteration"]  # other prompts each time
+    assert run["metrics"]["first_inference_time_s"]["median"] > 0 and "tokenization_time_s" not in samples
+
+
+def test_both_runtimes_answer_a_batch_of_different_prompts_alike():
+    sys.path.insert(0, str(FOLDER))
+    import numpy as np
+    from runtimes import RUNTIMES, How
+
+    exact = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
+    prompts = np.random.default_rng(0).integers(100, 40000, (2, 50))
+    seen = []
+    optimum, genai = (kind(FOLDER / MODEL, "CPU", exact, lambda *told: seen.append(told)) for kind in RUNTIMES.values())
+    assert len(seen) == 2
+    how = How(12, frozenset({2}))
+    together = optimum.generate(prompts, how)
+    assert together.tokens == genai.generate(prompts, how).tokens
+    assert together.tokens == [optimum.generate(prompts[row : row + 1], how).tokens[0] for row in (0, 1)]
+    assert len(together.times_s) == 12 and together.times_s == sorted(together.times_s)
+    for runtime in (optimum, genai):
+        drawn = [runtime.generate(prompts[:1], How(12, frozenset({2}), temperature=1.5, seed=seed)).tokens for seed in (1, 1, 2)]
+        assert drawn[0] == drawn[1] != drawn[2]
+        told = []
+        assert runtime.generate(prompts[:1], how, told.append).tokens == [sum(told, [])] == together.tokens[:1]
+
+
+def test_a_chat_template_goes_around_the_prompt(llm):
+    run, printed = llm.measure(*SHORT, "--chat", "--prompt", "Say hi.")
+    assert "<|im_start|>user\nSay hi.<|im_end|>\n<|im_start|>assistant" in printed and run["input"]["prompt_tokens"] > 15
+    assert llm.infer(*SHORT, "--chat", "--prompt_tokens", 5).returncode == 2
+
+
+def test_many_users_are_answered_at_a_time(llm, tmp_path):
+    plot = tmp_path / "users.png"
+    run, printed = llm.measure(
+        *SHORT, "--concurrency", "1,4", "--prompt_tokens", 40, "--max_ttft", 60, "--max_tpot", 60, "--plot", plot
+    )
+    levels = run["output"]["levels"]
+    assert run["workload"] == "llm-concurrency" and run["output"]["users"] == 4 and list(levels) == ["1", "4"]
+    assert [levels[users]["generated_tokens"] for users in "14"] == [2 * 20, 2 * 4 * 20]
+    assert levels["4"]["time_to_first_token_s"]["n"] == 8 and levels["4"]["tokens_per_second"]["n"] == 2
+    assert levels["4"]["tokens_per_second"]["median"] > levels["1"]["tokens_per_second"]["median"]
+    assert "Users at a time: 4" in printed and plot.read_bytes().startswith(b"\x89PNG")
+    tight, _ = llm.measure(*SHORT, "--concurrency", "1", "--max_ttft", 0.0001)
+    assert tight["output"]["users"] == 0 and tight["input"]["name"] == "prompt"
+    assert llm.infer(*SHORT, "--concurrency", "1,x").returncode == 2
+    assert llm.infer(*SHORT, "--concurrency", "4", "--batch_size", 2).returncode == 2
+
+
+def test_a_sweep_measures_every_combination(llm, tmp_path):
+    files = ("--table", tmp_path / "sweep.csv", "--plot", tmp_path / "sweep.png", "--results_dir", llm.results)
+    done = llm.run("sweep.py", f"--model_name={MODEL}", "--prompt_tokens", 16, 64, "--max_new_tokens", 4, "--batch_size", 1, 2,
+                   "--num_iters", 2, *files)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    runs = [record.read(path) for path in llm.results.glob("*.json")]
+    measured = {(run["input"]["prompt_tokens"], run["parameters"]["batch_size"]): run for run in runs}
+    assert len(runs) == 4 and set(measured) == {(16, 1), (16, 2), (64, 1), (64, 2)}
+    assert measured[64, 2]["output"]["generated_tokens"] == [8, 8]
+    rows = (tmp_path / "sweep.csv").read_text().splitlines()
+    assert len(rows) == 5 and rows[0].startswith("prompt_tokens,max_new_tokens,batch_size,tokens/s")
+    assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    assert_one_line(llm.run("sweep.py", f"--model_name={MODEL}", "--prompt_tokens", 9000, *files), "exceed")
 
 
 def test_a_batch_counts_every_answer(llm):
@@ -77,12 +162,12 @@ def test_an_answer_may_end_early_when_asked_to(llm):
     assert short["output"]["generated_tokens"][0] < 80
 
 
-def test_padding_after_an_answers_end_is_not_counted():
+def test_what_follows_an_answers_end_is_not_counted():
     sys.path.insert(0, str(FOLDER))
-    import torch
-    from infer import count_generated
+    from runtimes import How, up_to_end
 
-    assert count_generated(torch.tensor([[5, 6, 2, 0, 0], [5, 6, 7, 8, 9]]), {2}) == 3 + 5
+    how = How(5, frozenset({2}))
+    assert (up_to_end([5, 6, 2, 0, 0], how), up_to_end([5, 6, 7, 8, 9], how)) == ([5, 6, 2], [5, 6, 7, 8, 9])
 
 
 @pytest.mark.parametrize(
