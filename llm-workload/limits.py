@@ -51,11 +51,12 @@ def read_bandwidth_bytes_per_s(threads: int, working_set_bytes: int | None = Non
     Each thread takes dot products of two halves of slices of its own part of an array (BLAS sdot, without Python's lock).
     Of a sum, a maximum, einsum, a matrix times a vector, torch's sum and dot, and OpenVINO's ReduceMax and FullyConnected with
     f32, f16 and u8 weights, that kernel read fastest on 2 cores of an AMD EPYC with 32 MB of L3: 22 to 24 GB/s, OpenVINO's 7 to
-    13, the others 10 to 20. It is memory that limits it: of 8 MB it reads 47 to 60 GB/s there, of 256 MB to 3 GB 16 to 24. Threads
-    fill their part themselves, each on a CPU of its own, so that on NUMA machines all nodes read their own memory.
+    13, the others 10 to 20. It is memory that limits it: of 8 MB it reads 47 to 60 GB/s there, of 256 MB to 3 GB 16 to 24.
+    Threads fill their part themselves, each on a CPU of its own, so that on NUMA machines all nodes read their own memory.
 
-    Best window of WINDOW_S in half of READ_TIME_S; the other half reads half the working set. A virtual machine may have more cache than it is told: where half the working set
-    reads more than a tenth faster than all of it, it is doubled, twice at most and while memory allows.
+    Best window of WINDOW_S in half of READ_TIME_S; the other half reads half the working set. A virtual machine may have more
+    cache than it is told: where half the working set reads more than a tenth faster than all of it, it is doubled, twice at
+    most and while memory allows.
 
     Parameters
     ----------

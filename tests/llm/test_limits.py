@@ -211,9 +211,9 @@ def test_caches_are_counted_once_and_cores_come_before_their_siblings(tmp_path):
     for cpu, sibling in ((0, "0,2"), (1, "1,3"), (2, "0,2"), (3, "1,3")):
         (tmp_path / f"cpu{cpu}/topology").mkdir(parents=True)
         (tmp_path / f"cpu{cpu}/topology/thread_siblings_list").write_text(sibling + "\n")
-        for index, (level, kind, size, shared) in enumerate(
-            [(1, "Data", "32K", sibling), (1, "Instruction", "32K", sibling), (2, "Unified", "1024K", sibling), (3, "Unified", "32M", "0-3")]
-        ):  # fmt: skip
+        caches = [(1, "Data", "32K", sibling), (1, "Instruction", "32K", sibling)]
+        caches += [(2, "Unified", "1024K", sibling), (3, "Unified", "32M", "0-3")]
+        for index, (level, kind, size, shared) in enumerate(caches):
             folder = tmp_path / f"cpu{cpu}/cache/index{index}"
             folder.mkdir(parents=True)
             for name, text in (("level", level), ("type", kind), ("size", size), ("shared_cpu_list", shared)):
