@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -23,10 +24,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would spin
 import numpy as np
 
 import concurrency
+import limits
+import traffic
 from harness import cli, files, measure, model as model_files, placement as place, record
 from harness.cli import UserError
 from runtimes import OPENVINO_MODEL, RUNTIMES, Answer, How
 
+MEMORY_BOUND = 0.7  # of the read bandwidth, from which on memory is told to be what limits
 PROMPT = "Discuss the history and evolution of artificial intelligence in 80 words"
 
 
@@ -64,6 +68,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=cli.non_negative_float, default=0.0,
                         help="0: the most probable token; above: sampled")  # fmt: skip
     parser.add_argument("--top_p", type=cli.share, default=1.0, help="sample among the tokens that make up this share")
+    parser.add_argument("--skip_limits", action="store_true", help="do not measure the machine's memory and cores afterwards")
     parser.add_argument("--seed", type=int, default=0, help="of sampling and of random prompts")
 
 
@@ -117,13 +122,18 @@ def check_folder(args: argparse.Namespace) -> None:
     model_files.check_ir(args.model_name / OPENVINO_MODEL, hint=f"make it with `python3 export.py --output {args.model_name}`")
 
 
-def load(args: argparse.Namespace, placement: place.Placement, inspect: Callable):
+def openvino_config(args: argparse.Namespace, placement: place.Placement) -> dict:
+    import openvino as ov
+
+    return place.openvino_config(ov.Core(), args.device, placement, "LATENCY", args.ov_config)
+
+
+def load(args: argparse.Namespace, ov_config: dict, inspect: Callable):
     """Read, compile and check the model.
 
     Returns the runtime with it, its tokenizer, its end-of-sequence tokens, its context in tokens (None: not told), and the seconds
     it took.
     """
-    import openvino as ov
     import torch
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig
     from transformers.utils import logging
@@ -132,7 +142,6 @@ def load(args: argparse.Namespace, placement: place.Placement, inspect: Callable
     torch.set_num_threads(1)  # torch only samples here; its spinning OpenMP threads would slow OpenVINO's
     kind = concurrency.ContinuousBatching if args.concurrency else RUNTIMES[args.runtime]
     importlib.import_module(kind.package)  # is not loading the model
-    config = place.openvino_config(ov.Core(), args.device, placement, "LATENCY", args.ov_config)
     started = time.perf_counter()
     try:
         tokenizer = AutoTokenizer.from_pretrained(args.model_name)
@@ -141,7 +150,7 @@ def load(args: argparse.Namespace, placement: place.Placement, inspect: Callable
             eos = GenerationConfig.from_pretrained(args.model_name).eos_token_id
         except OSError:  # has none of its own
             eos = model_config.eos_token_id
-        runtime = kind(args.model_name, args.device, config, inspect)
+        runtime = kind(args.model_name, args.device, ov_config, inspect)
     except (RuntimeError, ValueError, OSError, KeyError) as error:
         raise UserError(f"cannot load {args.model_name}: {cli.one_line(error)} (export it again with export.py)") from None
     eos_ids = frozenset(eos if isinstance(eos, list) else [eos]) - {None}
@@ -161,7 +170,7 @@ def main() -> int:
     check_folder(args)
     record.check_destination(args)
     loaded = Loaded(args, placement)
-    run = loaded.measure(args)
+    run = loaded.run(args)
     return record.finish(run, args)
 
 
@@ -176,12 +185,17 @@ class Loaded:
             ir = [args.model_name / OPENVINO_MODEL]
             self.model = model_files.describe(args.model_name.name, args.model_name, ir, weight_format)
             self.placement = place.describe(placement, {"model": compiled})
+            try:
+                self.traffic = replace(traffic.count(model, compiled), logits_of_last_only=True)  # as both runtimes see to
+            except ValueError:  # of this model, or on this device, it can't be told
+                self.traffic = None
 
-        self.runtime, self.tokenizer, self.eos_ids, self.context, self.load_time_s = load(args, placement, inspect)
+        self.ov_config = openvino_config(args, placement)
+        self.runtime, self.tokenizer, self.eos_ids, self.context, self.load_time_s = load(args, self.ov_config, inspect)
         self.machine = record.introduce(self.model, self.placement, args.device, self.load_time_s, more=f"; {self.runtime.name}")
-        self.first_inference_time_s = None
+        self.first_inference_time_s, self.limits = None, None
 
-    def measure(self, args: argparse.Namespace) -> dict:
+    def run(self, args: argparse.Namespace) -> dict:
         """Warm up, measure, print what came of it, and return the record."""
         prompts = Prompts(args, self.tokenizer)
         prompt_tokens = prompts.take()[0].shape[1]
@@ -221,6 +235,7 @@ class Loaded:
         for label, name in PRINTED.items():
             if name in metrics:
                 print(f"{label}: {measure.describe(metrics[name])}")
+        limited = self._against_limits(args, watch, metrics, prompt_tokens)
         measure.tell_energy(metrics, watch, args.device, "token", sum(generated))
         print(f"First inference: {self.first_inference_time_s:.4g} s, prompt and one token")
         print(f"Tokens: {prompt_tokens} in the prompt, {generated[-1]} generated"
@@ -241,6 +256,7 @@ class Loaded:
             output={
                 "text": text,
                 "generated_tokens": generated,
+                **limited,
                 "same_tokens_every_iteration": all(answer.tokens == answers[0].tokens for answer in answers),
             },
             resolved={
@@ -250,6 +266,31 @@ class Loaded:
                 "compile_time_s": self.runtime.compile_time_s,
             },  # fmt: skip
         )
+
+    def _against_limits(self, args, watch: measure.Watch, metrics: dict, prompt_tokens: int) -> dict:
+        """How close to the machine's limits this came: adds metrics, prints them, and returns what the record's output says of it."""
+        if args.skip_limits or not self.traffic or watch.status != "complete":
+            return {}
+        if not self.limits:
+            threads, weight_format = self.placement["threads_given"], self.model["weight_format"]
+            self.limits = limits.measure_apart(args.device, self.ov_config, threads, weight_format)
+        if not self.limits:
+            return {}
+        first_s = metrics["time_to_first_token_s"]["median"]
+        flop_per_s = traffic.prefill_flop(self.traffic, prompt_tokens, args.batch_size) / first_s
+        share = flop_per_s / self.limits.peak_gemm_flop_per_s
+        metrics["prefill_compute_share"] = measure.summarize([share], "of the limit", None)
+        print(f"Prefill against the cores' limit: {share:.0%} ({flop_per_s / 1e9:.4g} of {self.limits.peak_gemm_flop_per_s / 1e9:.4g} GFLOP/s "
+              "of a matrix product)")  # fmt: skip
+        if each := metrics.get("time_per_output_token_s"):
+            mean_context = prompt_tokens + args.max_new_tokens / 2
+            bytes_per_step = traffic.decode_bytes_per_step(self.traffic, args.batch_size, mean_context)
+            share = bytes_per_step / each["median"] / self.limits.read_bandwidth_bytes_per_s
+            metrics["decode_bandwidth_share"] = measure.summarize([share], "of the limit", None)
+            print(f"Decode against memory's limit: {share:.0%} ({bytes_per_step / each['median'] / 1e9:.4g} of "
+                  f"{self.limits.read_bandwidth_bytes_per_s / 1e9:.4g} GB/s; {bytes_per_step / 1e6:.4g} MB read a step): "
+                  + ("faster memory or smaller weights would help" if share > MEMORY_BOUND else "more or faster cores would help"))  # fmt: skip
+        return {"limits": asdict(self.limits), "traffic": asdict(self.traffic)}
 
     def _text(self, tokens: list[int]) -> tuple[str, float]:
         started = time.perf_counter()

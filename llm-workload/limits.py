@@ -6,11 +6,16 @@ others do on the machine only lowers a round.
 """
 
 import contextlib
+import multiprocessing
 import os
 import re
+import signal
+import sys
 import threading
 import time
 from bisect import bisect_left
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +48,19 @@ def measure(device: str, config: dict, threads: int, weight_format: str) -> Limi
     bandwidth = read_bandwidth_bytes_per_s(threads)
     peak = peak_gemm_flop_per_s(device, config, weight_format)
     return Limits(bandwidth, peak, time.perf_counter() - started)
+
+
+def measure_apart(device: str, config: dict, threads: int, weight_format: str) -> Limits | None:
+    """measure() in a process of its own, so that its memory is not taken for the run's. None where memory is too short, or after
+    Ctrl-C."""
+    apart = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), signal.signal, (signal.SIGINT, signal.SIG_IGN))
+    try:
+        return apart.submit(measure, device, config, threads, weight_format).result()
+    except (KeyboardInterrupt, MemoryError, BrokenProcessPool):
+        print("warning: the machine's limits were not measured", file=sys.stderr)
+        return None
+    finally:
+        apart.shutdown(wait=False, cancel_futures=True)
 
 
 def read_bandwidth_bytes_per_s(threads: int, working_set_bytes: int | None = None) -> float:

@@ -60,7 +60,7 @@ def main() -> int:
             its = argparse.Namespace(**{**vars(args), "prompt_tokens": prompt_tokens, "max_new_tokens": max_new_tokens,
                                         "batch_size": batch_size})  # fmt: skip
             print(f"\n== {prompt_tokens} prompt tokens, {max_new_tokens} new, batch {batch_size}")
-            run = loaded.measure(its)
+            run = loaded.run(its)
             status = record.finish(run, its)
             rows.append({"prompt_tokens": prompt_tokens, "max_new_tokens": max_new_tokens, "batch_size": batch_size,
                          **{label: run["metrics"].get(name, {}).get("median") for label, name in SHOWN.items()}})  # fmt: skip
