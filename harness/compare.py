@@ -24,7 +24,7 @@ from harness.cli import UserError
 WORK = (
     "max_new_tokens", "stop_at_eos", "max_frames", "no_output", "encoder", "conf", "iou", "language", "task",
     "beam_size", "temperature", "word_timestamps", "concurrency", "target_fps", "max_latency", "max_images",
-    "window", "max_delay",
+    "window", "max_delay", "context", "stride", "max_tokens", "num_prompts", "prompt_tokens", "reference_sha256",
 )  # fmt: skip
 PACKAGES = ("openvino", "optimum-intel", "transformers", "torch", "openai-whisper", "av", "ultralytics-opencv-headless")
 MAX_SAMPLES = 2000  # of a run and metric that are looked at, evenly spread; the median moves by far less than its interval
@@ -193,7 +193,7 @@ def _run(run: dict, path: Path, folder: str | None) -> Run:
     )
 
 
-NAMES = {"llm": "LLM", "video": "Video AI", "video-density": "Video AI, live streams", "video-accuracy": "Video AI, accuracy",
+NAMES = {"llm": "LLM", "llm-accuracy": "LLM, accuracy", "video": "Video AI", "video-density": "Video AI, live streams", "video-accuracy": "Video AI, accuracy",
          "audio": "Audio AI", "audio-density": "Audio AI, live calls", "gpu-tgi": "LLM server"}  # fmt: skip
 
 

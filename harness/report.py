@@ -21,6 +21,7 @@ SPEAKING = (
     "streams",
     "calls",
     "mask_map50_95",
+    "perplexity",
     "requests_per_second",
     "request_latency_s",
 )
