@@ -193,8 +193,8 @@ def _run(run: dict, path: Path, folder: str | None) -> Run:
     )
 
 
-NAMES = {"llm": "LLM", "llm-accuracy": "LLM, accuracy", "video": "Video AI", "video-density": "Video AI, live streams", "video-accuracy": "Video AI, accuracy",
-         "audio": "Audio AI", "audio-density": "Audio AI, live calls", "gpu-tgi": "LLM server"}  # fmt: skip
+NAMES = {"llm": "LLM", "llm-accuracy": "LLM, accuracy", "video": "Video AI", "video-density": "Video AI, live streams",
+         "video-accuracy": "Video AI, accuracy", "audio": "Audio AI", "audio-density": "Audio AI, live calls", "gpu-tgi": "LLM server"}  # fmt: skip
 
 
 def label_works(runs: list[Run]) -> None:

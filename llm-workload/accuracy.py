@@ -97,7 +97,7 @@ def read_tokens(folder: Path, text: str):
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         longest = getattr(AutoConfig.from_pretrained(folder).get_text_config(), "max_position_embeddings", None)
-    except (RuntimeError, ValueError, OSError, KeyError) as error:
+    except Exception as error:  # tokenizers raises no kind of its own
         raise UserError(f"cannot load {folder}: {cli.one_line(error)} (export it again with export.py)") from None
     return tokenizer, longest, np.asarray(tokenizer(text, verbose=False)["input_ids"], dtype=np.int64)
 
