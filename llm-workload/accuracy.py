@@ -137,6 +137,8 @@ def feed(model, tokens: np.ndarray, past=None):
     """
     import torch
 
+    if past is None:  # a request used before may return NaN once its u8 cache grows at another batch size (OpenVINO 2026.4.1)
+        model.request = model.request.get_compiled_model().create_infer_request()
     told = model(input_ids=torch.from_numpy(np.ascontiguousarray(tokens)), past_key_values=past)
     logits = told.logits.numpy()
     if not np.isfinite(logits).all():
