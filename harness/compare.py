@@ -25,6 +25,7 @@ WORK = (
     "max_new_tokens", "stop_at_eos", "max_frames", "no_output", "encoder", "conf", "iou", "language", "task",
     "beam_size", "temperature", "word_timestamps", "concurrency", "target_fps", "max_latency", "max_images",
     "window", "max_delay", "prompt_tokens", "chat", "stream", "top_p", "max_ttft", "max_tpot",
+    "context", "stride", "max_tokens", "num_prompts", "reference_sha256",
 )  # fmt: skip
 PACKAGES = ("openvino", "optimum-intel", "transformers", "torch", "openai-whisper", "av", "ultralytics-opencv-headless")
 MAX_SAMPLES = 2000  # of a run and metric that are looked at, evenly spread; the median moves by far less than its interval
@@ -148,6 +149,9 @@ def _run(run: dict, path: Path, folder: str | None) -> Run:
         "precision": placed["precision_used"],
         "runtime": asked.get("runtime") or (run.get("server") or {}).get("name"),
         "device": asked.get("device"),
+        "KV cache": placed["openvino_properties"].get("model", {}).get("KV_CACHE_PRECISION")
+        if run["workload"].startswith("llm")
+        else None,
     }
     shown = {
         "machine": system.one_line(told),
@@ -201,8 +205,9 @@ def _energy_counted(run: dict) -> str | None:
     return " + ".join(part for part in energy.COUNTED if part in (run["usage"].get("energy_j") or {}))
 
 
-NAMES = {"llm": "LLM", "llm-concurrency": "LLM, many users", "video": "Video AI", "video-density": "Video AI, live streams", "video-accuracy": "Video AI, accuracy",
-         "audio": "Audio AI", "audio-density": "Audio AI, live calls", "gpu-tgi": "LLM server"}  # fmt: skip
+NAMES = {"llm": "LLM", "llm-concurrency": "LLM, many users", "llm-accuracy": "LLM, accuracy", "video": "Video AI",
+         "video-density": "Video AI, live streams", "video-accuracy": "Video AI, accuracy", "audio": "Audio AI",
+         "audio-density": "Audio AI, live calls", "gpu-tgi": "LLM server"}  # fmt: skip
 
 
 def label_works(runs: list[Run]) -> None:

@@ -11,11 +11,12 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 
-from harness.cli import UserError
+from harness.cli import UserError, non_negative_int
 
 # What the runtime graph calls the layers that carry nearly all of the arithmetic.
 COMPUTE_LAYERS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "ScaledDotProductAttention", "GatherMatmul")
 PRECISION_CAPABILITY = {"bf16": "BF16", "f16": "FP16"}
+KV_CACHE_PRECISIONS = ("u4", "u8", "bf16", "f16", "f32")  # that the CPU plugin takes
 WEIGHT_FORMATS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "u8": "int8", "i8": "int8", "u4": "int4", "i4": "int4"}
 
 
@@ -75,6 +76,32 @@ def openvino_config(core, device: str, placement: Placement, hint: str, extra: d
         config["KV_CACHE_PRECISION"] = "f32"  # the CPU plugin's default is u8, whatever the hint
         config["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0  # else activations of compressed layers are rounded to 8 bits
     return {**config, **extra}
+
+
+def add_llm_arguments(parser) -> None:
+    """Options for what an LLM's runtime rounds, besides --precision."""
+    group = parser.add_argument_group("rounding")
+    group.add_argument("--kv_cache_precision", choices=KV_CACHE_PRECISIONS,
+                       help="of the cache of keys and values (default: OpenVINO's choice; f32 with --precision f32)")  # fmt: skip
+    group.add_argument("--dynamic_quantization_group_size", type=non_negative_int, metavar="N",
+                       help="activations of compressed layers in 8 bits, so many sharing a scale; 0: not at all (default: OpenVINO's "
+                       "choice; 0 with --precision f32)")  # fmt: skip
+
+
+def llm_properties(args) -> dict:
+    """The options of add_llm_arguments() that were given, as OpenVINO properties: for `extra` of openvino_config()."""
+    asked = {
+        "KV_CACHE_PRECISION": args.kv_cache_precision,
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": args.dynamic_quantization_group_size,
+    }
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def llm_signs(args, described: dict) -> list[str]:
+    """One sentence for each of those options that the compiled model has otherwise; `described`: from describe()."""
+    given = next(iter(described["openvino_properties"].values()))
+    return [f"{name} {value} was asked for, {given.get(name, 'none')} was used"
+            for name, value in llm_properties(args).items() if given.get(name) != value]  # fmt: skip
 
 
 def physical_cores(cpus: tuple[int, ...]) -> int:

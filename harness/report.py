@@ -22,6 +22,7 @@ SPEAKING = (
     "calls",
     "users",
     "mask_map50_95",
+    "perplexity",
     "requests_per_second",
     "request_latency_s",
 )

@@ -4,6 +4,8 @@ From a Hugging Face model id, a local folder in the same layout, or a GGUF file:
   python3 export.py
   python3 export.py --model_id ./my-llama --output my-llama-ov --weight_format int4
   python3 export.py --model_id SmolLM2-135M-Instruct.Q4_1.gguf --output smollm2-135m-instruct-ov
+
+What a format costs in quality: accuracy.py.
 """
 
 import argparse
@@ -14,11 +16,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from harness import cli, model as model_files
+from harness import cli, files, model as model_files
 from harness.cli import UserError
 
 PACKAGES = ("torch", "transformers", "optimum-intel", "nncf", "openvino", "openvino-tokenizers")
 HUB_TIMEOUT_S = 10
+CALIBRATION_WINDOWS, CALIBRATION_TOKENS = 128, 64  # at most so many windows of the text, of so many tokens each
 
 
 def parse_args() -> argparse.Namespace:
@@ -29,18 +32,28 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--group_size", type=int, default=64, help="int4: weights that share a scale; -1: a whole row")
     parser.add_argument("--ratio", type=float, default=1.0, help="int4: share of the layers in 4 bits, the rest in 8")
     parser.add_argument("--sym", action="store_true", help="int4 and int8: symmetric quantization")
+    parser.add_argument(
+        "--dataset", type=Path, metavar="FILE", help="int4: calibrate on this text (UTF-8); not the one judged on"
+    )
+    parser.add_argument("--awq", action="store_true", help="int4: activation-aware weight quantization; needs --dataset")
+    parser.add_argument("--scale_estimation", action="store_true",
+                        help="int4: scales that keep layers' outputs near the original's; needs --dataset")  # fmt: skip
     parser.add_argument("--trust_remote_code", action="store_true", help="run the model repository's own Python code")
     return parser.parse_args()
 
 
 def main() -> int:
     args = parse_args()
+    text = read_dataset(args)
     source = Path(args.model_id)
     parameters = {"weight_format": args.weight_format}
     if args.weight_format == "int4":
         parameters.update(group_size=args.group_size, ratio=args.ratio)
     if args.weight_format in ("int8", "int4"):
         parameters.update(sym=args.sym)
+    if text:
+        parameters.update(awq=args.awq, scale_estimation=args.scale_estimation, dataset=args.dataset.name,
+                          dataset_sha256=model_files.sha256(args.dataset))  # fmt: skip
     if source.suffix == ".gguf":
         if not source.is_file():
             raise UserError(f"no GGUF file {source}")
@@ -55,9 +68,26 @@ def main() -> int:
         model = args.model_id
         if source.suffix == ".gguf":
             model = str(unpack_gguf(source, Path(scratch, "unpacked")))
-        export(model, folder, Path(scratch), args)
+        export(model, folder, Path(scratch), args, text)
     print(f"{args.output}: {args.model_id} with {args.weight_format} weights")
     return cli.EXIT_OK
+
+
+def read_dataset(args: argparse.Namespace) -> str | None:
+    """The text to calibrate on; None where no method asked for needs one. Raises UserError for options that don't go together."""
+    asked = [f"--{name}" for name in ("awq", "scale_estimation") if getattr(args, name)]
+    if args.weight_format != "int4" and (asked or args.dataset):
+        raise UserError(f"{(asked or ['--dataset'])[0]} is for 4-bit weights: add --weight_format int4")
+    if asked and not args.dataset:
+        raise UserError(f"{asked[0]} needs text like that the model will see: name a file of it with --dataset")
+    if not args.dataset:
+        return None
+    if not asked and args.ratio == 1.0:
+        raise UserError("--dataset changes nothing by itself: add --awq, --scale_estimation or a --ratio below 1")
+    text = files.read_text(args.dataset, "--dataset")
+    if not text.strip():
+        raise UserError(f"{args.dataset} is empty (--dataset)")
+    return text
 
 
 def check_hub_access(model_id: str) -> None:
@@ -137,31 +167,70 @@ def byte_level_tokenizer(fields: dict):
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=value("chat_template"), **special)
 
 
-def export(model: str, folder: Path, scratch: Path, args: argparse.Namespace) -> None:
-    """Convert to IR with its tokenizers, then compress the weights with NNCF where the format asks for it."""
-    import nncf
-    import openvino as ov
+def calibration_inputs(ir, folder: Path, text: str) -> list[dict]:
+    """Windows of the text, spread evenly over it, as inputs of the stateful model `ir`, whose tokenizer is in `folder`.
+
+    NNCF resets the state before each. Raises UserError where the text is shorter than a window.
+    """
+    import numpy as np
+    from transformers import AutoTokenizer
+
+    tokens = np.asarray(AutoTokenizer.from_pretrained(folder)(text, verbose=False)["input_ids"], dtype=np.int64)
+    count = min(CALIBRATION_WINDOWS, len(tokens) // CALIBRATION_TOKENS)
+    if not count:
+        raise UserError(f"the text has {len(tokens)} tokens: calibration takes {CALIBRATION_TOKENS} or more (--dataset)")
+    wanted = {name for port in ir.inputs for name in port.get_names()}
+    windows = []
+    for start in np.linspace(0, len(tokens) - CALIBRATION_TOKENS, count).astype(int):
+        ids = tokens[None, start : start + CALIBRATION_TOKENS]
+        inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "position_ids": np.arange(ids.size)[None],
+                  "beam_idx": np.zeros(1, dtype=np.int32)}  # fmt: skip
+        windows.append({name: value for name, value in inputs.items() if name in wanted})
+    return windows
+
+
+def export(model: str, folder: Path, scratch: Path, args: argparse.Namespace, text: str | None = None) -> None:
+    """Convert to IR with its tokenizers, then compress the weights where the format asks for it. `text`: to calibrate on."""
     from optimum.exporters.openvino import main_export
     from optimum.intel import OVConfig
 
-    compress = args.weight_format in ("int8", "int4")
-    converted = scratch / "ir" if compress else folder
-    config = OVConfig(dtype="fp32" if compress else args.weight_format)  # said outright, or models over 1 B get int8
+    is_compressed = args.weight_format in ("int8", "int4")
+    converted = scratch / "ir" if is_compressed else folder
+    config = OVConfig(dtype="fp32" if is_compressed else args.weight_format)  # said outright, or models over 1 B get int8
     try:
         main_export(model, converted, task="text-generation-with-past", ov_config=config, convert_tokenizer=True,
                     trust_remote_code=args.trust_remote_code)  # fmt: skip
     except (ValueError, OSError, KeyError) as error:
         raise UserError(f"cannot export {args.model_id}: {cli.one_line(error)}") from None
-    if not compress:
-        return
+    if is_compressed:
+        compress(converted, folder, args, text)
+        for path in converted.iterdir():
+            if path.stem != "openvino_model":
+                shutil.move(path, folder / path.name)
+
+
+def compress(converted: Path, folder: Path, args: argparse.Namespace, text: str | None) -> None:
+    """Compress the weights of the IR in `converted` with NNCF, and save it in `folder`.
+
+    With `text`, NNCF calibrates on it: activation-aware weight quantization (Lin et al., AWQ, 2023), scale estimation, and, for a
+    ratio below 1, which layers stay in 8 bits.
+    """
+    import nncf
+    import openvino as ov
+
+    ir = ov.Core().read_model(converted / "openvino_model.xml")
     how = {"mode": getattr(nncf.CompressWeightsMode, f"{args.weight_format.upper()}_{'SYM' if args.sym else 'ASYM'}")}
     if args.weight_format == "int4":
         how.update(group_size=args.group_size, ratio=args.ratio, all_layers=False)
-    ir = nncf.compress_weights(ov.Core().read_model(converted / "openvino_model.xml"), **how)
+    if text:
+        windows = calibration_inputs(ir, converted, text)
+        how.update(dataset=nncf.Dataset(windows), subset_size=len(windows), awq=args.awq, scale_estimation=args.scale_estimation)
+    refused = (nncf.ValidationError, nncf.ParameterNotSupportedError, nncf.InvalidGroupSizeError, nncf.UnsupportedModelError)
+    try:
+        ir = nncf.compress_weights(ir, **how)
+    except refused as error:
+        raise UserError(f"cannot compress {args.model_id}: {cli.one_line(error)}") from None
     ov.save_model(ir, folder / "openvino_model.xml", compress_to_fp16=False)
-    for path in converted.iterdir():
-        if path.stem != "openvino_model":
-            shutil.move(path, folder / path.name)
 
 
 if __name__ == "__main__":

@@ -68,6 +68,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=cli.non_negative_float, default=0.0,
                         help="0: the most probable token; above: sampled")  # fmt: skip
     parser.add_argument("--top_p", type=cli.share, default=1.0, help="sample among the tokens that make up this share")
+    place.add_llm_arguments(parser)
     parser.add_argument("--skip_limits", action="store_true", help="do not measure the machine's memory and cores afterwards")
     parser.add_argument("--seed", type=int, default=0, help="of sampling and of random prompts")
 
@@ -125,7 +126,7 @@ def check_folder(args: argparse.Namespace) -> None:
 def openvino_config(args: argparse.Namespace, placement: place.Placement) -> dict:
     import openvino as ov
 
-    return place.openvino_config(ov.Core(), args.device, placement, "LATENCY", args.ov_config)
+    return place.openvino_config(ov.Core(), args.device, placement, "LATENCY", {**place.llm_properties(args), **args.ov_config})
 
 
 def load(args: argparse.Namespace, ov_config: dict, inspect: Callable):
@@ -242,7 +243,7 @@ class Loaded:
               f"{f' in {args.batch_size} answers' if args.batch_size > 1 else ''}; "
               f"peak memory {watch.usage['peak_rss_bytes'] / 2**30:.2f} GiB")  # fmt: skip
         print(f"Text: {prompts.text or ''}{text}\n")
-        return record.build(
+        run = record.build(
             "llm",
             args,
             headline="tokens_per_second",
@@ -266,6 +267,8 @@ class Loaded:
                 "compile_time_s": self.runtime.compile_time_s,
             },  # fmt: skip
         )
+        run["trouble"] += place.llm_signs(args, self.placement)
+        return run
 
     def _against_limits(self, args, watch: measure.Watch, metrics: dict, prompt_tokens: int) -> dict:
         """How close to the machine's limits this came: adds metrics, prints them, and returns what the record's output says of it."""
