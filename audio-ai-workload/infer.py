@@ -51,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--audio", type=Path, nargs="+", metavar="PATH",
                         help="audio files, videos with sound, and folders of them (default: sample.mp3)")  # fmt: skip
     parser.add_argument("--reference", type=Path, metavar="PATH",
-                        help="true transcript, a text file, or a folder with NAME.txt for each audio NAME.ext: adds error rates")  # fmt: skip
+                        help="true transcript, text or openai-whisper's JSON, or a folder with NAME.txt or NAME.json for each audio "
+                        "NAME.ext: adds error rates, and of JSON's words the error of times")  # fmt: skip
     parser.add_argument("--language", help="language spoken, e.g. en (default: detected, file by file)")
     parser.add_argument("--task", choices=("transcribe", "translate"), default="transcribe", help="translate: into English")
     parser.add_argument("--beam_size", type=cli.positive_int, help="beam search of this width (default: greedy)")
@@ -200,17 +201,27 @@ def source_of(paths: list[Path], durations_s: list[float]) -> dict:
     return source
 
 
-def judge(files: list[dict], references: list[str], task: str) -> dict[str, dict]:
-    """Give each file its error rates; the metrics of all files together, errors over words (characters)."""
-    each = []
+def judge(files: list[dict], references: list[accuracy.Reference], task: str) -> dict[str, dict]:
+    """Give each file its error rates; the metrics of all files together: errors over words (characters), and how far off the
+    times of words are that both have."""
+    each, starts_s, ends_s = [], [], []
     for file, reference in zip(files, references):
-        each.append(accuracy.errors(reference, file["transcript"], "en" if task == "translate" else file["language"]))
+        language = "en" if task == "translate" else file["language"]
+        each.append(accuracy.errors(reference.text, file["transcript"], language))
         file["word_error_rate"], file["character_error_rate"] = each[-1].word_error_rate, each[-1].character_error_rate
+        found = [accuracy.Word(word["word"], word["start"], word["end"])
+                 for segment in file.get("segments", ()) for word in segment.get("words", ())]  # fmt: skip
+        its_starts_s, its_ends_s = accuracy.word_time_errors(reference.words, found, language)
+        starts_s, ends_s = starts_s + its_starts_s, ends_s + its_ends_s
     errors = accuracy.pooled(each)
-    return {
+    metrics = {
         "word_error_rate": measure.summarize([errors.word_error_rate], "errors per word", "lower"),
         "character_error_rate": measure.summarize([errors.character_error_rate], "errors per character", "lower"),
     }
+    if starts_s:
+        metrics["word_start_error_s"] = measure.summarize(starts_s, "s", "lower")
+        metrics["word_end_error_s"] = measure.summarize(ends_s, "s", "lower")
+    return metrics
 
 
 def main() -> int:
@@ -269,6 +280,9 @@ def main() -> int:
         metrics |= judge(files, references, args.task)
         print(f"Word error rate: {metrics['word_error_rate']['median']:.2%}")
         print(f"Character error rate: {metrics['character_error_rate']['median']:.2%}")
+        if "word_start_error_s" in metrics:
+            print(f"Error of words' times: start {measure.describe(metrics['word_start_error_s'])}, "
+                  f"end {measure.describe(metrics['word_end_error_s'])}")  # fmt: skip
     among = f" in {len(files)} files" if len(files) > 1 else ""
     print(f"Audio: {audio_s:.1f} s{among}, language {languages}; peak memory {watch.usage['peak_rss_bytes'] / 2**30:.2f} GiB")
     print_transcripts(files)

@@ -149,7 +149,7 @@ def _run(run: dict, path: Path, folder: str | None) -> Run:
         "precision": placed["precision_used"],
         "runtime": asked.get("runtime") or (run.get("server") or {}).get("name"),
         "device": asked.get("device"),
-        "KV cache": placed["openvino_properties"].get("model", {}).get("KV_CACHE_PRECISION")
+        "KV cache": placed.get("openvino_properties", {}).get("model", {}).get("KV_CACHE_PRECISION")
         if run["workload"].startswith("llm")
         else None,
     }

@@ -196,7 +196,10 @@ def export(model: str, folder: Path, scratch: Path, args: argparse.Namespace, te
 
     is_compressed = args.weight_format in ("int8", "int4")
     converted = scratch / "ir" if is_compressed else folder
-    config = OVConfig(dtype="fp32" if is_compressed else args.weight_format)  # said outright, or models over 1 B get int8
+    # Said outright, or models over 1 B get int8. Weights stored in 16 bits are compressed from 16 bits: a model of 7 B takes 27 GB
+    # in fp32.
+    dtype = args.weight_format if not is_compressed else "fp16" if stored_in_16_bits(model, args) else "fp32"
+    config = OVConfig(dtype=dtype)
     try:
         main_export(model, converted, task="text-generation-with-past", ov_config=config, convert_tokenizer=True,
                     trust_remote_code=args.trust_remote_code)  # fmt: skip
@@ -207,6 +210,16 @@ def export(model: str, folder: Path, scratch: Path, args: argparse.Namespace, te
         for path in converted.iterdir():
             if path.stem != "openvino_model":
                 shutil.move(path, folder / path.name)
+
+
+def stored_in_16_bits(model: str, args: argparse.Namespace) -> bool:
+    from transformers import AutoConfig
+
+    try:
+        told = AutoConfig.from_pretrained(model, trust_remote_code=args.trust_remote_code)
+    except (ValueError, OSError, KeyError) as error:
+        raise UserError(f"cannot export {args.model_id}: {cli.one_line(error)}") from None
+    return str(getattr(told, "dtype", None)).removeprefix("torch.") in ("bfloat16", "float16")
 
 
 def compress(converted: Path, folder: Path, args: argparse.Namespace, text: str | None) -> None:

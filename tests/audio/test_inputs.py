@@ -165,6 +165,39 @@ def test_error_rates_are_counted_after_whispers_normalization():
     assert (both.word_errors, both.words) == (3, 5)
 
 
+def test_times_of_words_are_judged_where_the_reference_knows_them(audio, tmp_path):
+    import accuracy
+
+    def words(*timed):
+        return [accuracy.Word(*word) for word in timed]
+
+    true = words(("Good", 0.0, 0.4), ("morning,", 0.5, 0.9), ("and", 1.0, 1.1), ("don't", 1.2, 1.5), ("go", 1.6, 1.8))
+    found = words((" good", 0.1, 0.4), (" Morning.", 0.5, 0.8), (" or", 1.0, 1.1), (" -", 1.1, 1.1), (" don't", 1.2, 1.9))
+    starts_s, ends_s = accuracy.word_time_errors(true, found, "en")
+    assert starts_s == pytest.approx([0.1, 0, 0]) and ends_s == pytest.approx([0, 0.1, 0.4])
+    assert accuracy.word_time_errors([], found, "en") == ([], [])
+
+    written = tmp_path / "sample.json"
+    first, _ = audio.measure(
+        "--word_timestamps", "--output_format", "json", "--output_dir", tmp_path, "--num_iters", 1, "--warmup", 0
+    )
+    assert "word_start_error_s" not in first["metrics"]
+    told = json.loads(written.read_text())
+    for segment in told["segments"]:
+        for word in segment["words"]:
+            word["start"] += 0.25
+    written.write_text(json.dumps(told))
+    second, printed = audio.measure("--word_timestamps", "--reference", written, "--num_iters", 1, "--warmup", 0)
+    assert second["metrics"]["word_error_rate"]["median"] == 0 and "Error of words' times: start 0.25 s" in printed
+    assert (
+        second["metrics"]["word_start_error_s"]["max"] == pytest.approx(0.25)
+        and second["metrics"]["word_end_error_s"]["max"] < 1e-6
+    )
+    assert second["metrics"]["word_start_error_s"]["n"] > 60
+    (tmp_path / "list.json").write_text("[1]")
+    assert_one_line(audio.infer("--reference", tmp_path / "list.json"), "openai-whisper's JSON")
+
+
 def test_references_that_do_not_fit_are_told_in_one_line(refused, speech, tmp_path):
     for name in ("a", "b"):
         write_wav(tmp_path / f"{name}.wav", speech[:RATE])
