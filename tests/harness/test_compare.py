@@ -137,6 +137,24 @@ def test_runs_with_other_threads_are_no_repetitions_the_best_stand_for_the_side(
     assert any("taken at its best, 16 threads" in note for note in comparison["notes"])
 
 
+def test_a_batch_is_a_way_of_working_except_for_an_llm_where_it_is_more_work(tmp_path):
+    paths = write(tmp_path / "a", record([10.0] * 6, workload="audio")) + write(
+        tmp_path / "b", record([15.0] * 6, workload="audio", batch_size=8, num_streams=2)
+    )
+    (comparison,) = told(*paths)["comparisons"]
+    assert comparison["ratios"]["rtfx"]["ratio"] == pytest.approx(1.5) and comparison["differences"]["batch size"] == ["1", "8"]
+    paths = write(tmp_path / "c", record([10.0] * 6)) + write(tmp_path / "d", record([15.0] * 6, batch_size=8))
+    assert told(*paths)["comparisons"] == []
+
+
+def test_caches_of_other_precision_are_not_compared(tmp_path):
+    def cached(precision, rate):
+        return changed(record([rate] * 6), "placement.openvino_properties", {"model": {"KV_CACHE_PRECISION": precision}})
+
+    paths = write(tmp_path / "a", cached("f16", 1.0)) + write(tmp_path / "b", cached("u8", 2.0))
+    assert told(*paths)["comparisons"][0]["unfair"] == ["KV cache f16 against u8"]
+
+
 def test_levels_of_concurrency_are_compared_each_with_its_own(tmp_path):
     a, b = ([record([rate * c] * 6, workload="gpu-tgi", concurrency=c) for c in (1, 4)] for rate in (1.0, 2.0))
     found = told(*write(tmp_path / "a", *a), *write(tmp_path / "b", *b))["comparisons"]

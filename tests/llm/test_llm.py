@@ -13,7 +13,7 @@ from harness import record
 
 FOLDER = REPO / "llm-workload"
 MODEL = "smollm2-135m-instruct-ov"
-SHORT = ("--model_name=" + MODEL, "--num_iters", "2", "--max_new_tokens", "20")
+SHORT = ("--model_name=" + MODEL, "--num_iters", "2", "--max_new_tokens", "20", "--skip_limits")
 
 
 @pytest.fixture
@@ -46,6 +46,12 @@ def test_the_guides_command_measures_generated_tokens_only(llm):
     assert metric["ci95"][0] <= metric["median"] <= metric["ci95"][1]
     first, each = run["metrics"]["time_to_first_token_s"]["median"], run["metrics"]["time_per_output_token_s"]["median"]
     assert first + 99 * each == pytest.approx(run["metrics"]["inference_time_s"]["median"], rel=0.1)
+    assert (
+        0 < run["metrics"]["decode_bandwidth_share"]["median"] < 1.2
+        and 0 < run["metrics"]["prefill_compute_share"]["median"] < 1.2
+    )
+    assert run["output"]["traffic"]["weight_bytes_per_step"] == pytest.approx(run["model"]["bytes"], rel=0.1)
+    assert "Decode against memory's limit: " in printed and "Prefill against the cores' limit: " in printed
     assert "intelligence" in run["output"]["text"] and run["output"]["same_tokens_every_iteration"]
     assert run["model"]["weight_format"] == "int8" and run["model"]["source"].endswith(".gguf")
 
@@ -111,6 +117,7 @@ def test_both_runtimes_answer_a_batch_of_different_prompts_alike():
 
 def test_a_chat_template_goes_around_the_prompt(llm):
     run, printed = llm.measure(*SHORT, "--chat", "--prompt", "Say hi.")
+    assert "decode_bandwidth_share" not in run["metrics"]
     assert "<|im_start|>user\nSay hi.<|im_end|>\n<|im_start|>assistant" in printed and run["input"]["prompt_tokens"] > 15
     assert llm.infer(*SHORT, "--chat", "--prompt_tokens", 5).returncode == 2
 
@@ -135,7 +142,7 @@ def test_many_users_are_answered_at_a_time(llm, tmp_path):
 def test_a_sweep_measures_every_combination(llm, tmp_path):
     files = ("--table", tmp_path / "sweep.csv", "--plot", tmp_path / "sweep.png", "--results_dir", llm.results)
     done = llm.run("sweep.py", f"--model_name={MODEL}", "--prompt_tokens", 16, 64, "--max_new_tokens", 4, "--batch_size", 1, 2,
-                   "--num_iters", 2, *files)  # fmt: skip
+                   "--num_iters", 2, "--skip_limits", *files)  # fmt: skip
     assert done.returncode == 0, done.stderr
     runs = [record.read(path) for path in llm.results.glob("*.json")]
     measured = {(run["input"]["prompt_tokens"], run["parameters"]["batch_size"]): run for run in runs}
