@@ -279,19 +279,18 @@ class Loaded:
             self.limits = limits.measure_apart(args.device, self.ov_config, threads, weight_format)
         if not self.limits:
             return {}
-        first_s = metrics["time_to_first_token_s"]["median"]
-        flop_per_s = traffic.prefill_flop(self.traffic, prompt_tokens, args.batch_size) / first_s
-        share = flop_per_s / self.limits.peak_gemm_flop_per_s
+        peak, bandwidth = self.limits.peak_gemm_flop_per_s, self.limits.read_bandwidth_bytes_per_s
+        share = traffic.prefill_compute_share(self.traffic, prompt_tokens, metrics["time_to_first_token_s"]["median"], peak,
+                                              batch_size=args.batch_size)  # fmt: skip
         metrics["prefill_compute_share"] = measure.summarize([share], "of the limit", None)
-        print(f"Prefill against the cores' limit: {share:.0%} ({flop_per_s / 1e9:.4g} of {self.limits.peak_gemm_flop_per_s / 1e9:.4g} GFLOP/s "
-              "of a matrix product)")  # fmt: skip
+        print(f"Prefill against the cores' limit: {share:.0%} of the {peak / 1e9:.4g} GFLOP/s of a matrix product")
         if each := metrics.get("time_per_output_token_s"):
-            mean_context = prompt_tokens + args.max_new_tokens / 2
-            bytes_per_step = traffic.decode_bytes_per_step(self.traffic, args.batch_size, mean_context)
-            share = bytes_per_step / each["median"] / self.limits.read_bandwidth_bytes_per_s
+            context = prompt_tokens + args.max_new_tokens / 2
+            share = traffic.decode_bandwidth_share(self.traffic, each["median"], bandwidth, batch_size=args.batch_size,
+                                                   mean_context_tokens=context)  # fmt: skip
             metrics["decode_bandwidth_share"] = measure.summarize([share], "of the limit", None)
-            print(f"Decode against memory's limit: {share:.0%} ({bytes_per_step / each['median'] / 1e9:.4g} of "
-                  f"{self.limits.read_bandwidth_bytes_per_s / 1e9:.4g} GB/s; {bytes_per_step / 1e6:.4g} MB read a step): "
+            read_bytes = traffic.decode_bytes_per_step(self.traffic, args.batch_size, context)
+            print(f"Decode against memory's limit: {share:.0%} of {bandwidth / 1e9:.4g} GB/s ({read_bytes / 1e6:.4g} MB read a step): "
                   + ("faster memory or smaller weights would help" if share > MEMORY_BOUND else "more or faster cores would help"))  # fmt: skip
         return {"limits": asdict(self.limits), "traffic": asdict(self.traffic)}
 

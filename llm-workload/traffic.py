@@ -235,12 +235,6 @@ def attention_flop_per_past_token(model) -> int:
     return total
 
 
-def flop_per_token(traffic: Traffic, context_tokens: float = 0, *, logits: bool = True) -> float:
-    """FLOP of a new token that sees so many tokens, itself among them; without `logits`, of one inside a prompt."""
-    head = traffic.head_flop_per_token if logits else 0
-    return traffic.body_flop_per_token + head + traffic.attention_flop_per_past_token * context_tokens
-
-
 def decode_bytes_per_step(traffic: Traffic, batch_size: int, mean_context_tokens: float) -> float:
     """weights + batch x context x KV: what a step that gives one token to each sequence reads."""
     return traffic.weight_bytes_per_step + batch_size * mean_context_tokens * traffic.kv_bytes_per_token
