@@ -86,7 +86,7 @@ def test_phases_add_up(llm, runtime):
     assert len(samples["inter_token_latency_s"]) == 3 * 9
     for index, time_s in enumerate(samples["inference_time_s"]):
         first_s, gaps_s = samples["time_to_first_token_s"][index], samples["inter_token_latency_s"][9 * index : 9 * index + 9]
-        assert first_s + sum(gaps_s) == pytest.approx(time_s, rel=0.05)
+        assert first_s + sum(gaps_s) == pytest.approx(time_s, rel=0.05, abs=0.1)
         assert samples["time_per_output_token_s"][index] == pytest.approx(sum(gaps_s) / 9)
         assert samples["prompt_tokens_per_second"][index] == pytest.approx(100 / first_s)
     assert not run["output"]["same_tokens_every_iteration"]  # other prompts each time
