@@ -65,6 +65,7 @@ class Run:
             "requests at a time": "{} requests at a time",
             "batch size": "batches of {}",
             "streams": "{} streams",
+            "memory tuned": "{}",
         }
         usual = {"batch size": "1", "streams": "1"}
         return ", ".join(
@@ -160,6 +161,7 @@ def _run(run: dict, path: Path, folder: str | None) -> Run:
         "hint": asked.get("hint"),
         "batch size": asked.get("batch_size") if run["workload"] != "llm" else None,
         "streams": asked.get("num_streams"),
+        "memory tuned": told["memory"].get("glibc_tunables"),
         "requests at a time": asked.get("requests") if run["workload"] == "video" else None,
         "CPUs allowed": len(placed["cpus"]),
         "energy counted": _energy_counted(run),

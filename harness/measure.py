@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import resource
+import re
 import statistics
 import time
 from pathlib import Path
@@ -192,8 +192,12 @@ def tell_energy(metrics: dict[str, dict], watch: Watch, device: str, unit: str, 
 
 
 def peak_rss_bytes() -> int:
-    """Largest resident memory of this process so far (Linux counts it in KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Largest resident memory of this program so far, mapped files included.
+
+    From the kernel's high-water mark: getrusage's ru_maxrss also counts what the program that started this one held.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)[1]) * 1024
 
 
 def _throttle_events() -> int:

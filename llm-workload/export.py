@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from harness import cli, files, model as model_files
+from harness import cli, files, measure, model as model_files
 from harness.cli import UserError
 
 PACKAGES = ("torch", "transformers", "optimum-intel", "nncf", "openvino", "openvino-tokenizers")
@@ -64,12 +64,14 @@ def main() -> int:
     if not source.exists():
         check_hub_access(args.model_id)
 
-    with model_files.exporting(args.output, stamp) as folder, tempfile.TemporaryDirectory() as scratch:
+    with model_files.exporting(args.output, stamp) as folder, tempfile.TemporaryDirectory(dir=folder) as scratch:
         model = args.model_id
         if source.suffix == ".gguf":
             model = str(unpack_gguf(source, Path(scratch, "unpacked")))
         export(model, folder, Path(scratch), args, text)
-    print(f"{args.output}: {args.model_id} with {args.weight_format} weights")
+    print(
+        f"{args.output}: {args.model_id} with {args.weight_format} weights; peak memory {measure.peak_rss_bytes() / 2**30:.1f} GiB"
+    )
     return cli.EXIT_OK
 
 

@@ -1,11 +1,13 @@
+import math
 import random
 import statistics
+import subprocess
+import sys
 import time
-
-import math
 
 import pytest
 
+from conftest import REPO
 from harness import measure
 from harness.cli import UserError
 
@@ -64,6 +66,13 @@ def test_watching_sees_this_process_at_work():
     assert 0.5 < watch.usage["process_cores_busy"] < 1.3
     assert max(watch.usage["busy_share_per_cpu"]) > 0.3
     assert watch.usage["peak_rss_bytes"] > 1e6
+
+
+def test_peak_memory_is_this_programs_not_that_of_what_started_it():
+    held = bytearray(400 << 20)
+    peak = "from harness import measure; held = bytearray(100 << 20); print(measure.peak_rss_bytes())"
+    done = subprocess.run([sys.executable, "-c", peak], cwd=REPO, capture_output=True, text=True, check=True)
+    assert 100 << 20 < int(done.stdout) < len(held)
 
 
 def test_what_was_measured_outlives_ctrl_c_and_a_users_mistake():

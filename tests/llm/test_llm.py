@@ -74,13 +74,16 @@ def test_the_tokens_are_those_of_optimums_own_generate(llm, runtime):
     assert tokenizer.decode(ids[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True) == run["output"]["text"]
     assert printed.count(run["output"]["text"].strip()) == 3  # twice as it came, and at the end
     assert run["parameters"]["runtime"] == {"optimum": "optimum-intel", "genai": "openvino-genai"}[runtime]
+    placed = run["placement"]
+    assert placed["precision_used"] == "f32" and set(placed["executed_precisions"]["model"]) <= {"f32", "u8", "i8"}
+    properties = placed["openvino_properties"]["model"]
+    assert properties["KV_CACHE_PRECISION"] == "f32" and properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] == 0
 
 
 @pytest.mark.parametrize("runtime", ["optimum", "genai"])
 def test_phases_add_up(llm, runtime):
-    run, _ = llm.measure(
-        f"--model_name={MODEL}", "--runtime", runtime, "--prompt_tokens", 100, "--max_new_tokens", 10, "--num_iters", 3
-    )
+    run, _ = llm.measure(f"--model_name={MODEL}", "--runtime", runtime, "--prompt_tokens", 100, "--max_new_tokens", 10,
+                         "--num_iters", 3, "--skip_limits")  # fmt: skip
     samples = run["samples"]
     assert run["input"]["prompt_tokens"] == 100 and run["output"]["generated_tokens"] == [10] * 3
     assert len(samples["inter_token_latency_s"]) == 3 * 9
@@ -113,6 +116,26 @@ def test_both_runtimes_answer_a_batch_of_different_prompts_alike():
         assert drawn[0] == drawn[1] != drawn[2]
         told = []
         assert runtime.generate(prompts[:1], how, told.append).tokens == [sum(told, [])] == together.tokens[:1]
+        end = together.tokens[0][4]  # as if this one ended an answer
+        before = together.tokens[0].index(end)
+        assert runtime.generate(prompts[:1], How(12, frozenset({end}), stop_at_eos=True)).tokens == [
+            together.tokens[0][: before + 1]
+        ]
+        longer = runtime.generate(prompts[:1], How(12, frozenset({end}))).tokens[0]
+        assert len(longer) == 12 and end not in longer
+
+
+@pytest.mark.parametrize("asked", [{}, {"KV_CACHE_PRECISION": "u8"}, {"KV_CACHE_PRECISION": "f32"}])
+def test_the_cache_of_openvino_genais_graph_has_the_precision_recorded(asked):
+    import openvino as ov
+    from openvino._offline_transformations import paged_attention_transformation
+
+    core = ov.Core()
+    recorded, paged = (core.read_model(FOLDER / MODEL / "openvino_model.xml") for _ in range(2))
+    paged_attention_transformation(paged)  # as LLMPipeline does before it compiles
+    recorded, paged = (core.compile_model(model, "CPU", asked) for model in (recorded, paged))
+    kept = next(port for port in paged.inputs if port.any_name == "key_cache.0").element_type
+    assert recorded.get_property("KV_CACHE_PRECISION") == paged.get_property("KV_CACHE_PRECISION") == kept
 
 
 def test_a_chat_template_goes_around_the_prompt(llm):
@@ -154,19 +177,11 @@ def test_a_sweep_measures_every_combination(llm, tmp_path):
     assert_one_line(llm.run("sweep.py", f"--model_name={MODEL}", "--prompt_tokens", 9000, *files), "exceed")
 
 
-def test_a_batch_counts_every_answer(llm):
-    run, _ = llm.measure(*SHORT, "--batch_size", 3)
-    assert run["output"]["generated_tokens"] == [60, 60]
-
-
 def test_an_answer_may_end_early_when_asked_to(llm):
     question = "<|im_start|>user\nSay hi.<|im_end|>\n<|im_start|>assistant\n"
-    long, _ = llm.measure(f"--model_name={MODEL}", "--prompt", question, "--max_new_tokens", 80, "--num_iters", 1)
-    short, _ = llm.measure(
-        f"--model_name={MODEL}", "--prompt", question, "--max_new_tokens", 80, "--num_iters", 1, "--stop_at_eos"
-    )
-    assert long["output"]["generated_tokens"] == [80]
-    assert short["output"]["generated_tokens"][0] < 80
+    run, _ = llm.measure(f"--model_name={MODEL}", "--prompt", question, "--max_new_tokens", 80, "--num_iters", 1, "--stop_at_eos",
+                         "--skip_limits")  # fmt: skip
+    assert run["output"]["generated_tokens"][0] < 80
 
 
 def test_what_follows_an_answers_end_is_not_counted():
@@ -177,34 +192,20 @@ def test_what_follows_an_answers_end_is_not_counted():
     assert (up_to_end([5, 6, 2, 0, 0], how), up_to_end([5, 6, 7, 8, 9], how)) == ([5, 6, 2], [5, 6, 7, 8, 9])
 
 
-@pytest.mark.parametrize(
-    "how, asked, by",
-    [
-        ({"env": {"OMP_NUM_THREADS": "1"}}, 1, "OMP_NUM_THREADS"),
-        ({"env": {"OMP_NUM_THREADS": "2"}, "args": ("--threads", "1")}, 1, "--threads"),
-    ],
-)
-def test_threads_asked_for_are_threads_given(llm, how, asked, by):
-    run, _ = llm.measure(*SHORT, *how.get("args", ()), env=how["env"])
+def test_threads_asked_for_are_threads_given(llm):
+    run, _ = llm.measure(*SHORT, env={"OMP_NUM_THREADS": "1"})
     placed = run["placement"]
-    assert (placed["threads_asked"], placed["threads_given"], placed["threads_asked_by"]) == (asked, asked, by)
+    assert (placed["threads_asked"], placed["threads_given"], placed["threads_asked_by"]) == (1, 1, "OMP_NUM_THREADS")
     assert run["usage"]["process_cores_busy"] < 1.3
 
 
 def test_core_pinning_as_the_guide_shows_it(llm):
     if not shutil.which("numactl"):
         pytest.skip("numactl is not installed")
-    run, _ = llm.measure(*SHORT, prefix=("numactl", "--localalloc", "--physcpubind=0"), env={"OMP_NUM_THREADS": "1"})
-    assert run["placement"]["cpus"] == [0] and run["placement"]["threads_given"] == 1
-
-
-def test_precision_asked_for_is_read_back(llm):
-    run, _ = llm.measure(*SHORT, "--precision", "f32")
+    pinned = ("numactl", "--localalloc", "--physcpubind=0")
+    run, _ = llm.measure(*SHORT, "--threads", 1, prefix=pinned, env={"OMP_NUM_THREADS": "2"})
     placed = run["placement"]
-    assert placed["precision_used"] == "f32"
-    properties = placed["openvino_properties"]["model"]
-    assert properties["KV_CACHE_PRECISION"] == "f32" and properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] == 0
-    assert set(placed["executed_precisions"]["model"]) <= {"f32", "u8", "i8"}
+    assert placed["cpus"] == [0] and (placed["threads_given"], placed["threads_asked_by"]) == (1, "--threads")
 
 
 def test_ctrl_c_keeps_the_answers_so_far(llm):
