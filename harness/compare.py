@@ -67,7 +67,7 @@ class Run:
             "streams": "{} streams",
             "memory tuned": "{}",
         }
-        usual = {"batch size": "1", "streams": "1"}
+        usual = {"batch size": "1", "streams": "1", "memory tuned": "none"}
         return ", ".join(
             form.format(value) for name, form in told.items() if (value := self.shown[name]) and value != usual.get(name)
         )

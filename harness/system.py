@@ -164,7 +164,7 @@ def _memory() -> dict:
         "transparent_hugepages": (
             re.findall(r"\[(\w+)\]", read(Path("/sys/kernel/mm/transparent_hugepage/enabled")) or "") or [None]
         )[0],
-        "glibc_tunables": os.environ.get("GLIBC_TUNABLES"),  # e.g. glibc.malloc.hugetlb=1: weights in huge pages
+        "glibc_tunables": os.environ.get("GLIBC_TUNABLES", "none"),  # e.g. glibc.malloc.hugetlb=1: weights in huge pages
     }
 
 
