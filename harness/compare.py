@@ -144,15 +144,15 @@ def _run(run: dict, path: Path, folder: str | None) -> Run:
     told, cpu, placed, model, asked = run["system"], run["system"]["cpu"], run["placement"], run["model"], run["parameters"]
     name = told["machine"]["instance_type"] or told["machine"]["product"] or told["hostname"]
     packages = told["software"]["packages"]
+    of_llm = placed.get("openvino_properties", {}).get("model", {}) if run["workload"].startswith("llm") else {}
     fair = {
         "model": model["sha256"][:12] if model["sha256"] else model["name"],
         "weight format": model["weight_format"],
         "precision": placed["precision_used"],
         "runtime": asked.get("runtime") or (run.get("server") or {}).get("name"),
         "device": asked.get("device"),
-        "KV cache": placed.get("openvino_properties", {}).get("model", {}).get("KV_CACHE_PRECISION")
-        if run["workload"].startswith("llm")
-        else None,
+        "KV cache": of_llm.get("KV_CACHE_PRECISION"),
+        "dynamic quantization group": of_llm.get("DYNAMIC_QUANTIZATION_GROUP_SIZE"),
     }
     shown = {
         "machine": system.one_line(told),

@@ -157,12 +157,16 @@ def test_a_batch_is_a_way_of_working_except_for_an_llm_where_it_is_more_work(tmp
     assert told(*paths)["comparisons"] == []
 
 
-def test_caches_of_other_precision_are_not_compared(tmp_path):
-    def cached(precision, rate):
-        return changed(record([rate] * 6), "placement.openvino_properties", {"model": {"KV_CACHE_PRECISION": precision}})
-
-    paths = write(tmp_path / "a", cached("f16", 1.0)) + write(tmp_path / "b", cached("u8", 2.0))
-    assert told(*paths)["comparisons"][0]["unfair"] == ["KV cache f16 against u8"]
+@pytest.mark.parametrize(
+    "name, values, told_as",
+    [
+        ("KV_CACHE_PRECISION", ("f16", "u8"), "KV cache f16 against u8"),
+        ("DYNAMIC_QUANTIZATION_GROUP_SIZE", (0, 32), "dynamic quantization group 0 against 32"),
+    ],
+)
+def test_an_llm_computed_in_another_precision_is_not_compared(tmp_path, name, values, told_as):
+    a, b = (changed(record([1.0] * 6), "placement.openvino_properties", {"model": {name: value}}) for value in values)
+    assert told(*write(tmp_path / "a", a), *write(tmp_path / "b", b))["comparisons"][0]["unfair"] == [told_as]
 
 
 def test_levels_of_concurrency_are_compared_each_with_its_own(tmp_path):
