@@ -11,12 +11,14 @@ import re
 import sys
 from datetime import date, datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jsonschema
-from fpdf import FPDF
 
 from harness import capture, cli, files
+
+if TYPE_CHECKING:
+    from fpdf import FPDF  # half a second, which comparing does not need
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -276,6 +278,8 @@ def build(systems: list[dict]) -> bytes:
 
 
 def _build(systems: list[dict], scales: dict[str, float]) -> bytes:
+    from fpdf import FPDF
+
     pdf = FPDF(format="A4", unit="mm")
     pdf.set_compression(False)  # compressed, it would depend on the zlib at hand
     pdf.set_creation_date(CREATED)
