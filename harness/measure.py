@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import resource
 import statistics
 import time
 from pathlib import Path
@@ -194,10 +195,11 @@ def tell_energy(metrics: dict[str, dict], watch: Watch, device: str, unit: str, 
 def peak_rss_bytes() -> int:
     """Largest resident memory of this program so far, mapped files included.
 
-    From the kernel's high-water mark: getrusage's ru_maxrss also counts what the program that started this one held.
+    From the kernel's high-water mark: getrusage's ru_maxrss, all that some sandboxes tell, also counts what the program that started
+    this one held.
     """
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)[1]) * 1024
+    told = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return (int(told[1]) if told else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024
 
 
 def _throttle_events() -> int:
