@@ -2,6 +2,7 @@
 # shellcheck shell=bash
 
 PYTHON=${PYTHON:-python3}
+unset PYTHONDONTWRITEBYTECODE # or optimum-intel and its like would be compiled anew at every start: 20 s, not 9
 TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
