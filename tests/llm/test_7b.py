@@ -1,4 +1,4 @@
-"""A model of Llama 2 7B's size is exported and runs within 24 GiB of memory: RUN_7B=1 ./test.sh -k 7b (34 GB of disk, a quarter of an hour)."""
+"""A model of Llama 2 7B's size is exported and runs within 24 GiB of memory: RUN_7B=1 ./test.sh -k 7b (33 GB of disk, a quarter of an hour)."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def make_random_llama(folder, **shape) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
 
 
-@pytest.mark.skipif("RUN_7B" not in os.environ, reason="takes a quarter of an hour and 34 GB of disk: RUN_7B=1 runs it")
+@pytest.mark.skipif("RUN_7B" not in os.environ, reason="takes a quarter of an hour and 33 GB of disk: RUN_7B=1 runs it")
 @pytest.mark.parametrize("weight_format", ["int8", "int4"])
 def test_a_7b_model_is_exported_and_runs_in_24_gib(tmp_path, weight_format):
     source, exported = tmp_path / "source", tmp_path / f"7b-{weight_format}-ov"
