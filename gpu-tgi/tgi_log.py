@@ -1,15 +1,21 @@
-"""Read what Text Generation Inference (TGI) logs about every request it finished, as text (with or without colours) or JSON.
+"""Read what Text Generation Inference (TGI) logs about every finished request, as text or JSON.
 
-The line of a finished request has the message "Success", comes from the router, and carries its durations in the span it
-was logged in. Same in 1.1.0 and 3.3.x.
+The line of a finished request has the message "Success", comes from the router, and carries its
+durations in the span it was logged in. Same in 1.1.0 and 3.3.x. Text may be coloured.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+WAIT_S = 3.0  # for the last lines of the server's log
 
 TARGET = "text_generation_router"
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -31,12 +37,12 @@ class Finished:
 
     @property
     def generated_tokens(self) -> int:
-        """The server logs inference time divided by generated tokens, rounded down to the nanosecond: divided back."""
+        """Inference time over time per token: the server logs their quotient, floored to ns."""
         return round(self.inference_time_s / self.time_per_token_s)
 
 
 def seconds(duration: str) -> float:
-    """A duration as Rust's Debug prints it ("1.27s", "5.669107ms", "54.2µs", "980ns"). Raises ValueError."""
+    """A duration as Rust's Debug prints it ("1.27s", "54.2µs", "980ns"). Raises ValueError."""
     found = DURATION.fullmatch(duration)
     if not found:
         raise ValueError(f"not a duration: {duration!r}")
@@ -44,7 +50,7 @@ def seconds(duration: str) -> float:
 
 
 def finished_request(line: str) -> Finished | None:
-    """What a log line says about a finished request; None for every other line, also a damaged one."""
+    """The finished request of a log line; None for every other line, also a damaged one."""
     line = COLOUR.sub("", line).strip()
     found = _json_fields(line) if line.startswith("{") else _text_fields(line)
     try:
@@ -76,7 +82,7 @@ def _json_fields(line: str) -> dict[str, str]:
     return {name: value for span in spans for name, value in span.items() if name in FIELDS}
 
 
-class Follower:
+class LogTail:
     """The part of a growing log file that was written since `mark()`."""
 
     def __init__(self, path: Path):
@@ -90,3 +96,34 @@ class Follower:
         with self._path.open("rb") as file:
             file.seek(self._start)
             return file.read().rpartition(b"\n")[0].decode(errors="replace")
+
+    def wait_for(self, lines: int) -> list[Finished]:
+        """The finished requests since the mark: once there are `lines`, or after WAIT_S."""
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            found = finished_requests(self.text())
+            if len(found) >= lines or time.monotonic() > deadline:
+                return found
+            time.sleep(0.02)
+
+
+@contextmanager
+def follow(command: list[str] | None, path: Path) -> Iterator[LogTail | None]:
+    """Copy what `command` prints, the server's log from now on, to `path`; None without one.
+
+    Levels are told apart by position in that copy, so that a level's lines are exactly its own.
+    """
+    path.touch()
+    if not command:
+        yield None
+        return
+    with path.open("wb") as out:
+        # In a session of its own: Ctrl-C ends a level, not the log.
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+        )
+    try:
+        yield LogTail(path)
+    finally:
+        process.terminate()
+        process.wait()
