@@ -11,6 +11,7 @@ import platform
 import re
 import shutil
 import subprocess
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
@@ -66,6 +67,26 @@ def output(*command: str) -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None
+
+
+def thread_siblings(cpu: int, root: Path = CPU) -> str:
+    """The logical CPUs of this one's physical core, e.g. "0,32"; itself alone where not known."""
+    return read(root / f"cpu{cpu}/topology/thread_siblings_list") or str(cpu)
+
+
+def physical_cores(cpus: Iterable[int], root: Path = CPU) -> int:
+    """How many physical cores these logical CPUs belong to."""
+    return len({thread_siblings(cpu, root) for cpu in cpus})
+
+
+def one_cpu_per_core(cpus: Iterable[int], root: Path = CPU) -> list[int]:
+    """These CPUs, first one of each physical core, then the others: OpenVINO's order too."""
+    first: dict[str, int] = {}
+    others = []
+    for cpu in cpus:
+        if first.setdefault(thread_siblings(cpu, root), cpu) != cpu:
+            others.append(cpu)
+    return [*first.values(), *others]
 
 
 def _machine() -> dict:

@@ -53,9 +53,8 @@ def describe(name: str, folder: Path, xml_paths: Sequence[Path], weight_format: 
 
 def one_line(model: dict) -> str:
     source = f" from {model['source']}" if model["source"] else ""
-    return (
-        f"{model['name']}{source}: {model['weight_format']} weights, {model['bytes'] / 1e6:.1f} MB, sha256 {model['sha256'][:12]}"
-    )
+    size = f"{model['weight_format']} weights, {model['bytes'] / 1e6:.1f} MB"
+    return f"{model['name']}{source}: {size}, sha256 {model['sha256'][:12]}"
 
 
 def stamp(source: str, packages: Sequence[str], **parameters) -> dict:
