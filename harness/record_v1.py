@@ -36,16 +36,14 @@ WORKLOADS = {
     "gpu-tgi-sweep": ("gpu-tgi-sweep", "LLM server, sweep", {}, []),
 }
 TASK = (
-    "max_new_tokens", "stop_at_eos", "max_frames", "no_output", "encoder", "save_detections",
-    "conf", "iou", "language", "task", "beam_size", "temperature", "word_timestamps",
-    "concurrency", "target_fps", "max_latency", "max_images", "window", "max_delay",
-    "prompt_tokens", "chat", "stream", "top_p", "max_ttft", "max_tpot", "context", "stride",
-    "max_tokens", "num_prompts", "reference_sha256",
-)  # fmt: skip
+    "max_new_tokens stop_at_eos max_frames no_output encoder save_detections conf iou language task"
+    " beam_size temperature word_timestamps concurrency target_fps max_latency max_images window"
+    " max_delay prompt_tokens chat stream top_p max_ttft max_tpot context stride max_tokens"
+    " num_prompts reference_sha256"
+).split()
 PACKAGES = (
-    "openvino", "optimum-intel", "transformers", "torch", "openai-whisper", "av",
-    "ultralytics-opencv-headless",
-)  # fmt: skip
+    "openvino optimum-intel transformers torch openai-whisper av ultralytics-opencv-headless"
+).split()
 PLACEMENT = {
     "threads_asked": "threads_requested",
     "threads_asked_by": "threads_requested_by",
@@ -56,7 +54,7 @@ PLACEMENT = {
 
 
 def convert(old: dict) -> dict:
-    """A record of version 1 in the form of version 2. Raises KeyError and the like where it is none."""
+    """A record of version 1 as version 2. Raises KeyError or TypeError where it is none."""
     from harness import system  # reading newer records needs nothing that measures
 
     workload, title, renamed, work = WORKLOADS[old["workload"]]
@@ -79,33 +77,43 @@ def convert(old: dict) -> dict:
     reasons = [old["error"]] * bool(old["error"]) + old["trouble"]
     sweep = workload == "gpu-tgi-sweep"
     return {
-        **{k: old[k] for k in ("id", "finished_at", "status", "error", "command", "input", "usage")},
+        **{
+            k: old[k] for k in ("id", "finished_at", "status", "error", "command", "input", "usage")
+        },
         "schema_version": 2,
         "workload": workload,
         "title": title,
         "parameters": asked,
-        "task": {
-            "input": old["input"]["sha256"] or old["input"]["name"],
-            **{name.replace("_", " "): _scalar(asked[name]) for name in TASK if asked.get(name)},
-            **({"batch size": asked["batch_size"]} if is_llm else {}),
-        },
-        "comparable_by": {
-            "model": model["sha256"][:12] if model["sha256"] else model["name"],
-            "weight format": model["weight_format"],
-            "precision": None if is_server else placed["precision_used"],
-            "runtime": asked.get("runtime") or (old["server"]["name"] if is_server else None),
-            "device": asked.get("device"),
-            "KV cache": properties.get("KV_CACHE_PRECISION"),
-            "dynamic quantization group": properties.get("DYNAMIC_QUANTIZATION_GROUP_SIZE"),
-        },
-        "configuration": {
-            "threads": placed["threads_given"],
-            "CPUs allowed": len(placed["cpus"]),
-            "hint": asked.get("hint"),
-            "requests": asked.get("requests") if workload == "video" else None,
-            "batch size": None if is_llm else asked.get("batch_size"),
-            "streams": asked.get("num_streams"),
-        },
+        "task": _known(
+            {
+                "input": old["input"]["sha256"] or old["input"]["name"],
+                **{
+                    name.replace("_", " "): _scalar(asked[name]) for name in TASK if asked.get(name)
+                },
+                **({"batch size": asked["batch_size"]} if is_llm else {}),
+            }
+        ),
+        "comparable_by": _known(
+            {
+                "model": model["sha256"][:12] if model["sha256"] else model["name"],
+                "weight format": model["weight_format"],
+                "precision": None if is_server else placed["precision_used"],
+                "runtime": asked.get("runtime") or (old["server"]["name"] if is_server else None),
+                "device": asked.get("device"),
+                "KV cache": properties.get("KV_CACHE_PRECISION"),
+                "dynamic quantization group": properties.get("DYNAMIC_QUANTIZATION_GROUP_SIZE"),
+            }
+        ),
+        "configuration": _known(
+            {
+                "threads": placed["threads_given"],
+                "CPUs allowed": len(placed["cpus"]),
+                "hint": asked.get("hint"),
+                "requests": asked.get("requests") if workload == "video" else None,
+                "batch size": None if is_llm else asked.get("batch_size"),
+                "streams": asked.get("num_streams"),
+            }
+        ),
         "context": system.context(machine, PACKAGES),
         "primary": None if sweep else renamed.get(old["headline"], old["headline"]),
         "work": [
@@ -145,6 +153,10 @@ def _by_iteration(values: list, metric: dict | None) -> list[list[float]]:
     if metric is None and not all(isinstance(value, (int, float)) for value in values):
         return [[statistics.fmean(value)] for value in values]
     return [[value] for value in values]
+
+
+def _known(entries: dict) -> dict:
+    return {name: value for name, value in entries.items() if value not in (None, False)}
 
 
 def _scalar(value):
