@@ -8,7 +8,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 ./run.sh --prepare
 # An LLM server to load-test: `transformers serve`, with llm-workload's packages and a few more.
 setup tests/gpu
-site_packages() { "$1/.venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
+site_packages() {
+  "$1/.venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+}
 site_packages llm-workload >"$(site_packages tests/gpu)/llm-workload.pth"
 pip_install harness -r tests/run/requirements.txt
 
