@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import statistics
-
+from harness import stats
 from harness.metrics import METRICS, Metric
 
 # workload of version 1: (workload, title, new names of metrics, unit of work priced)
 _TOKENS = [("million tokens", "tokens_per_second", 1e6)]
 _REQUESTS = [("1,000 requests", "requests_per_second", 1e3)]
+_LLM_METRICS = {
+    "inference_time_s": "generation_time_s",
+    "prefill_compute_share": "mfu",
+    "decode_bandwidth_share": "mbu",
+}
 _SERVER_METRICS = {
     "inference_time_s": "server_inference_time_s",
     "time_per_output_token_s": "server_time_per_token_s",
 }
 WORKLOADS = {
-    "llm": ("llm", "LLM", {"inference_time_s": "generation_time_s"}, _TOKENS),
+    "llm": ("llm", "LLM", _LLM_METRICS, _TOKENS),
     "llm-concurrency": ("llm-capacity", "LLM capacity", {}, []),
     "llm-accuracy": ("llm-accuracy", "LLM accuracy", {}, []),
     "video": (
@@ -63,16 +67,15 @@ def convert(old: dict) -> dict:
     asked, model, machine, placed = (
         old[key] for key in ("parameters", "model", "system", "placement")
     )
-    samples = {
-        renamed.get(name, name): _by_iteration(values, old["metrics"].get(name))
-        for name, values in old["samples"].items()
-        if values
-    }
-    metrics = {}
+    iterations = old["metrics"][old["headline"]]["n"]
+    samples, metrics = {}, {}
     for name, metric in old["metrics"].items():
-        new = renamed.get(name, name)
-        metrics[new] = _metric(new, metric)
-        samples.setdefault(new, [[metric["median"]]])
+        new, values = renamed.get(name, name), old["samples"].get(name) or [metric["median"]]
+        known = METRICS.get(new) or Metric(new, metric["unit"], metric["better"], new, "")
+        samples[new] = _by_iteration(values, iterations)
+        # An interval over samples of the same iteration said too much: they are not independent.
+        interval = metric["ci95"] if len(samples[new]) == len(values) else None
+        metrics[new] = stats.summarize(known, samples[new], interval)
     properties = placed.get("openvino_properties", {}).get("model", {}) if "llm" in workload else {}
     reasons = [old["error"]] * bool(old["error"]) + old["trouble"]
     sweep = workload == "gpu-tgi-sweep"
@@ -136,23 +139,10 @@ def convert(old: dict) -> dict:
     }
 
 
-def _metric(name: str, old: dict) -> dict:
-    known = METRICS.get(name) or Metric(name, old["unit"], old["better"], name, "")
-    return {
-        "label": known.label,
-        "definition": known.definition,
-        "iterations": old["n"],
-        **old,
-        "unit": known.unit,
-        "better": known.better,
-    }
-
-
-def _by_iteration(values: list, metric: dict | None) -> list[list[float]]:
-    """Version 1 did not tell iterations apart: each sample counts as one."""
-    if metric is None and not all(isinstance(value, (int, float)) for value in values):
-        return [[statistics.fmean(value)] for value in values]
-    return [[value] for value in values]
+def _by_iteration(values: list[float], iterations: int) -> list[list[float]]:
+    """Samples in order, in as many equal parts as there were iterations."""
+    size = len(values) // iterations if len(values) % iterations == 0 else 1
+    return [values[start : start + max(size, 1)] for start in range(0, len(values), max(size, 1))]
 
 
 def _known(entries: dict) -> dict:
