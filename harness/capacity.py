@@ -136,5 +136,7 @@ def report(found: Found, args: argparse.Namespace, name: str, condition: str) ->
     """The result in a sentence; `condition` says within what limits."""
     last = getattr(args, f"max_{name}s")
     all_sustained = found.first_over is None and found.monitor.status == "complete"
-    more = f": as many as were tried; --max_{name}s above {last} tries more" if all_sustained else ""
+    more = (
+        f": as many as were tried; --max_{name}s above {last} tries more" if all_sustained else ""
+    )
     return f"Capacity: {found.most} {name}(s) {condition}{more}"

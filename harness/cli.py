@@ -12,8 +12,8 @@ import os
 import re
 import signal
 import sys
-from pathlib import Path
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 PRECISIONS = ("auto", "f32", "bf16", "f16", "int8")
@@ -69,7 +69,9 @@ def json_object(text: str) -> dict:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f'not JSON ({error}); e.g. \'{{"NUM_STREAMS": "1"}}\'') from None
+        raise argparse.ArgumentTypeError(
+            f'not JSON ({error}); e.g. \'{{"NUM_STREAMS": "1"}}\''
+        ) from None
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError('must be a JSON object, e.g. \'{"NUM_STREAMS": "1"}\'')
     return value
@@ -102,8 +104,8 @@ def add_common_arguments(
 
 
 def run(main: Callable[[], int]) -> None:
-    """Call main() and end the process with its exit status; one line on stderr for a user's mistake."""
-    # Started in the background by a shell, a process inherits an ignored SIGINT: it must still be stoppable.
+    """Call main() and exit with its status; one line on stderr for a user's mistake."""
+    # A process that a shell started in the background inherits an ignored SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         status = main()

@@ -42,7 +42,9 @@ class SystemMonitor:
         self._powercap = powercap
 
     def __enter__(self) -> SystemMonitor:
-        self.status, self.error, self.usage = "complete", None, {}
+        self.status: str = "complete"
+        self.error: str | None = None
+        self.usage: dict = {}
         self._process = psutil.Process()
         self._meter = energy.Meter(self._powercap)
         self._meter.start()

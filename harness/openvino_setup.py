@@ -69,7 +69,7 @@ def compile_config(core, device: str, placement: Placement, hint: str, extra: di
     Raises UserError where the device cannot compute in the requested precision.
     """
     check_device(core, device)
-    config = {"PERFORMANCE_HINT": hint}
+    config: dict = {"PERFORMANCE_HINT": hint}
     if device.startswith("CPU"):
         if placement.threads:
             config["INFERENCE_NUM_THREADS"] = placement.threads
@@ -93,13 +93,13 @@ def compile_config(core, device: str, placement: Placement, hint: str, extra: di
 
 def weight_format(model) -> str:
     """The format that most of a model's weights are stored in: fp32, fp16, bf16, int8 or int4."""
-    elements = Counter()
+    elements: Counter = Counter()
     for node in model.get_ops():
         if node.get_type_name() == "Constant":
             name = node.get_element_type().get_type_name()
             elements[name] += math.prod(node.get_output_shape(0))
     stored = {name: count for name, count in elements.items() if name in WEIGHT_FORMATS}
-    return WEIGHT_FORMATS[max(stored, key=stored.get)] if stored else "unknown"
+    return WEIGHT_FORMATS[max(stored, key=stored.__getitem__)] if stored else "unknown"
 
 
 def check_int8(placement: Placement, stored_as: str) -> None:

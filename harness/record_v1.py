@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import statistics
-
+from harness import stats
 from harness.metrics import METRICS, Metric
 
 # workload of version 1: (workload, title, new names of metrics, unit of work priced)
 _TOKENS = [("million tokens", "tokens_per_second", 1e6)]
 _REQUESTS = [("1,000 requests", "requests_per_second", 1e3)]
+_LLM_METRICS = {
+    "inference_time_s": "generation_time_s",
+    "prefill_compute_share": "mfu",
+    "decode_bandwidth_share": "mbu",
+}
 _SERVER_METRICS = {
     "inference_time_s": "server_inference_time_s",
     "time_per_output_token_s": "server_time_per_token_s",
 }
 WORKLOADS = {
-    "llm": ("llm", "LLM", {"inference_time_s": "generation_time_s"}, _TOKENS),
+    "llm": ("llm", "LLM", _LLM_METRICS, _TOKENS),
     "llm-concurrency": ("llm-capacity", "LLM capacity", {}, []),
     "llm-accuracy": ("llm-accuracy", "LLM accuracy", {}, []),
     "video": (
@@ -36,16 +40,14 @@ WORKLOADS = {
     "gpu-tgi-sweep": ("gpu-tgi-sweep", "LLM server, sweep", {}, []),
 }
 TASK = (
-    "max_new_tokens", "stop_at_eos", "max_frames", "no_output", "encoder", "save_detections",
-    "conf", "iou", "language", "task", "beam_size", "temperature", "word_timestamps",
-    "concurrency", "target_fps", "max_latency", "max_images", "window", "max_delay",
-    "prompt_tokens", "chat", "stream", "top_p", "max_ttft", "max_tpot", "context", "stride",
-    "max_tokens", "num_prompts", "reference_sha256",
-)  # fmt: skip
+    "max_new_tokens stop_at_eos max_frames no_output encoder save_detections conf iou language task"
+    " beam_size temperature word_timestamps concurrency target_fps max_latency max_images window"
+    " max_delay prompt_tokens chat stream top_p max_ttft max_tpot context stride max_tokens"
+    " num_prompts reference_sha256"
+).split()
 PACKAGES = (
-    "openvino", "optimum-intel", "transformers", "torch", "openai-whisper", "av",
-    "ultralytics-opencv-headless",
-)  # fmt: skip
+    "openvino optimum-intel transformers torch openai-whisper av ultralytics-opencv-headless"
+).split()
 PLACEMENT = {
     "threads_asked": "threads_requested",
     "threads_asked_by": "threads_requested_by",
@@ -56,7 +58,7 @@ PLACEMENT = {
 
 
 def convert(old: dict) -> dict:
-    """A record of version 1 in the form of version 2. Raises KeyError and the like where it is none."""
+    """A record of version 1 as version 2. Raises KeyError or TypeError where it is none."""
     from harness import system  # reading newer records needs nothing that measures
 
     workload, title, renamed, work = WORKLOADS[old["workload"]]
@@ -65,47 +67,56 @@ def convert(old: dict) -> dict:
     asked, model, machine, placed = (
         old[key] for key in ("parameters", "model", "system", "placement")
     )
-    samples = {
-        renamed.get(name, name): _by_iteration(values, old["metrics"].get(name))
-        for name, values in old["samples"].items()
-        if values
-    }
-    metrics = {}
+    iterations = old["metrics"][old["headline"]]["n"]
+    samples, metrics = {}, {}
     for name, metric in old["metrics"].items():
-        new = renamed.get(name, name)
-        metrics[new] = _metric(new, metric)
-        samples.setdefault(new, [[metric["median"]]])
+        new, values = renamed.get(name, name), old["samples"].get(name) or [metric["median"]]
+        known = METRICS.get(new) or Metric(new, metric["unit"], metric["better"], new, "")
+        samples[new] = _by_iteration(values, iterations)
+        # An interval over samples of the same iteration said too much: they are not independent.
+        interval = metric["ci95"] if len(samples[new]) == len(values) else None
+        metrics[new] = stats.summarize(known, samples[new], interval)
     properties = placed.get("openvino_properties", {}).get("model", {}) if "llm" in workload else {}
     reasons = [old["error"]] * bool(old["error"]) + old["trouble"]
     sweep = workload == "gpu-tgi-sweep"
     return {
-        **{k: old[k] for k in ("id", "finished_at", "status", "error", "command", "input", "usage")},
+        **{
+            k: old[k] for k in ("id", "finished_at", "status", "error", "command", "input", "usage")
+        },
         "schema_version": 2,
         "workload": workload,
         "title": title,
         "parameters": asked,
-        "task": {
-            "input": old["input"]["sha256"] or old["input"]["name"],
-            **{name.replace("_", " "): _scalar(asked[name]) for name in TASK if asked.get(name)},
-            **({"batch size": asked["batch_size"]} if is_llm else {}),
-        },
-        "comparable_by": {
-            "model": model["sha256"][:12] if model["sha256"] else model["name"],
-            "weight format": model["weight_format"],
-            "precision": None if is_server else placed["precision_used"],
-            "runtime": asked.get("runtime") or (old["server"]["name"] if is_server else None),
-            "device": asked.get("device"),
-            "KV cache": properties.get("KV_CACHE_PRECISION"),
-            "dynamic quantization group": properties.get("DYNAMIC_QUANTIZATION_GROUP_SIZE"),
-        },
-        "configuration": {
-            "threads": placed["threads_given"],
-            "CPUs allowed": len(placed["cpus"]),
-            "hint": asked.get("hint"),
-            "requests": asked.get("requests") if workload == "video" else None,
-            "batch size": None if is_llm else asked.get("batch_size"),
-            "streams": asked.get("num_streams"),
-        },
+        "task": _known(
+            {
+                "input": old["input"]["sha256"] or old["input"]["name"],
+                **{
+                    name.replace("_", " "): _scalar(asked[name]) for name in TASK if asked.get(name)
+                },
+                **({"batch size": asked["batch_size"]} if is_llm else {}),
+            }
+        ),
+        "comparable_by": _known(
+            {
+                "model": model["sha256"][:12] if model["sha256"] else model["name"],
+                "weight format": model["weight_format"],
+                "precision": None if is_server else placed["precision_used"],
+                "runtime": asked.get("runtime") or (old["server"]["name"] if is_server else None),
+                "device": asked.get("device"),
+                "KV cache": properties.get("KV_CACHE_PRECISION"),
+                "dynamic quantization group": properties.get("DYNAMIC_QUANTIZATION_GROUP_SIZE"),
+            }
+        ),
+        "configuration": _known(
+            {
+                "threads": placed["threads_given"],
+                "CPUs allowed": len(placed["cpus"]),
+                "hint": asked.get("hint"),
+                "requests": asked.get("requests") if workload == "video" else None,
+                "batch size": None if is_llm else asked.get("batch_size"),
+                "streams": asked.get("num_streams"),
+            }
+        ),
         "context": system.context(machine, PACKAGES),
         "primary": None if sweep else renamed.get(old["headline"], old["headline"]),
         "work": [
@@ -128,23 +139,14 @@ def convert(old: dict) -> dict:
     }
 
 
-def _metric(name: str, old: dict) -> dict:
-    known = METRICS.get(name) or Metric(name, old["unit"], old["better"], name, "")
-    return {
-        "label": known.label,
-        "definition": known.definition,
-        "iterations": old["n"],
-        **old,
-        "unit": known.unit,
-        "better": known.better,
-    }
+def _by_iteration(values: list[float], iterations: int) -> list[list[float]]:
+    """Samples in order, in as many equal parts as there were iterations."""
+    size = len(values) // iterations if len(values) % iterations == 0 else 1
+    return [values[start : start + max(size, 1)] for start in range(0, len(values), max(size, 1))]
 
 
-def _by_iteration(values: list, metric: dict | None) -> list[list[float]]:
-    """Version 1 did not tell iterations apart: each sample counts as one."""
-    if metric is None and not all(isinstance(value, (int, float)) for value in values):
-        return [[statistics.fmean(value)] for value in values]
-    return [[value] for value in values]
+def _known(entries: dict) -> dict:
+    return {name: value for name, value in entries.items() if value not in (None, False)}
 
 
 def _scalar(value):

@@ -30,7 +30,7 @@ Scalars = Mapping[str, Any]  # labels to text, numbers, booleans or None
 
 
 def check_destination(args: Namespace) -> None:
-    """Raise UserError where the record could not be written: before measuring, so nothing is lost."""
+    """Raise UserError, before anything is measured, where the record could not be written."""
     folder = (args.json.parent if args.json else args.results_dir).absolute()
     if args.json and args.json.exists():
         raise UserError(f"{args.json} exists and is never overwritten: choose another --json")

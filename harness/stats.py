@@ -6,8 +6,6 @@ import math
 import statistics
 from collections.abc import Sequence
 
-import numpy as np
-
 from harness.metrics import Metric
 
 CONFIDENCE = 0.95
@@ -17,7 +15,9 @@ PERCENTILES = {"p50": (0.50, 1), "p90": (0.90, 10), "p95": (0.95, 20), "p99": (0
 
 def percentile(values: Sequence[float], share: float) -> float:
     """Linear interpolation between order statistics (Hyndman and Fan's type 7)."""
-    return float(np.quantile(values, share))
+    import numpy  # here, as who sets its number of threads must come first
+
+    return float(numpy.quantile(values, share))
 
 
 def median_interval(samples: Sequence[float]) -> tuple[float, float] | None:

@@ -11,7 +11,7 @@ import platform
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -47,6 +47,22 @@ def one_line(system: dict) -> str:
     cores = f"{cpu['sockets'] or '?'} × {cpu['cores_per_socket'] or '?'} cores, {cpu['logical_cpus']} CPUs"
     parts = [name, cpu["model"], cores, f"{memory['bytes'] / 2**30:.0f} GiB", system["machine"]["virtualization"]]
     return ", ".join(part for part in parts if part)
+
+
+def context(system: dict, packages: Sequence[str] = ()) -> dict[str, str | None]:
+    """What a reader of any run should know of its machine; `packages`: whose versions matter."""
+    cpu, software = system["cpu"], system["software"]
+    turbo = cpu.get("turbo")
+    return {
+        "machine": one_line(system),
+        "GPUs": ", ".join(card["name"] for card in system["gpus"]) or None,
+        "governor": cpu.get("governor"),
+        "turbo": None if turbo is None else "on" if turbo else "off",
+        "kernel": system["os"]["kernel"],
+        "operating system": system["os"]["name"],
+        "Python": software["python"],
+        **{package: software["packages"].get(package) for package in packages},
+    }
 
 
 def read(path: Path) -> str | None:
