@@ -18,6 +18,7 @@ from harness import checks, gpu, progress, run, stats
 from harness.metrics import METRICS
 from harness.monitor import SystemMonitor
 
+INTERRUPTED = "interrupted by the user"
 BUSY_AB = 0.8  # of one core, from which on ab itself may be the bottleneck
 LOG_METRICS = {
     "total_time_s": "server_total_time_s",
@@ -48,17 +49,6 @@ class Setup:
     input: dict
     system: dict
     task: dict  # with what else must be equal for two levels to have done the same work
-
-    def described(self) -> dict:
-        """What run.build() needs of it, for a level or the sweep."""
-        return {
-            "server": self.server,
-            "model": self.model,
-            "input": self.input,
-            "system": self.system,
-            "placement": {"cpus": sorted(os.sched_getaffinity(0))},
-            "comparable_by": {"runtime": self.server["name"]},
-        }
 
 
 @dataclass(frozen=True)
@@ -140,7 +130,7 @@ def measure(setup: Setup, plan: Plan) -> Level:
         raise KeyboardInterrupt
     monitor.usage["gpus"] = gpus.gpus
     if runs[-1].report.interrupted:
-        monitor.status, monitor.error = "interrupted", "interrupted by the user"
+        monitor.status, monitor.error = "interrupted", INTERRUPTED
     elif monitor.status == "complete" and (reason := why_failed(runs[-1].report)):
         monitor.status, monitor.error = "failed", reason
     return Level(plan, runs, monitor)
@@ -314,7 +304,8 @@ def build_record(setup: Setup, args: Namespace, level: Level) -> dict:
     samples, plan, whole = samples_of(level), level.plan, level.whole
     primary = "requests_per_second" if "requests_per_second" in samples else "successful_requests"
     sources = sorted({each.tokens_from for each in level.runs if each.tokens_from})
-    return run.build(
+    return build(
+        setup,
         args,
         workload="gpu-tgi",
         title="LLM server",
@@ -337,12 +328,27 @@ def build_record(setup: Setup, args: Namespace, level: Level) -> dict:
         },
         resolved={"concurrency": plan.concurrency, "requests": plan.requests},
         warnings=warnings_of(setup, level, samples),
-        check_samples=False,
-        **setup.described(),
     )
 
 
-def within(record: dict, slo_p95_s: float) -> bool:
+def build(setup: Setup, args: Namespace, **parts) -> dict:
+    """A record of a level or of the sweep; `parts` go to run.build()."""
+    record = run.build(
+        args,
+        **parts,
+        model=setup.model,
+        input=setup.input,
+        system=setup.system,
+        placement={"cpus": sorted(os.sched_getaffinity(0))},
+        comparable_by={"runtime": setup.server["name"]},
+        server=setup.server,
+        check_samples=False,
+    )
+    record["context"]["server version"] = setup.server["version"]
+    return record
+
+
+def is_within(record: dict, slo_p95_s: float) -> bool:
     """Whether every request was answered, and 95 % of them within `slo_p95_s`."""
     p95 = record["metrics"].get("request_latency_s", {}).get("p95")
     whole = record["status"] == "complete" and not record["output"]["failures"]

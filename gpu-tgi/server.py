@@ -198,6 +198,11 @@ def request_body(data: dict, api: str, url: str, model: str) -> dict:
     return {**body, "prompt": data["inputs"]}
 
 
+def max_new_tokens(body: dict) -> int | None:
+    """As the request limits them; None where it does not."""
+    return body.get("parameters", {}).get("max_new_tokens") or body.get("max_tokens")
+
+
 def with_prompt(body: dict, prompt: str) -> dict:
     """The same request for another prompt."""
     if "messages" in body:

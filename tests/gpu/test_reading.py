@@ -72,14 +72,14 @@ def test_other_and_damaged_lines_are_passed_over(line):
     assert tgi_log.finished_request(line) is None
 
 
-def test_a_follower_gives_whole_lines_since_its_mark(tmp_path):
+def test_a_tail_gives_whole_lines_since_its_mark(tmp_path):
     log = tmp_path / "log"
     log.write_text(TEXT + "\n")
-    follower = tgi_log.Follower(log)
-    follower.mark()
+    tail = tgi_log.LogTail(log)
+    tail.mark()
     with log.open("a") as file:
         file.write(TEXT + "\n" + TEXT[:50])
-    assert len(tgi_log.finished_requests(follower.text())) == 1
+    assert len(tgi_log.finished_requests(tail.text())) == 1
 
 
 def write_reports(folder, times_ms: list[float], percentiles: dict[int, float]) -> None:
@@ -117,8 +117,8 @@ def test_requests_with_one_body_make_one_run_and_with_several_as_many_lanes_as_g
 
 def answers(*sizes: int, tokens: int | None = None) -> ab.Report:
     headers = {} if tokens is None else {"x-generated-tokens": str(tokens)}
-    made = [ab.Answer(200, {"content-length": str(size), **headers}) for size in sizes]
-    return ab.Report(requests=len(sizes), wall_s=1.0, latencies_s=[0.1] * len(sizes), answers=made, bytes_received=sum(sizes))
+    made = [ab.Response(200, {"content-length": str(size), **headers}) for size in sizes]
+    return ab.Report(requests=len(sizes), wall_s=1.0, latencies_s=[0.1] * len(sizes), responses=made, bytes_received=sum(sizes))
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def answers(*sizes: int, tokens: int | None = None) -> ab.Report:
     ],
 )
 def test_generated_tokens_are_counted_or_unknown_never_guessed(report, log, counted, tokens, source):
-    found, why = level.generated_tokens(report, log, counted, {"generated_tokens": 16, "body_bytes": 7})
+    found, why = level.generated_tokens(report, log, counted, server.Probe("", 7, 16, None))
     assert found == tokens and (why is None if source is None else source in why)
 
 
