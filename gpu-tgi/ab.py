@@ -1,20 +1,18 @@
 """Run Apache Bench (ab) and read its report.
 
-What ab's own summary leaves out, and this finds:
-- Which requests succeeded. "Complete requests" counts those that never got a response, "Failed
-  requests" counts some of these twice, and a connection closed without a response is a success.
-  With -v 2 ab prints the header of every response it got: that is counted.
-- Throughput at the concurrency requested. Newer versions (2.4.71 does, see `starts_alone`) send the
-  first request alone and open the other connections when it is answered: with ten requests per
-  connection, that takes a tenth off the throughput. One request more is sent then, and time and
-  count begin with its response.
-- Latencies below a millisecond. -g has every request, in whole milliseconds; -e has 101 quantiles
-  with three decimals, some of them read from beyond the end of the list. Together they give every
-  sample within half a millisecond, and those at the quantiles to the microsecond.
+ab's own summary is not enough (docs/gpu-tgi.md has the list):
+- It counts requests that never got a response. With -v 2 it prints the header of every response:
+  these are counted here.
+- Newer versions (2.4.71 does, see `starts_alone`) send the first request alone and open the other
+  connections when it is answered. One request more is sent then, and time and count begin with its
+  response.
+- Latencies are in whole milliseconds (-g); 101 quantiles are exact to the microsecond (-e), but
+  some are read from beyond the end of the list. Together they give every sample.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import re
 import signal
@@ -26,6 +24,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 
 HEADER = re.compile(
     r"^LOG: header received:\nHTTP/\d\.\d (\d{3})[^\n]*\n(.*?)^\r?$", re.MULTILINE | re.DOTALL
@@ -63,7 +62,6 @@ class Report:
     problems: list[str] = field(default_factory=list)  # ab's messages
     gave_up: bool = False
     interrupted: bool = False  # by Ctrl-C
-    commands: list[list[str]] = field(default_factory=list)
 
     @property
     def succeeded(self) -> int:
@@ -109,9 +107,9 @@ def measure(
 ) -> Report:
     """Run ab for every share: lanes side by side, a lane's shares one after the other.
 
-    `command` is ab with the options that all have in common, its output line-buffered; `alone` is
-    from `starts_alone`. ab's files are left in `folder`, one folder per share. Ctrl-C ends it
-    early; ab then still reports what was done.
+    `command` is ab with its common options, its output line-buffered; `alone` is from
+    starts_alone(). Each share has a folder of ab's files in `folder`. After Ctrl-C, ab still
+    reports what was done.
     """
     stop, running, reports = threading.Event(), set(), []
 
@@ -123,13 +121,8 @@ def measure(
         whole.append(url)
         answered_s = []
         with (place / "ab.txt").open("wb") as out, (place / "ab.err").open("wb") as err:
-            process = subprocess.Popen(
-                whole,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=err,
-                start_new_session=True,  # so that Ctrl-C reaches it once, from here
-            )
+            # In a session of its own, so that Ctrl-C reaches it once, from here.
+            process = subprocess.Popen(whole, stdout=PIPE, stderr=err, start_new_session=True)
             running.add(process)
             if stop.is_set():
                 process.send_signal(signal.SIGINT)
@@ -140,7 +133,6 @@ def measure(
             status = process.wait()
             running.remove(process)
         report = read(place, share.requests + extra)
-        report.commands = [whole]
         report.gave_up = status != 0 and not stop.is_set()
         if report.gave_up and not report.problems:
             report.problems = [f"ab ended with status {status}"]
@@ -175,37 +167,25 @@ def measure(
 
 
 def starts_alone(command: list[str]) -> bool:
-    """Whether this ab sends its first request alone, and the others once that is answered.
-
-    Seen on a listener here.
-    """
+    """Whether this ab sends its first request alone: seen on a listener here."""
+    opened = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        process = subprocess.Popen(
-            [*command, "-n", "2", "-c", "2", url],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        opened = []
-        try:
-            listener.settimeout(5.0)
-            opened.append(listener.accept()[0])
-            listener.settimeout(0.3)
-            opened.append(listener.accept()[0])
-        except TimeoutError:
-            pass
-        alone = len(opened) < 2
+        whole = [*command, "-n", "2", "-c", "2", f"http://127.0.0.1:{listener.getsockname()[1]}/"]
+        process = subprocess.Popen(whole, stdout=DEVNULL, stderr=DEVNULL)
+        with contextlib.suppress(TimeoutError):
+            for timeout_s in (5.0, 0.3):
+                listener.settimeout(timeout_s)
+                opened.append(listener.accept()[0])
         process.kill()
         process.wait()
         for connection in opened:
             connection.close()
-    return alone
+    return len(opened) < 2
 
 
 def read(folder: Path, requests: int) -> Report:
-    """The report of an ab run from its files.
+    """The report of an ab run from its stdout (ab.txt), stderr (ab.err), -g (tsv) and -e (csv).
 
-    These are its standard output (ab.txt), standard error (ab.err), -g (ab.tsv) and -e (ab.csv).
     An ab that was interrupted before its first response writes neither of the last two.
     """
     text = (folder / "ab.txt").read_text(errors="replace").replace("\r\n", "\n")
@@ -257,7 +237,6 @@ def merge(reports: list[Report], wall_s: float) -> Report:
         problems=[problem for report in reports for problem in report.problems],
         gave_up=gave_up,
         interrupted=any(report.interrupted for report in reports),
-        commands=[command for report in reports for command in report.commands],
     )
 
 

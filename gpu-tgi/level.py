@@ -12,7 +12,7 @@ from pathlib import Path
 
 import ab
 import server
-from tgi_log import Finished, LogTail
+import tgi_log
 
 from harness import checks, gpu, progress, run, stats
 from harness.metrics import METRICS
@@ -20,13 +20,6 @@ from harness.monitor import SystemMonitor
 
 INTERRUPTED = "interrupted by the user"
 BUSY_AB = 0.8  # of one core, from which on ab itself may be the bottleneck
-LOG_METRICS = {
-    "total_time_s": "server_total_time_s",
-    "validation_time_s": "validation_time_s",
-    "queue_time_s": "queue_time_s",
-    "inference_time_s": "server_inference_time_s",
-    "time_per_token_s": "server_time_per_token_s",
-}
 WORK = [
     ("million tokens", "tokens_per_second", 1e6),
     ("1,000 requests", "requests_per_second", 1e3),
@@ -39,62 +32,46 @@ class Setup:
 
     url: str
     ab: list[str]  # the command, with the options that all runs share
-    body: Path  # the request that looked at the server
-    bodies: list[Path]  # the requests that are measured
     starts_alone: bool  # this ab sends its first request alone
-    log: LogTail | None  # None where the server's log can't be read
+    repeats: int  # ab runs per level
+    warmup: int  # rounds of requests before a level
+    body: Path  # the request of the warm-up
+    bodies: list[Path]  # the requests that are measured
+    log: tgi_log.LogTail | None  # None where the server's log can't be read
     probe: server.Probe
     server: dict  # this and the following as in the records
     model: dict
     input: dict
     system: dict
-    task: dict  # with what else must be equal for two levels to have done the same work
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of ab, with what the server says of it."""
-
-    report: ab.Report
-    log: list[Finished]  # without that of the request sent alone
-    tokens: int | None  # generated for the requests that succeeded; None where unknown
-    tokens_from: str | None  # how that is known
+    task: dict
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured at one level."""
+    """One level."""
 
     concurrency: int
     requests: int  # of an ab run
-    repeats: int  # ab runs
-    warmup: int  # rounds of `concurrency` requests sent first
     first: int  # number of the first body to use
     folder: Path  # for ab's files
 
 
 @dataclass(frozen=True)
-class Level:
-    """A measured level."""
+class Run:
+    """One run of ab, or all of a level, with what the server says of it."""
 
+    report: ab.Report
+    log: list[tgi_log.Finished]  # without the request sent alone
+    tokens: int | None  # generated for the requests that succeeded; None where unknown
+    tokens_from: str | None  # how that is known
+
+
+@dataclass(frozen=True)
+class Level:
     plan: Plan
     runs: list[Run]
+    whole: Run
     monitor: SystemMonitor
-
-    @property
-    def whole(self) -> ab.Report:
-        """All runs together."""
-        reports = [each.report for each in self.runs]
-        return ab.merge(reports, sum(report.wall_s or 0.0 for report in reports))
-
-    @property
-    def log(self) -> list[Finished]:
-        return [finished for each in self.runs for finished in each.log]
-
-    @property
-    def tokens(self) -> int | None:
-        numbers = [each.tokens for each in self.runs]
-        return None if None in numbers else sum(numbers)
 
 
 def lanes(bodies: list[Path], first: int, requests: int, concurrency: int) -> list[list[ab.Share]]:
@@ -116,14 +93,17 @@ def measure(setup: Setup, plan: Plan) -> Level:
 
     Raises KeyboardInterrupt where that is nothing.
     """
-    name = f"Concurrency {plan.concurrency}"
-    with progress.stage(f"{name}: warm-up"):
-        warm_up(setup, plan)
-    runs = []
+    runs, name = [], f"Concurrency {plan.concurrency}"
+    if setup.warmup:  # with a body of its own, so that it warms no cache for those of PROMPTS
+        share = ab.Share(setup.body, setup.warmup * plan.concurrency, plan.concurrency)
+        with progress.stage(f"{name}: warm-up"):
+            report, _ = send(setup, [[share]], plan.folder / "warmup")
+        if report.interrupted:
+            raise KeyboardInterrupt
     with SystemMonitor() as monitor, gpu.Sampler(server.gpu_indices(setup.server)) as gpus:
-        for number in range(plan.repeats):
-            with progress.stage(f"{name}: run {number + 1} of {plan.repeats}"):
-                runs.append(run_ab(setup, plan, number))
+        for number in range(setup.repeats):
+            with progress.stage(f"{name}: run {number + 1} of {setup.repeats}"):
+                runs.append(measure_run(setup, plan, number))
             if runs[-1].report.interrupted or why_failed(runs[-1].report):
                 break
     if not runs:
@@ -133,44 +113,45 @@ def measure(setup: Setup, plan: Plan) -> Level:
         monitor.status, monitor.error = "interrupted", INTERRUPTED
     elif monitor.status == "complete" and (reason := why_failed(runs[-1].report)):
         monitor.status, monitor.error = "failed", reason
-    return Level(plan, runs, monitor)
+    return Level(plan, runs, together(runs), monitor)
 
 
-def warm_up(setup: Setup, plan: Plan) -> None:
-    """With a body of its own, so that it warms no cache for those of PROMPTS."""
-    if not plan.warmup:
-        return
-    if setup.log:
-        setup.log.mark()
-    share = ab.Share(setup.body, plan.warmup * plan.concurrency, plan.concurrency)
-    report = ab.measure(setup.ab, setup.url, [[share]], plan.folder / "warmup", setup.starts_alone)
-    if report.interrupted:
-        raise KeyboardInterrupt
-    if setup.log:
-        setup.log.wait_for(report.finished)
-
-
-def run_ab(setup: Setup, plan: Plan, number: int) -> Run:
-    """A measured run of ab, and what log and counter of the server say of it."""
+def measure_run(setup: Setup, plan: Plan, number: int) -> Run:
     first, folder = plan.first + number * plan.requests, plan.folder / f"run-{number:02d}"
-    shares = lanes(setup.bodies, first, plan.requests, plan.concurrency)
-    counted_before = server.generated_tokens_so_far(setup.url)
-    if setup.log:
-        setup.log.mark()
-    report = ab.measure(setup.ab, setup.url, shares, folder, setup.starts_alone)
-    log = []
-    if setup.log:
-        # The one sent alone is the first to finish.
-        log = setup.log.wait_for(report.finished)[sum(response.ok for response in report.alone) :]
-        (folder / "server.log").write_text(setup.log.text())
-    counted_after = server.generated_tokens_so_far(setup.url)
-    known = None not in (counted_before, counted_after)
-    counted = counted_after - counted_before if known else None
+    before = server.generated_tokens_so_far(setup.url)
+    report, log = send(setup, lanes(setup.bodies, first, plan.requests, plan.concurrency), folder)
+    after = server.generated_tokens_so_far(setup.url)
+    log = log[sum(response.ok for response in report.alone) :]  # that one finishes first
+    counted = None if None in (before, after) else after - before
     return Run(report, log, *generated_tokens(report, log, counted, setup.probe))
 
 
+def send(
+    setup: Setup, shares: list[list[ab.Share]], folder: Path
+) -> tuple[ab.Report, list[tgi_log.Finished]]:
+    """Run ab; its report, and the requests that the server logged meanwhile."""
+    if setup.log:
+        setup.log.mark()
+    report = ab.measure(setup.ab, setup.url, shares, folder, setup.starts_alone)
+    if not setup.log:
+        return report, []
+    finished = setup.log.wait_for(report.finished)
+    (folder / "server.log").write_text(setup.log.text())
+    return report, finished
+
+
+def together(runs: list[Run]) -> Run:
+    reports, tokens = [each.report for each in runs], [each.tokens for each in runs]
+    return Run(
+        ab.merge(reports, sum(report.wall_s or 0.0 for report in reports)),
+        [finished for each in runs for finished in each.log],
+        None if None in tokens else sum(tokens),
+        runs[0].tokens_from,
+    )
+
+
 def generated_tokens(
-    report: ab.Report, log: list[Finished], counted: float | None, probe: server.Probe
+    report: ab.Report, log: list[tgi_log.Finished], counted: float | None, probe: server.Probe
 ) -> tuple[int | None, str | None]:
     """Tokens generated for the requests that succeeded, and how that is known; else (None, None).
 
@@ -210,89 +191,86 @@ def why_failed(report: ab.Report) -> str | None:
 
 def samples_of(level: Level) -> dict[str, list[list[float]]]:
     """The level's samples by metric: one list per ab run; of the GPUs one for the level."""
-    whole, samples = level.whole, gpu_samples(level)
+    samples: dict[str, list[list[float]]] = {}
+    whole = level.whole.report
+    no_failures = not whole.failures and all(response.ok for response in whole.alone)
     for each in level.runs:
-        report = each.report
+        report, wall_s = each.report, each.report.wall_s
         found = {
             "successful_requests": [report.succeeded],
             "failed_requests": [sum(report.failures.values())],
-            **server_times(each),
         }
-        if report.wall_s and not why_failed(report):
-            found["duration_s"] = [report.wall_s]
-            found["requests_per_second"] = [report.succeeded / report.wall_s]
-            if not whole.failures and all(response.ok for response in whole.alone):
-                found["request_latency_s"] = report.latencies_s
+        if wall_s and not why_failed(report):
+            found["duration_s"] = [wall_s]
+            found["requests_per_second"] = [report.succeeded / wall_s]
+            found["request_latency_s"] = report.latencies_s if no_failures else []
             if each.tokens is not None:
-                found["tokens_per_second"] = [each.tokens / report.wall_s]
+                found["tokens_per_second"] = [each.tokens / wall_s]
                 found["generated_tokens_per_request"] = [each.tokens / report.succeeded]
+        for name in tgi_log.METRICS.values():
+            times_s = [getattr(request, name) for request in each.log or from_headers(report)]
+            found[name] = [time_s for time_s in times_s if time_s is not None]
         for name, values in found.items():
-            if values:
-                samples.setdefault(name, []).append(values)
-    return {name: samples[name] for name in METRICS if name in samples}
+            samples.setdefault(name, []).append(values)
+    samples |= gpu_samples(level)
+    return {name: samples[name] for name in METRICS if any(samples.get(name, []))}
 
 
-def server_times(each: Run) -> dict[str, list[float]]:
-    """As the server's log has them; without it from its headers, in whole milliseconds."""
-    if each.log:
-        return {
-            name: [getattr(request, field) for request in each.log]
-            for field, name in LOG_METRICS.items()
-        }
-    found = {}
-    ok = [response for response in each.report.responses if response.ok]
-    for field, name in LOG_METRICS.items():
-        times_ms = [response.number(f"x-{field[:-2].replace('_', '-')}") for response in ok]
-        found[name] = [time_ms / 1000 for time_ms in times_ms if time_ms is not None]
-    both = [(each.number("x-inference-time"), each.number("x-generated-tokens")) for each in ok]
-    found["server_time_per_token_s"] = [ms / 1000 / n for ms, n in both if ms is not None and n]
+def from_headers(report: ab.Report) -> list[tgi_log.Finished]:
+    """What the server would have logged, in whole milliseconds; None where headers lack it."""
+    found = []
+    for response in report.responses:
+        if response.ok:
+            names = ("total", "validation", "queue", "inference")
+            times_ms = [response.number(f"x-{name}-time") for name in names]
+            times_s = [None if time_ms is None else time_ms / 1000 for time_ms in times_ms]
+            tokens = response.number("x-generated-tokens")
+            per_token_s = times_s[-1] / tokens if tokens and times_s[-1] is not None else None
+            found.append(tgi_log.Finished(*times_s, per_token_s))
     return found
 
 
 def gpu_samples(level: Level) -> dict[str, list[list[float]]]:
-    """Of all GPUs over the whole level, as far as they all say."""
-    gpus, whole, samples = level.monitor.usage["gpus"], level.whole, {}
-    known = {
-        key: [card[key] for card in gpus]
-        for key in ("utilization", "memory_used_bytes", "power_w", "energy_j")
-        if gpus and all(card[key] is not None for card in gpus)
-    }
-    for key in ("utilization", "memory_used_bytes"):
-        if key in known:
-            samples[f"gpu_{key}"] = [known[key]]
+    """Of all GPUs over the whole level; without what one of them does not say."""
+    keys = ("utilization", "memory_used_bytes", "power_w", "energy_j")
+    columns = {key: [card[key] for card in level.monitor.usage["gpus"]] for key in keys}
+    known = {key: values for key, values in columns.items() if values and None not in values}
+    samples = {f"gpu_{key}": [known[key]] for key in keys[:2] if key in known}
     if "power_w" in known:
         samples["gpu_power_w"] = [[sum(known["power_w"])]]
-    if "energy_j" in known and level.tokens and not level.monitor.error:
-        # With those of the requests sent alone.
-        tokens = level.tokens / whole.succeeded * whole.finished
+    whole = level.whole
+    if "energy_j" in known and whole.tokens and not level.monitor.error:
+        report = whole.report  # energy was spent on the requests sent alone too
+        tokens = whole.tokens / report.succeeded * report.finished
         samples["gpu_energy_per_token_j"] = [[sum(known["energy_j"]) / tokens]]
     return samples
 
 
 def warnings_of(setup: Setup, level: Level, samples: dict) -> list[str]:
     """What speaks against the level's figures, besides the machine's state."""
-    found, plan, whole, bodies = [], level.plan, level.whole, len(setup.bodies)
-    if whole.failures:
-        found.append(f"failed requests ({counts(whole.failures)}) are not in requests per second")
-    if whole.wall_s and "request_latency_s" not in samples:
+    found, report, usage = [], level.whole.report, level.monitor.usage
+    bodies, logged = len(setup.bodies), len(level.whole.log)
+    if report.failures:
+        found.append(f"failed requests ({counts(report.failures)}) are not in requests per second")
+    if report.wall_s and "request_latency_s" not in samples:
         found.append("no latency: ab's times do not separate failed requests from answered ones")
     if rates := samples.get("requests_per_second"):
         rate = stats.summarize(METRICS["requests_per_second"], rates)
         found += checks.sample_warnings(rate, repeat="REPEATS")
-    if setup.log and len(level.log) != whole.succeeded:
+    if setup.log and logged != report.succeeded:
         found.append(
-            f"the server's log shows {len(level.log)} finished requests, ab had {whole.succeeded} "
+            f"the server's log shows {logged} finished requests, ab had {report.succeeded} "
             "answered: somebody else used the server, or lines were lost"
         )
-    busy = level.monitor.usage["process_cores_busy"]
-    if busy > BUSY_AB * (plan.concurrency if bodies > 1 else 1):
+    busy = usage["process_cores_busy"]
+    if busy > BUSY_AB * (level.plan.concurrency if bodies > 1 else 1):
         found.append(f"ab kept {busy:.2f} cores busy: it may be the bottleneck, not the server")
-    for card in level.monitor.usage["gpus"]:
+    for card in usage["gpus"]:
         if card["slowdowns"]:
             reasons = ", ".join(card["slowdowns"])
             found.append(f"GPU {card['index']} held its clock back: {reasons}")
     caches_prefixes = setup.server["name"] != "TGI" or str(setup.server["version"]) >= "3"
-    if caches_prefixes and plan.first + whole.requests > bodies:
+    if caches_prefixes and level.plan.first + report.requests > bodies:
         found.append(
             f"requests were repeated ({bodies} different ones): a prefix cache may have spared the "
             "server reading them again; PROMPTS gives it more"
@@ -302,28 +280,27 @@ def warnings_of(setup: Setup, level: Level, samples: dict) -> list[str]:
 
 def build_record(setup: Setup, args: Namespace, level: Level) -> dict:
     samples, plan, whole = samples_of(level), level.plan, level.whole
-    primary = "requests_per_second" if "requests_per_second" in samples else "successful_requests"
-    sources = sorted({each.tokens_from for each in level.runs if each.tokens_from})
     return build(
         setup,
         args,
         workload="gpu-tgi",
         title="LLM server",
-        primary=primary,
+        primary="requests_per_second"
+        if "requests_per_second" in samples
+        else "successful_requests",
         samples=samples,
         task={**setup.task, "concurrency": plan.concurrency},
         work=WORK,
         monitor=level.monitor,
         output={
             "text": setup.probe.text,
-            "requests": whole.requests,
-            "succeeded": whole.succeeded,
-            "failures": whole.failures,
-            "generated_tokens": level.tokens,
-            "generated_tokens_from": "; ".join(sources) or None,
-            "finished_in_server_log": len(level.log) if setup.log else None,
+            "requests": whole.report.requests,
+            "succeeded": whole.report.succeeded,
+            "failures": whole.report.failures,
+            "generated_tokens": whole.tokens,
+            "generated_tokens_from": whole.tokens_from,
+            "finished_in_server_log": len(whole.log) if setup.log else None,
             "ab_starts_alone": setup.starts_alone,
-            "ab_commands": whole.commands[:1],
             "reports": str(plan.folder),
         },
         resolved={"concurrency": plan.concurrency, "requests": plan.requests},
@@ -364,6 +341,6 @@ def line(record: dict) -> str:
             parts.append(f"{metrics[name]['median']:.4g} {metrics[name]['unit']}")
     if "p95" in metrics.get("request_latency_s", {}):
         parts.append(f"p95 {metrics['request_latency_s']['p95']:.4g} s")
-    if record["status"] != "complete":
-        parts.append(record["status"])
+    if record["error"]:
+        parts.append(f"{record['status']}: {record['error']}")
     return f"concurrency {record['task']['concurrency']}: " + ", ".join(parts)

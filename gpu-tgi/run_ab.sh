@@ -117,6 +117,11 @@ main() {
   cd "$here/.."
   check_python
   setup harness
+  mkdir -p "$RESULTS_DIR" 2>/dev/null || die "cannot make the folder $RESULTS_DIR (RESULTS_DIR)"
+  local folder
+  folder=$(mktemp -d "$RESULTS_DIR/gpu-tgi_$(date -u +%Y%m%dT%H%M%SZ)_XXXX") ||
+    die "cannot write to $RESULTS_DIR (RESULTS_DIR)"
+  chmod 755 "$folder"
   # sweep.py adds number, concurrency, body and report files to ab's command. Each option below
   # guards against a trap:
   #   -l    answers may differ in length (else each that does counts as failed)
@@ -124,8 +129,8 @@ main() {
   #   -v 2  print each answer's header: which succeeded, and with how many tokens
   #   -s    seconds without any answer before giving up (30 by default)
   # stdbuf has ab print by the line, so that sweep.py sees when each answer came.
-  exec harness/.venv/bin/python gpu-tgi/sweep.py --results_dir "$RESULTS_DIR" --url "$URL" \
-    --api "$API" ${MODEL:+--model "$MODEL"} --container "$CONTAINER" \
+  exec harness/.venv/bin/python gpu-tgi/sweep.py --folder "$folder" --results_dir "$RESULTS_DIR" \
+    --url "$URL" --api "$API" ${MODEL:+--model "$MODEL"} --container "$CONTAINER" \
     ${LOG_FILE:+--log_file "$LOG_FILE"} --data "$DATA" ${PROMPTS:+--prompts "$PROMPTS"} \
     --levels "${levels[@]}" ${requests:+--requests "$requests"} \
     --requests_per_client "$REQUESTS_PER_CLIENT" --repeats "$REPEATS" --warmup "$WARMUP" \

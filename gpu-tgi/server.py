@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
@@ -26,10 +27,6 @@ TOKEN_COUNTERS = (
     "sglang:generation_tokens_total",
     "llamacpp:tokens_predicted_total",
 )
-LIMITS = (  # of what TGI's /info says, kept in the record
-    "model_device_type max_concurrent_requests max_total_tokens max_input_length max_input_tokens "
-    "max_batch_total_tokens max_batch_size waiting_served_ratio sha docker_label"
-).split()
 INSPECTED = (
     '{"image":{{json .Config.Image}},"image_id":{{json .Image}},"arguments":{{json .Args}},'
     '"devices":{{json .HostConfig.DeviceRequests}}}'
@@ -49,8 +46,7 @@ class Probe:
 
 
 def root(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
+    return f"{urlsplit(url).scheme}://{urlsplit(url).netloc}"
 
 
 def fetch(
@@ -59,10 +55,13 @@ def fetch(
     """Status, headers (names in lower case) and body. Raises UserError where nobody answers."""
     request = urllib.request.Request(url, body, headers={"Content-Type": "application/json"})
     try:
-        with _opener.open(request, timeout=timeout_s) as answer:
-            return answer.status, {k.lower(): v for k, v in answer.headers.items()}, answer.read()
-    except urllib.error.HTTPError as error:
-        return error.code, {k.lower(): v for k, v in error.headers.items()}, error.read()
+        try:
+            answer = _opener.open(request, timeout=timeout_s)
+        except urllib.error.HTTPError as error:
+            answer = error
+        with answer:
+            headers = {name.lower(): value for name, value in answer.headers.items()}
+            return answer.status, headers, answer.read()
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise UserError(
@@ -85,15 +84,12 @@ def fetch_json(url: str) -> dict:
 def wait_until_healthy(url: str) -> bool:
     """Whether something answers within RECOVERY_WAIT_S; one without /health counts as healthy."""
     deadline = time.monotonic() + RECOVERY_WAIT_S
-    while True:
-        try:
+    while time.monotonic() < deadline:
+        with contextlib.suppress(UserError):
             if fetch(root(url) + "/health")[0] in (200, 204, 404):
                 return True
-        except UserError:
-            pass
-        if time.monotonic() > deadline:
-            return False
         time.sleep(0.5)
+    return False
 
 
 def is_local(url: str) -> bool:
@@ -110,44 +106,37 @@ def describe(url: str, api: str, model: str | None, container: str) -> tuple[dic
     """The record's `server` and `model`. Raises UserError where nobody answers, or another API."""
     local = is_local(url)
     docker = _container(container) if local else None
-    info = fetch_json(root(url) + "/info") if api == "tgi" else {}
     if api == "tgi":
+        info = fetch_json(root(url) + "/info")
         if "model_id" not in info:
             raise UserError(
-                f"{cli.without_secrets(root(url))}/info does not answer as TGI does: "
+                f"{root(url)}/info does not answer as TGI does: "
                 "for an OpenAI-compatible server set API=openai"
             )
         name, version = "TGI", info.get("version")
-        served_model = _model(info, docker["arguments"] if docker else [])
     else:
         served = fetch_json(root(url) + "/v1/models").get("data") or [{}]
         model = model or served[0].get("id")
         if not model:
             raise UserError(
-                f"{cli.without_secrets(root(url))}/v1/models names no model: "
-                "set MODEL to the name the server knows it by"
+                f"{root(url)}/v1/models names no model: set MODEL to its name on the server"
             )
+        info = {"model_id": model}
         owner = next((each.get("owned_by") for each in served if each.get("id") == model), None)
         name = owner or "OpenAI-compatible server"
         version = fetch_json(root(url) + "/version").get("version")
-        served_model = _model({"model_id": model}, [])
-    server = {
+    arguments = docker["arguments"] if docker else []
+    quantize = "--quantize" in arguments[:-1] and arguments[arguments.index("--quantize") + 1]
+    weight_format = quantize or info.get("model_dtype") or "unknown"
+    return {
         "name": name,
         "url": cli.without_secrets(url),
         "api": api,
         "version": version,
         "is_local": local,
         "container": docker,
-        "limits": {key: info[key] for key in LIMITS if key in info},
-    }
-    return server, served_model
-
-
-def _model(info: dict, arguments: list[str]) -> dict:
-    """The record's `model`, from TGI's /info and its launcher's arguments."""
-    quantize = "--quantize" in arguments[:-1] and arguments[arguments.index("--quantize") + 1]
-    weight_format = quantize or info.get("model_dtype") or "unknown"
-    return {
+        "info": info,
+    }, {
         "name": info["model_id"],
         "source": info["model_id"],
         "weight_format": weight_format.removeprefix("torch."),
@@ -214,10 +203,9 @@ def with_prompt(body: dict, prompt: str) -> dict:
 def probe(url: str, body: bytes, timeout_s: float) -> Probe:
     """Send one request; raise UserError where the answer holds no generated text."""
     status, headers, answer = fetch(url, body, timeout_s)
-    shown = cli.without_secrets(url)
     if status != 200:
         said = " ".join(answer.decode(errors="replace").split())[:200] or "nothing more"
-        raise UserError(f"{shown} answers {status}: {said} (check URL, API, DATA, MODEL)")
+        raise UserError(f"{url} answers {status}: {said} (check URL, API, DATA, MODEL)")
     try:
         parsed = json.loads(answer)
         if isinstance(parsed, list):  # TGI at "/"
@@ -230,7 +218,7 @@ def probe(url: str, body: bytes, timeout_s: float) -> Probe:
         text = None
     if not text:
         said = answer[:200].decode(errors="replace")
-        raise UserError(f"{shown} answers without generated text (check URL, API, DATA): {said}")
+        raise UserError(f"{url} answers without generated text (check URL, API, DATA): {said}")
 
     def tokens(header: str, key: str) -> int | None:
         return int(headers[header]) if headers.get(header, "").isdigit() else usage.get(key)

@@ -12,9 +12,8 @@ import hashlib
 import json
 import shutil
 import sys
-import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -24,7 +23,7 @@ import level
 import server
 import tgi_log
 
-from harness import capacity, cli, files, plot, record, run, system
+from harness import capacity, cli, files, plot, run, system
 from harness.cli import UserError
 from harness.monitor import SystemMonitor
 
@@ -49,13 +48,19 @@ COLUMNS = (
     ("gpu_power_w", "gpu_power_w", "median", "GPU W"),
     ("gpu_energy_per_token_j", "gpu_energy_per_token_j", "median", "J/token"),
 )
+PANELS = {  # of the plot: axis, and columns by label
+    "requests/s": {"answered": "requests_per_second"},
+    "generated tokens/s": {"tokens": "tokens_per_second"},
+    "latency, s": {"median": "latency_p50_s", "95 %": "latency_p95_s", "99 %": "latency_p99_s"},
+}
 MIN_REQUESTS = 20  # at a level without -n: as many as a 95th percentile needs
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     add = parser.add_argument
-    add("--results_dir", type=Path, required=True, help="folder for records and reports")
+    add("--folder", type=Path, required=True, help="of the sweep, for reports")
+    add("--results_dir", type=Path, required=True, help="folder for the records")
     add("--url", required=True, help="where requests are sent")
     add("--api", choices=("tgi", "openai"), required=True, help="form of the requests")
     add("--model", help="name by which the server knows the model")
@@ -76,90 +81,84 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def read_json(path: Path) -> dict:
+def parse_request(text: str, where: str, body: dict | None = None) -> dict:
+    """A request (a JSON object), or `body` with another prompt (a JSON string)."""
     try:
-        found = json.loads(files.read_text(path, "DATA"))
+        found = json.loads(text)
     except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error} (DATA)") from None
+        raise UserError(f"{where}: not JSON: {error}; a prompt goes in quotes") from None
+    if isinstance(found, str) and found.strip() and body:
+        found = server.with_prompt(body, found)
     if not isinstance(found, dict):
-        raise UserError(f"{path} is not a JSON object (DATA)")
+        raise UserError(f"{where}: neither a request (a JSON object) nor, in PROMPTS, a prompt")
     return found
 
 
-def read_prompts(path: Path, body: dict, args: argparse.Namespace) -> list[dict]:
-    """Requests from JSON Lines: objects as they are, strings as prompts put into `body`."""
-    requests = []
-    for number, text in enumerate(files.read_text(path, "PROMPTS").splitlines(), 1):
-        if not text.strip():
-            continue
-        where = f"{path}, line {number}"
-        try:
-            found = json.loads(text)
-        except ValueError:
-            raise UserError(f"{where}: not JSON; a prompt goes in quotes (PROMPTS)") from None
-        if isinstance(found, str) and found.strip():
-            found = server.with_prompt(body, found)
-        elif not isinstance(found, dict):
-            raise UserError(f"{where}: neither a JSON object nor a prompt in quotes (PROMPTS)")
-        requests.append(server.request_body(found, args.api, args.url, body.get("model", "")))
+def read_bodies(args: argparse.Namespace, model: str) -> tuple[dict, list[dict]]:
+    """The request of DATA, and the requests to measure: of PROMPTS, or the same."""
+    data = parse_request(files.read_text(args.data, "DATA"), f"{args.data} (DATA)")
+    body = server.request_body(data, args.api, args.url, model)
+    if not args.prompts:
+        return body, [body]
+    lines = files.read_text(args.prompts, "PROMPTS").splitlines()
+    requests = [
+        parse_request(text, f"{args.prompts}, line {number} (PROMPTS)", body)
+        for number, text in enumerate(lines, 1)
+        if text.strip()
+    ]
     if not requests:
-        raise UserError(f"{path} has no requests (PROMPTS)")
-    return requests
+        raise UserError(f"{args.prompts} has no requests (PROMPTS)")
+    return body, [server.request_body(each, args.api, args.url, model) for each in requests]
 
 
-def make_folder(results_dir: Path) -> Path:
-    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
-    try:
-        results_dir.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"gpu-tgi_{stamp}_", dir=results_dir))
-    except OSError as error:
-        reason = f"cannot write to {results_dir}: {error.strerror}"
-        raise UserError(f"{reason} (RESULTS_DIR)") from None
-    folder.chmod(0o755)
-    return folder
-
-
-def log_command(args: argparse.Namespace, container: dict | None) -> list[str] | None:
-    """Prints what the server logs from now on; None where that can't be read."""
-    if args.api != "tgi":
+def follow_log(args: argparse.Namespace, container: dict | None, stack: ExitStack):
+    """The server's log from now on, until `stack` is closed; None where it can't be read."""
+    if args.api != "tgi" or not (args.log_file or container):
         return None
+    command = ["docker", "logs", "--follow", "--tail", "0", args.container]
     if args.log_file:
-        return ["tail", "-n", "0", "-F", str(args.log_file)]
-    return container and ["docker", "logs", "--follow", "--tail", "0", args.container]
+        command = ["tail", "-n", "0", "-F", str(args.log_file)]
+    return stack.enter_context(tgi_log.follow(command, args.folder / "server.log"))
 
 
-def prepare(
-    args: argparse.Namespace, folder: Path, log: tgi_log.LogTail | None, info: dict, model: dict
-) -> level.Setup:
-    """Write the bodies to `folder` and send one. `info` and `model` are from server.describe()."""
-    body = server.request_body(read_json(args.data), args.api, args.url, model["name"])
-    bodies = read_prompts(args.prompts, body, args) if args.prompts else [body]
-    first = folder / "body.json"
-    paths = [folder / "bodies" / f"{number:06d}.json" for number in range(len(bodies))]
+def prepare(args: argparse.Namespace, stack: ExitStack) -> level.Setup:
+    """Look at the server, write the bodies and send one."""
+    info, model = server.describe(args.url, args.api, args.model, args.container)
+    body, bodies = read_bodies(args, model["name"])
+    first = args.folder / "body.json"
+    paths = [args.folder / "bodies" / f"{number:06d}.json" for number in range(len(bodies))]
     paths[0].parent.mkdir()
     for path, content in zip([first, *paths], [body, *bodies]):
         path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-
-    answer, log_works = look(args, first, log)
-    if log and not log_works:  # the first answer may have come before the log was followed
-        answer, log_works = look(args, first, log)
     # Without the model's name, which may be a path: the record's `model` has it.
     contents = [{key: each[key] for key in each if key != "model"} for each in bodies]
+    digest = hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
+
+    log, log_works = follow_log(args, info["container"], stack), False
+    for _ in range(2):  # the first answer may come before the log is followed
+        if log:
+            log.mark()
+        probe = server.probe(args.url, first.read_bytes(), args.timeout_s)
+        log_works = log is not None and bool(log.wait_for(1))
+        if log_works or not log:
+            break
     return level.Setup(
         url=args.url,
         ab=args.command,
+        starts_alone=ab.starts_alone(["ab"]),
+        repeats=args.repeats,
+        warmup=args.warmup,
         body=first,
         bodies=paths,
-        starts_alone=ab.starts_alone(["ab"]),
         log=log if log_works else None,
-        probe=answer,
+        probe=probe,
         server=info,
         model=model,
         input={
             "name": str(args.prompts or args.data),
-            "sha256": hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest(),
+            "sha256": digest,
             "bodies": len(bodies),
-            "prompt_tokens": answer.prompt_tokens,
+            "prompt_tokens": probe.prompt_tokens,
         },
         system=system.describe(),
         task={
@@ -168,16 +167,6 @@ def prepare(
             "keep alive": "-k" in args.command,
         },
     )
-
-
-def look(
-    args: argparse.Namespace, body: Path, log: tgi_log.LogTail | None
-) -> tuple[server.Probe, bool]:
-    """One answer in full, and whether the log then shows it."""
-    if log:
-        log.mark()
-    answer = server.probe(args.url, body.read_bytes(), args.timeout_s)
-    return answer, bool(log and log.wait_for(1))
 
 
 def print_header(setup: level.Setup) -> None:
@@ -204,7 +193,6 @@ class Sweep:
     """The state of a sweep: which levels were measured, and how it ended."""
 
     args: argparse.Namespace
-    folder: Path
     setup: level.Setup
     levels: dict[int, dict] = field(default_factory=dict)  # records by concurrency
     paths: list[Path] = field(default_factory=list)  # of these records
@@ -219,7 +207,7 @@ class Sweep:
             self.within = capacity.search(self.sustained, [1, levels[0]])
 
     def sustained(self, concurrency: int) -> bool | None:
-        """Whether a level is within the SLO, if any; None where it can't be measured any more."""
+        """Whether a level is within the SLO, if any; None where nothing more can be measured."""
         if concurrency not in self.levels and not self.ended:
             try:
                 self.measure_level(concurrency)
@@ -235,22 +223,17 @@ class Sweep:
         if not server.wait_until_healthy(args.url):
             self.ended = f"the server does not answer any more: {concurrency} was not run"
             return
-        requests = args.requests or max(MIN_REQUESTS, args.requests_per_client * concurrency)
         plan = level.Plan(
             concurrency=concurrency,
-            requests=requests,
-            repeats=args.repeats,
-            warmup=args.warmup,
+            requests=args.requests or max(MIN_REQUESTS, args.requests_per_client * concurrency),
             first=sum(each["output"]["requests"] for each in self.levels.values()),
-            folder=self.folder / f"concurrency-{concurrency:04d}",
+            folder=args.folder / f"concurrency-{concurrency:04d}",
         )
-        measured = level.build_record(self.setup, args, level.measure(self.setup, plan))
-        self.paths.append(run.save(measured, args))
-        self.levels[concurrency] = measured
-        print(level.line(measured), flush=True)
-        if measured["status"] == "failed":
-            print(f"error: concurrency {concurrency}: {measured['error']}", file=sys.stderr)
-        if measured["status"] == "interrupted":
+        record = level.build_record(self.setup, args, level.measure(self.setup, plan))
+        self.paths.append(run.save(record, args))
+        self.levels[concurrency] = record
+        print(level.line(record), flush=True)
+        if record["status"] == "interrupted":
             self.ended = level.INTERRUPTED
 
     def finish(self) -> int:
@@ -258,13 +241,13 @@ class Sweep:
         if not self.levels:
             if self.ended == level.INTERRUPTED:
                 raise KeyboardInterrupt
-            raise UserError(self.ended or "no level was measured")
-        table = self.rows()
-        print()
-        for path in self.paths:
-            print(f"Record: {path}")
-        write_csv(table, self.folder / "sweep.csv")
-        print(f"Table: {self.folder / 'sweep.csv'}")
+            raise UserError(self.ended)
+        table, path = self.rows(), self.args.folder / "sweep.csv"
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, max(table, key=len).keys())
+            writer.writeheader()
+            writer.writerows(table)
+        print("\n".join(["", *(f"Record: {each}" for each in self.paths), f"Table: {path}"]))
         if sum(row["status"] == "complete" for row in table) > 1:
             self.plot(table)
         print()
@@ -273,39 +256,19 @@ class Sweep:
     def rows(self) -> list[dict]:
         """One flat row per level, ascending; what was not measured is None or missing."""
         table = []
-        for concurrency, each in self.levels.items():
-            metrics, output = each["metrics"], each["output"]
-            table.append(
-                {
-                    "concurrency": concurrency,
-                    "status": each["status"],
-                    "requests": output["requests"],
-                    "failed_requests": sum(output["failures"].values()),
-                    **{name: metrics.get(of, {}).get(which) for name, of, which, _ in COLUMNS},
-                    "generated_tokens": output["generated_tokens"],
-                    "error": each["error"],
-                    "record": each["id"],
-                }
-            )
+        for concurrency, record in self.levels.items():
+            metrics, output = record["metrics"], record["output"]
+            row = {"concurrency": concurrency, "status": record["status"]}
+            row["requests"] = output["requests"]
+            row["failed_requests"] = sum(output["failures"].values())
+            for name, metric, statistic, _ in COLUMNS:
+                row[name] = metrics.get(metric, {}).get(statistic)
+            row["generated_tokens"] = output["generated_tokens"]
+            table.append({**row, "error": record["error"], "record": record["id"]})
         if self.ended:
             not_run = [number for number in self.args.levels if number not in self.levels]
             table += [{"concurrency": number, "status": "not run"} for number in not_run]
         return sorted(table, key=lambda row: row["concurrency"])
-
-    def slo(self) -> dict | None:
-        """The limit, the highest concurrency within it, and the lowest one over it."""
-        p95_s = self.args.slo_p95
-        if p95_s is None:
-            return None
-        over = [
-            concurrency
-            for concurrency, each in self.levels.items()
-            if concurrency > self.within
-            and each["status"] != "interrupted"
-            and not level.is_within(each, p95_s)
-        ]
-        first_over = min(over, default=None)
-        return {"p95_s": p95_s, "concurrency": self.within or None, "first_over": first_over}
 
     def plot(self, table: list[dict]) -> None:
         """Throughput and latency over concurrency, and throughput over latency."""
@@ -314,62 +277,44 @@ class Sweep:
             known = [row for row in table if row.get(column) is not None]
             return [(row["concurrency"], row[column]) for row in known]
 
-        info, limit_s = self.setup.server, self.args.slo_p95
+        info, limit_s, panels = self.setup.server, self.args.slo_p95, []
         title = f"{self.setup.model['name']} on {info['name']} {info['version'] or ''}"
-        lost = [(row["concurrency"], 0.0) for row in table if row["status"] == "failed"]
-        requests = {"answered": points("requests_per_second"), "not measured: failed": lost}
-        percentiles = {"median": "p50", "95th percentile": "p95", "99th percentile": "p99"}
-        latencies = {label: points(f"latency_{p}_s") for label, p in percentiles.items()}
-        panels = [
-            plot.Panel("requests/s", _known(requests)),
-            plot.Panel("generated tokens/s", _known({"tokens": points("tokens_per_second")})),
-            plot.Panel(
-                "latency, s",
-                _known(latencies),
-                limit=(f"limit {limit_s:g} s", limit_s) if limit_s is not None else None,
-            ),
-        ]
-        panels = [panel for panel in panels if panel.series]
-        plot.lines(self.folder / "sweep.png", panels, "concurrency", title)
+        for ylabel, columns in PANELS.items():
+            series = {label: points(column) for label, column in columns.items() if points(column)}
+            has_limit = limit_s is not None and "latency" in ylabel
+            limit = (f"limit {limit_s:g} s", limit_s) if has_limit else None
+            if series:
+                panels.append(plot.Panel(ylabel, series, limit))
+        plot.lines(self.args.folder / "sweep.png", panels, "concurrency", title)
         rates = dict(points("requests_per_second"))
-        tradeoff = {
-            f"concurrency {concurrency}": [(round(p95_s, 3), rates[concurrency])]
-            for concurrency, p95_s in points("latency_p95_s")
-        }
-        if tradeoff:
-            panel = plot.Panel("requests/s", tradeoff)
-            path = self.folder / "throughput-latency.png"
+        latencies = points("latency_p95_s")
+        series = {f"concurrency {c}": [(round(p95_s, 3), rates[c])] for c, p95_s in latencies}
+        if series:
+            panel, path = plot.Panel("requests/s", series), self.args.folder / "tradeoff.png"
             plot.lines(path, [panel], "95th percentile of latency, s", title)
 
     def build_record(self, table: list[dict]) -> dict:
-        """The sweep's record: its metrics are those of the level with the highest throughput."""
+        """The sweep's record; its metrics are those of the level with the highest throughput."""
         complete = [each for each in self.levels.values() if each["status"] == "complete"]
-        rate = "requests_per_second"
-        best = max(complete, key=lambda each: each["metrics"][rate]["median"], default=None)
-        samples = {"levels": [[len(complete)]]}
-        for name in (rate, "tokens_per_second"):
-            if best and name in best["samples"]:
-                samples[name] = best["samples"][name]
-        if self.args.slo_p95 is not None and self.within:
-            samples["concurrency_within_slo"] = [[self.within]]
-        details = table_lines(table)
-        if len(self.levels) == 1:  # besides the table, what its record says
-            only = next(iter(self.levels.values()))
-            others = {name: each for name, each in only["metrics"].items() if name not in samples}
-            details += record.text_lines({**only, "metrics": others, "warnings": []})
-        slo = self.slo()
-        if slo:
-            details.append(slo_sentence(slo))
-        failed = [f"{row['concurrency']}: {row['error']}" for row in table if row.get("error")]
-        failed += [f"{row['concurrency']}: not run" for row in table if row["status"] == "not run"]
+        samples, details = {"levels": [[len(complete)]]}, table_lines(table)
+        if complete:
+            key = "requests_per_second"
+            best = max(complete, key=lambda each: each["metrics"][key]["median"])
+            samples |= best["samples"]
+            concurrency = best["task"]["concurrency"]
+            details = [f"(metrics of concurrency {concurrency}, the highest throughput)", *details]
+        slo, p95_s = None, self.args.slo_p95
+        if p95_s is not None:
+            # The search leaves nothing above it that was sustained.
+            ended = [row for row in table if row["status"] in ("complete", "failed")]
+            over = [row["concurrency"] for row in ended if row["concurrency"] > self.within]
+            slo = {"p95_s": p95_s, "concurrency": self.within or None}
+            slo["first_over"] = min(over, default=None)
+            details.append(slo_sentence(**slo))
+            if self.within:
+                samples["concurrency_within_slo"] = [[self.within]]
         monitor = SystemMonitor()
-        monitor.status, monitor.error, monitor.usage = "complete", None, {}
-        if self.ended == level.INTERRUPTED:
-            monitor.status, monitor.error = "interrupted", self.ended
-        elif failed or self.ended:
-            reasons = "; ".join(filter(None, [*failed, self.ended]))
-            monitor.status = "failed"
-            monitor.error = f"not every level could be measured: {reasons}"
+        monitor.status, monitor.error, monitor.usage = *self.outcome(table), {}
         return level.build(
             self.setup,
             self.args,
@@ -380,70 +325,62 @@ class Sweep:
             task=self.setup.task,
             work=[],
             monitor=monitor,
-            output={"levels": table, "slo": slo, "folder": str(self.folder)},
+            output={"levels": table, "slo": slo, "folder": str(self.args.folder)},
             details=details,
             warnings=self.warnings(),
         )
 
+    def outcome(self, table: list[dict]) -> tuple[str, str | None]:
+        """Status and error."""
+        if self.ended == level.INTERRUPTED:
+            return "interrupted", self.ended
+        failed = [f"{row['concurrency']}: {row['error']}" for row in table if row.get("error")]
+        failed += [self.ended] if self.ended else []
+        failed += [f"{row['concurrency']}: not run" for row in table if row["status"] == "not run"]
+        if not failed:
+            return "complete", None
+        return "failed", f"not every level could be measured: {'; '.join(failed)}"
+
     def warnings(self) -> list[str]:
         """Every warning once, with the levels it concerns."""
         levels: dict[str, list[str]] = {}
-        for concurrency, each in sorted(self.levels.items()):
-            for warning in each["warnings"]:
+        for concurrency, record in sorted(self.levels.items()):
+            for warning in record["warnings"]:
                 levels.setdefault(warning, []).append(str(concurrency))
         return [f"{warning} [concurrency {', '.join(at)}]" for warning, at in levels.items()]
 
 
 def table_lines(table: list[dict]) -> list[str]:
-    columns = [("concurrency", "concurrency"), ("requests", "requests")]
-    columns.append(("failed_requests", "failed"))
-    for name, _, _, heading in COLUMNS:
-        if heading and any(row.get(name) is not None for row in table):
-            columns.append((name, heading))
+    headings = {"concurrency": "concurrency", "requests": "requests", "failed_requests": "failed"}
+    headings |= {name: heading for name, _, _, heading in COLUMNS if heading}
     if any(row["status"] != "complete" for row in table):
-        columns.append(("status", "status"))
-    cells = [[heading for _, heading in columns]]
+        headings["status"] = "status"
+    names = [name for name in headings if any(row.get(name) is not None for row in table)]
+    cells = [[headings[name] for name in names]]
     for row in table:
-        values = [row.get(name) for name, _ in columns]
-        cells.append(
-            ["-" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in values]
-        )
+        values = [row.get(name) for name in names]
+        values = [f"{value:.4g}" if isinstance(value, float) else value for value in values]
+        cells.append(["-" if value is None else str(value) for value in values])
     return ["", *cli.columns(cells, str.rjust)]
 
 
-def write_csv(table: list[dict], path: Path) -> None:
-    names = next(list(row) for row in table if "requests" in row)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(table)
-
-
-def slo_sentence(slo: dict) -> str:
-    if slo["concurrency"] is None:
-        return f"No concurrency keeps the 95th percentile of latency within {slo['p95_s']:g} s"
-    limit = f"Within {slo['p95_s']:g} s at the 95th percentile: concurrency {slo['concurrency']}"
-    if slo["first_over"] is None:
-        return f"{limit}, the highest tried"
-    return f"{limit} ({slo['first_over']} is over)"
-
-
-def _known(series: dict[str, list[plot.Point]]) -> dict[str, list[plot.Point]]:
-    return {label: points for label, points in series.items() if points}
+def slo_sentence(p95_s: float, concurrency: int | None, first_over: int | None) -> str:
+    if concurrency is None:
+        return f"No concurrency keeps the 95th percentile of latency within {p95_s:g} s"
+    rest = f"({first_over} is over)" if first_over else "(the highest tried)"
+    return f"Within {p95_s:g} s at the 95th percentile: concurrency {concurrency} {rest}"
 
 
 def main() -> int:
     args = parse_args()
-    info, model = server.describe(args.url, args.api, args.model, args.container)
-    folder = make_folder(args.results_dir)
-    with tgi_log.follow(log_command(args, info["container"]), folder / "server.log") as log:
+    with ExitStack() as stack:
         try:
-            setup = prepare(args, folder, log, info, model)
+            setup = prepare(args, stack)
         except BaseException:
-            shutil.rmtree(folder)
+            shutil.rmtree(args.folder)
             raise
         print_header(setup)
-        sweep = Sweep(args, folder, setup)
+        sweep = Sweep(args, setup)
         sweep.measure()
     return sweep.finish()
 

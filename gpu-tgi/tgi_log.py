@@ -19,26 +19,32 @@ WAIT_S = 3.0  # for the last lines of the server's log
 
 TARGET = "text_generation_router"
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-FIELDS = ("total_time", "validation_time", "queue_time", "inference_time", "time_per_token")
-FIELD = re.compile(rf'\b({"|".join(FIELDS)})="([^"]*)"')
+METRICS = {  # by the log's field
+    "total_time": "server_total_time_s",
+    "validation_time": "validation_time_s",
+    "queue_time": "queue_time_s",
+    "inference_time": "server_inference_time_s",
+    "time_per_token": "server_time_per_token_s",
+}
+FIELD = re.compile(rf'\b({"|".join(METRICS)})="([^"]*)"')
 DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|[µμu]s|ms|s)")
 UNIT_S = {"ns": 1e-9, "µs": 1e-6, "μs": 1e-6, "us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
 @dataclass(frozen=True)
 class Finished:
-    """One request that the server finished; all in seconds, as the server timed it."""
+    """One request that the server finished, as the server timed it; named as the metrics."""
 
-    total_time_s: float
+    server_total_time_s: float
     validation_time_s: float
     queue_time_s: float
-    inference_time_s: float
-    time_per_token_s: float
+    server_inference_time_s: float
+    server_time_per_token_s: float
 
     @property
     def generated_tokens(self) -> int:
-        """Inference time over time per token: the server logs their quotient, floored to ns."""
-        return round(self.inference_time_s / self.time_per_token_s)
+        """Inference time over time per token, which is logged rounded down to the nanosecond."""
+        return round(self.server_inference_time_s / self.server_time_per_token_s)
 
 
 def seconds(duration: str) -> float:
@@ -54,10 +60,10 @@ def finished_request(line: str) -> Finished | None:
     line = COLOUR.sub("", line).strip()
     found = _json_fields(line) if line.startswith("{") else _text_fields(line)
     try:
-        request = Finished(**{f"{name}_s": seconds(found[name]) for name in FIELDS})
+        request = Finished(**{METRICS[field]: seconds(found[field]) for field in METRICS})
     except (KeyError, ValueError):
         return None
-    return request if request.time_per_token_s > 0 else None
+    return request if request.server_time_per_token_s > 0 else None
 
 
 def finished_requests(text: str) -> list[Finished]:
@@ -79,7 +85,7 @@ def _json_fields(line: str) -> dict[str, str]:
     if message != "Success" or not str(entry.get("target")).startswith(TARGET):
         return {}
     spans = [*entry.get("spans", []), entry.get("span", {})]
-    return {name: value for span in spans for name, value in span.items() if name in FIELDS}
+    return {name: value for span in spans for name, value in span.items() if name in METRICS}
 
 
 class LogTail:
@@ -108,20 +114,13 @@ class LogTail:
 
 
 @contextmanager
-def follow(command: list[str] | None, path: Path) -> Iterator[LogTail | None]:
-    """Copy what `command` prints, the server's log from now on, to `path`; None without one.
+def follow(command: list[str], path: Path) -> Iterator[LogTail]:
+    """Copy what `command` prints, a log from now on, to `path`.
 
     Levels are told apart by position in that copy, so that a level's lines are exactly its own.
     """
-    path.touch()
-    if not command:
-        yield None
-        return
-    with path.open("wb") as out:
-        # In a session of its own: Ctrl-C ends a level, not the log.
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
-        )
+    with path.open("wb") as out:  # in a session of its own: Ctrl-C ends a level, not the log
+        process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
     try:
         yield LogTail(path)
     finally:
