@@ -66,14 +66,6 @@ class Run:
     tokens_from: str | None  # how that is known
 
 
-@dataclass(frozen=True)
-class Level:
-    plan: Plan
-    runs: list[Run]
-    whole: Run
-    monitor: SystemMonitor
-
-
 def lanes(bodies: list[Path], first: int, requests: int, concurrency: int) -> list[list[ab.Share]]:
     """Spread requests over ab runs, as each sends one body only.
 
@@ -88,8 +80,8 @@ def lanes(bodies: list[Path], first: int, requests: int, concurrency: int) -> li
     return plan
 
 
-def measure(setup: Setup, plan: Plan) -> Level:
-    """Warm up, then run ab. Ctrl-C ends the level and keeps what was measured.
+def measure(setup: Setup, plan: Plan, args: Namespace) -> dict:
+    """Warm up and run ab; the level's record. Ctrl-C ends the level and keeps what was measured.
 
     Raises KeyboardInterrupt where that is nothing.
     """
@@ -113,7 +105,7 @@ def measure(setup: Setup, plan: Plan) -> Level:
         monitor.status, monitor.error = "interrupted", INTERRUPTED
     elif monitor.status == "complete" and (reason := why_failed(runs[-1].report)):
         monitor.status, monitor.error = "failed", reason
-    return Level(plan, runs, together(runs), monitor)
+    return build_record(setup, plan, args, runs, monitor)
 
 
 def measure_run(setup: Setup, plan: Plan, number: int) -> Run:
@@ -141,6 +133,7 @@ def send(
 
 
 def together(runs: list[Run]) -> Run:
+    """All runs of a level."""
     reports, tokens = [each.report for each in runs], [each.tokens for each in runs]
     return Run(
         ab.merge(reports, sum(report.wall_s or 0.0 for report in reports)),
@@ -189,12 +182,11 @@ def why_failed(report: ab.Report) -> str | None:
     return None
 
 
-def samples_of(level: Level) -> dict[str, list[list[float]]]:
-    """The level's samples by metric: one list per ab run; of the GPUs one for the level."""
+def samples_of(runs: list[Run], whole: Run) -> dict[str, list[list[float]]]:
+    """Samples by metric, one list per ab run."""
     samples: dict[str, list[list[float]]] = {}
-    whole = level.whole.report
-    no_failures = not whole.failures and all(response.ok for response in whole.alone)
-    for each in level.runs:
+    all_ok = not whole.report.failures and all(each.ok for each in whole.report.alone)
+    for each in runs:
         report, wall_s = each.report, each.report.wall_s
         found = {
             "successful_requests": [report.succeeded],
@@ -203,7 +195,7 @@ def samples_of(level: Level) -> dict[str, list[list[float]]]:
         if wall_s and not why_failed(report):
             found["duration_s"] = [wall_s]
             found["requests_per_second"] = [report.succeeded / wall_s]
-            found["request_latency_s"] = report.latencies_s if no_failures else []
+            found["request_latency_s"] = report.latencies_s if all_ok else []
             if each.tokens is not None:
                 found["tokens_per_second"] = [each.tokens / wall_s]
                 found["generated_tokens_per_request"] = [each.tokens / report.succeeded]
@@ -212,8 +204,7 @@ def samples_of(level: Level) -> dict[str, list[list[float]]]:
             found[name] = [time_s for time_s in times_s if time_s is not None]
         for name, values in found.items():
             samples.setdefault(name, []).append(values)
-    samples |= gpu_samples(level)
-    return {name: samples[name] for name in METRICS if any(samples.get(name, []))}
+    return samples
 
 
 def from_headers(report: ab.Report) -> list[tgi_log.Finished]:
@@ -230,26 +221,24 @@ def from_headers(report: ab.Report) -> list[tgi_log.Finished]:
     return found
 
 
-def gpu_samples(level: Level) -> dict[str, list[list[float]]]:
+def gpu_samples(gpus: list[dict], whole: Run) -> dict[str, list[list[float]]]:
     """Of all GPUs over the whole level; without what one of them does not say."""
     keys = ("utilization", "memory_used_bytes", "power_w", "energy_j")
-    columns = {key: [card[key] for card in level.monitor.usage["gpus"]] for key in keys}
+    columns = {key: [card[key] for card in gpus] for key in keys}
     known = {key: values for key, values in columns.items() if values and None not in values}
     samples = {f"gpu_{key}": [known[key]] for key in keys[:2] if key in known}
     if "power_w" in known:
         samples["gpu_power_w"] = [[sum(known["power_w"])]]
-    whole = level.whole
-    if "energy_j" in known and whole.tokens and not level.monitor.error:
-        report = whole.report  # energy was spent on the requests sent alone too
-        tokens = whole.tokens / report.succeeded * report.finished
+    if "energy_j" in known and whole.tokens and not why_failed(whole.report):
+        # Spent on the requests sent alone too.
+        tokens = whole.tokens / whole.report.succeeded * whole.report.finished
         samples["gpu_energy_per_token_j"] = [[sum(known["energy_j"]) / tokens]]
     return samples
 
 
-def warnings_of(setup: Setup, level: Level, samples: dict) -> list[str]:
+def warnings_of(setup: Setup, plan: Plan, whole: Run, samples: dict, usage: dict) -> list[str]:
     """What speaks against the level's figures, besides the machine's state."""
-    found, report, usage = [], level.whole.report, level.monitor.usage
-    bodies, logged = len(setup.bodies), len(level.whole.log)
+    found, report, bodies, logged = [], whole.report, len(setup.bodies), len(whole.log)
     if report.failures:
         found.append(f"failed requests ({counts(report.failures)}) are not in requests per second")
     if report.wall_s and "request_latency_s" not in samples:
@@ -263,14 +252,14 @@ def warnings_of(setup: Setup, level: Level, samples: dict) -> list[str]:
             "answered: somebody else used the server, or lines were lost"
         )
     busy = usage["process_cores_busy"]
-    if busy > BUSY_AB * (level.plan.concurrency if bodies > 1 else 1):
+    if busy > BUSY_AB * (plan.concurrency if bodies > 1 else 1):
         found.append(f"ab kept {busy:.2f} cores busy: it may be the bottleneck, not the server")
     for card in usage["gpus"]:
         if card["slowdowns"]:
             reasons = ", ".join(card["slowdowns"])
             found.append(f"GPU {card['index']} held its clock back: {reasons}")
     caches_prefixes = setup.server["name"] != "TGI" or str(setup.server["version"]) >= "3"
-    if caches_prefixes and level.plan.first + report.requests > bodies:
+    if caches_prefixes and plan.first + report.requests > bodies:
         found.append(
             f"requests were repeated ({bodies} different ones): a prefix cache may have spared the "
             "server reading them again; PROMPTS gives it more"
@@ -278,20 +267,24 @@ def warnings_of(setup: Setup, level: Level, samples: dict) -> list[str]:
     return found
 
 
-def build_record(setup: Setup, args: Namespace, level: Level) -> dict:
-    samples, plan, whole = samples_of(level), level.plan, level.whole
+def build_record(
+    setup: Setup, plan: Plan, args: Namespace, runs: list[Run], monitor: SystemMonitor
+) -> dict:
+    """The level's record."""
+    whole = together(runs)
+    samples = samples_of(runs, whole) | gpu_samples(monitor.usage["gpus"], whole)
+    samples = {name: samples[name] for name in METRICS if any(samples.get(name, []))}
+    measured = "requests_per_second" in samples
     return build(
         setup,
         args,
         workload="gpu-tgi",
         title="LLM server",
-        primary="requests_per_second"
-        if "requests_per_second" in samples
-        else "successful_requests",
+        primary="requests_per_second" if measured else "successful_requests",
         samples=samples,
         task={**setup.task, "concurrency": plan.concurrency},
         work=WORK,
-        monitor=level.monitor,
+        monitor=monitor,
         output={
             "text": setup.probe.text,
             "requests": whole.report.requests,
@@ -304,7 +297,7 @@ def build_record(setup: Setup, args: Namespace, level: Level) -> dict:
             "reports": str(plan.folder),
         },
         resolved={"concurrency": plan.concurrency, "requests": plan.requests},
-        warnings=warnings_of(setup, level, samples),
+        warnings=warnings_of(setup, plan, whole, samples, monitor.usage),
     )
 
 

@@ -111,7 +111,9 @@ def read_bodies(args: argparse.Namespace, model: str) -> tuple[dict, list[dict]]
     return body, [server.request_body(each, args.api, args.url, model) for each in requests]
 
 
-def follow_log(args: argparse.Namespace, container: dict | None, stack: ExitStack):
+def follow_log(
+    args: argparse.Namespace, container: dict | None, stack: ExitStack
+) -> tgi_log.LogTail | None:
     """The server's log from now on, until `stack` is closed; None where it can't be read."""
     if args.api != "tgi" or not (args.log_file or container):
         return None
@@ -134,14 +136,12 @@ def prepare(args: argparse.Namespace, stack: ExitStack) -> level.Setup:
     contents = [{key: each[key] for key in each if key != "model"} for each in bodies]
     digest = hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
 
-    log, log_works = follow_log(args, info["container"], stack), False
-    for _ in range(2):  # the first answer may come before the log is followed
-        if log:
-            log.mark()
+    log = follow_log(args, info["container"], stack)
+    probe = server.probe(args.url, first.read_bytes(), args.timeout_s)
+    if log and not log.wait_for(1):  # that answer may have come before the log was followed
+        log.mark()
         probe = server.probe(args.url, first.read_bytes(), args.timeout_s)
-        log_works = log is not None and bool(log.wait_for(1))
-        if log_works or not log:
-            break
+        log = log if log.wait_for(1) else None
     return level.Setup(
         url=args.url,
         ab=args.command,
@@ -150,7 +150,7 @@ def prepare(args: argparse.Namespace, stack: ExitStack) -> level.Setup:
         warmup=args.warmup,
         body=first,
         bodies=paths,
-        log=log if log_works else None,
+        log=log,
         probe=probe,
         server=info,
         model=model,
@@ -229,7 +229,7 @@ class Sweep:
             first=sum(each["output"]["requests"] for each in self.levels.values()),
             folder=args.folder / f"concurrency-{concurrency:04d}",
         )
-        record = level.build_record(self.setup, args, level.measure(self.setup, plan))
+        record = level.measure(self.setup, plan, args)
         self.paths.append(run.save(record, args))
         self.levels[concurrency] = record
         print(level.line(record), flush=True)
