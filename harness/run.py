@@ -111,8 +111,9 @@ def build(
     }
     usage = monitor.usage
     found = [*warnings]
-    if usage:
+    if usage and not server:  # a server's load is the work itself
         found = checks.computing_warnings(usage, placement, system) + found
+    if usage:
         found = checks.machine_warnings(usage, system) + found
     if check_samples and primary in metrics:
         found = checks.sample_warnings(metrics[primary]) + found
