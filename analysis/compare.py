@@ -10,13 +10,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
 from analysis import comparison, cost, report
 from analysis.records import read_runs
-from analysis.report import Assumed, Report, Side
+from analysis.report import Report, Side
 from harness import cli, files
 from harness.cli import UserError
 
@@ -32,13 +31,12 @@ def parse_args() -> argparse.Namespace:
     output = parser.add_argument_group("output", "without any of these a text for the terminal")
     for name in ("html", "pdf"):
         output.add_argument(f"--{name}", type=Path, metavar="FILE", help="write it to FILE")
+    printed = "write it to FILE, or print it"
     for name in ("markdown", "csv", "json"):
-        kind = {"type": Path, "nargs": "?", "const": Path("-"), "metavar": "FILE"}
-        output.add_argument(f"--{name}", **kind, help="write it to FILE, or print it")
-    sut = "sut/NAME.toml that a side is (default: the one named like its machine or folder)"
-    cost.add_arguments(parser).add_argument(
-        "--sut", type=cost.assignment, action="append", default=[], metavar="SIDE=NAME", help=sut
-    )
+        output.add_argument(
+            f"--{name}", type=Path, nargs="?", const=Path("-"), metavar="FILE", help=printed
+        )
+    cost.add_arguments(parser)
     return parser.parse_args()
 
 
@@ -49,11 +47,12 @@ def build(args: argparse.Namespace) -> Report:
         print(f"skipped: {line}", file=sys.stderr)
     if not runs:
         raise UserError("no record to compare: name files or folders that a measurement wrote")
-    baseline, options = comparison.pick_baseline(runs, args.baseline), cost.options_of(args)
+    baseline = comparison.pick_baseline(runs, args.baseline)
     counts = Counter(run.side for run in runs)
     first = {run.side: run for run in reversed(runs)}
-    machines = cost.machines_of({side: first[side].machine for side in counts}, options)
+    machines = cost.machines_of({side: run.machine for side, run in first.items()}, args)
     comparisons = comparison.compare(runs, baseline)
+    a = cost.assumptions(args)
     return Report(
         made_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         baseline=baseline,
@@ -63,13 +62,8 @@ def build(args: argparse.Namespace) -> Report:
         },
         comparisons=comparisons,
         leading=comparison.leading(runs, baseline),
-        costs=cost.price_comparisons(comparisons, machines, options),
-        assumptions={
-            name: Assumed(value, "the kit's default" if value == default else "given")
-            for (name, value), default in zip(
-                asdict(options.assumptions).items(), asdict(cost.Assumptions()).values()
-            )
-        },
+        costs=cost.price_comparisons(comparisons, machines, args.unit, a),
+        assumptions=cost.describe(a),
         runs=runs,
         skipped=skipped,
     )

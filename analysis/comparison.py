@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-
-import numpy as np
+from statistics import median
 
 from analysis import ratio
-from analysis.records import Key, Run, Scalar, Unit, differing, series
+from analysis.records import Key, Run, Unit, differing, series
 from harness.cli import UserError
 
 MIN_RUNS = 4  # on each side, from which on the interval covers well what differs from run to run
@@ -31,14 +29,6 @@ class Comparison:
     labels: dict[str, str] = field(default_factory=dict)  # by metric
     units: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Candidate:
-    """A side's runs that may be compared with others', and how they were chosen."""
-
-    runs: list[Run]
-    chosen: str | None = None
 
 
 def pick_baseline(runs: list[Run], requested: str | None) -> str:
@@ -69,12 +59,11 @@ def compare(runs: list[Run], baseline: str) -> list[Comparison]:
 
 
 def _compare_sides(base: list[Run], side: list[Run]) -> list[Comparison]:
-    """One comparison for each fair setting of `side`, with the same of the baseline if it has it."""
-    theirs, ours = _by_setting(base), _by_setting(side)
-    comparisons = []
-    for setting, candidate in ours.items():
+    """One comparison for each fair setting of `side`, with the nearest one of the baseline."""
+    theirs, comparisons = _best_by_setting(base), []
+    for setting, (runs, chosen) in _best_by_setting(side).items():
         near = max(theirs, key=lambda other: (other == setting, len(other & setting)))
-        against, runs = theirs[near].runs, candidate.runs
+        against, chosen_there = theirs[near]
         first, second = against[0].comparable_by, runs[0].comparable_by
         comparison = Comparison(
             label=runs[0].label,
@@ -88,7 +77,7 @@ def _compare_sides(base: list[Run], side: list[Run]) -> list[Comparison]:
             differences=_differences(against, runs),
             runs=(len(against), len(runs)),
             work=runs[0].work,
-            notes=[note for note in (theirs[near].chosen, candidate.chosen) if note],
+            notes=[*chosen_there, *chosen],
         )
         if not comparison.unfair:
             _add_ratios(comparison, against, runs)
@@ -118,43 +107,34 @@ def _add_ratios(comparison: Comparison, against: list[Run], runs: list[Run]) -> 
         )
 
 
-def _by_setting(runs: list[Run]) -> dict[Key, Candidate]:
-    """A side's runs by what must be equal for a ratio to be fair. Runs of other configurations are
-    no repetitions of each other: those with the best primary metric stand for the side."""
+def _best_by_setting(runs: list[Run]) -> dict[Key, tuple[list[Run], list[str]]]:
+    """By what must be equal for a ratio to be fair, a side's runs, and a note on how chosen.
+
+    Runs of other configurations are no repetitions of each other: those with the best primary
+    metric stand for the side.
+    """
     settings: dict[Key, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         settings[frozenset(run.comparable_by.items())][run.configured].append(run)
-    return {setting: _best(configurations) for setting, configurations in settings.items()}
-
-
-def _best(configurations: dict[str, list[Run]]) -> Candidate:
-    scores = {
-        name: float(np.median([run.score for run in runs])) for name, runs in configurations.items()
-    }
-    best = max(scores, key=lambda name: scores[name])
-    runs = configurations[best]
-    if len(configurations) == 1:
-        return Candidate(runs)
-    others = "; ".join(sorted(set(configurations) - {best}))
-    return Candidate(runs, f"{runs[0].side}: taken at its best, {best} (also measured: {others})")
+    chosen: dict[Key, tuple[list[Run], list[str]]] = {}
+    for setting, configurations in settings.items():
+        name = max(configurations, key=lambda name: median(r.score for r in configurations[name]))
+        others = "; ".join(sorted(set(configurations) - {name}))
+        note = f"{runs[0].side}: taken at its best, {name} (also measured: {others})"
+        chosen[setting] = configurations[name], [note] if others else []
+    return chosen
 
 
 def _differences(base: list[Run], side: list[Run]) -> dict[str, tuple[str, str]]:
     """What is not the same on both sides; several values of a side are all named."""
 
-    def values(entries: Iterable[dict[str, Scalar]], name: str, missing: str) -> str:
-        return " or ".join(sorted({str(each.get(name, missing)) for each in entries}))
+    def values(runs: list[Run], name: str) -> str:
+        shown = ({**run.context, **run.configuration}.get(name, "unknown") for run in runs)
+        return " or ".join(sorted({str(value) for value in shown}))
 
-    found = {}
-    for missing, theirs, ours in (
-        ("unknown", [run.context for run in base], [run.context for run in side]),
-        ("default", [run.configuration for run in base], [run.configuration for run in side]),
-    ):
-        for name in differing(theirs + ours):
-            pair = values(theirs, name, missing), values(ours, name, missing)
-            if pair[0] != pair[1]:
-                found[name] = pair
-    return found
+    names = differing([{**run.context, **run.configuration} for run in base + side])
+    pairs = {name: (values(base, name), values(side, name)) for name in names}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def _warnings(runs: list[Run]) -> list[str]:

@@ -9,17 +9,14 @@ All formulas of the kit's costs stand here:
   USD per unit of work          = USD per hour in use / units per hour
   units per hour                = median of the record's metric * 3600 / amount
 
-`utilization` is the share of all hours in which there is work. A record says in its `work` what is
-priced: a unit, a metric and an amount.
+`utilization` is the share of all hours in which there is work. Break-even is for the same work on
+either side; `instances` = owned units per hour / rented units per hour do the work of one server:
 
-Break-even, for the same work done on either side; `instances` = owned units per hour / rented units
-per hour is how many instances do the work of one server:
-
-  utilization u*  at which both cost the same: fixed / (rented * instances - energy),
-                  fixed = (price / years + price * maintenance_share) / 8760
-  month m         after which owning has cost less: price / (renting - running), a month of 730 h;
-                  renting = rented * instances * utilization * 730,
-                  running = price * maintenance_share / 12 + energy * utilization * 730
+  utilization   at which both cost the same: fixed / (rented * instances - energy),
+                fixed = (price / years + price * maintenance_share) / 8760
+  month         after which owning has cost less: price / (renting - running), a month of 730 h;
+                renting = rented * instances * utilization * 730,
+                running = price * maintenance_share / 12 + energy * utilization * 730
 
 What is not known stays unknown: no price, no cost.
 """
@@ -28,8 +25,9 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -57,13 +55,17 @@ class Assumptions:
     utilization: float = _assumed(0.5, cli.share, "share of all hours with work")
     usd_per_kwh: float = _assumed(0.15, cli.non_negative_float, "USD per kWh")
     pue: float = _assumed(1.5, cli.positive_float, "power of the site over that of its machines")
-    maintenance_share: float = _assumed(
-        0.1, cli.non_negative_float, "maintenance per year, share of the price"
-    )
+    maintenance_share: float = _assumed(0.1, cli.non_negative_float, "of the price, per year")
     load: float = _assumed(0.7, cli.share, "share of rated power drawn while working")
 
 
-LABELS: dict[str, str] = {each.name: each.metadata["label"] for each in fields(Assumptions)}
+@dataclass(frozen=True)
+class Assumed:
+    """One assumption, with where it comes from."""
+
+    label: str
+    value: float
+    source: str
 
 
 @dataclass(frozen=True)
@@ -83,22 +85,19 @@ class Machine:
 
     def missing(self) -> list[str]:
         """What its cost would need; empty where nothing is missing."""
-        if self.is_rented:
-            return []
-        needed = {"price": self.usd, "power": self.power_w}
+        needed = {} if self.is_rented else {"price": self.usd, "power": self.power_w}
         return [name for name, value in needed.items() if value is None]
 
 
 @dataclass(frozen=True)
-class Options:
-    """What the user says of costs."""
+class Sensitivity:
+    """The outcome with one assumption changed."""
 
-    assumptions: Assumptions
-    units: list[Unit]  # of the user's own
-    power_w: dict[str, float]  # by side, as measured
-    rate: str  # of rented instances: on_demand, reserved or spot
-    systems: dict[str, dict]  # of sut/, by name
-    sut: dict[str, str]  # side: system
+    changed: str
+    owned_usd_per_unit: float | None
+    rented_usd_per_unit: float | None
+    utilization: float | None  # of the break-even
+    month: int | None
 
 
 @dataclass(frozen=True)
@@ -110,62 +109,45 @@ class BreakEven:
     instances: float  # rented, that do the work of one owned server
     utilization: float | None  # from which on owning costs less over `years`; None: at none
     month: int | None  # from which on owning has cost less, as assumed; None: not within `years`
+    sensitivity: list[Sensitivity] = field(default_factory=list)
+    over_time: list[tuple[int, float, float]] = field(default_factory=list)  # as over_time()
 
     def __str__(self) -> str:
-        share = (
-            f"from {self.utilization:.0%} of all hours on"
-            if self.utilization is not None
-            else "at no utilization"
-        )
-        month = f"from month {self.month} on" if self.month is not None else "not within its life"
-        return (
-            f"one {self.owned} does the work of {self.instances:.2f} {self.rented}. "
-            f"Owning costs less {share}; as assumed, {month}."
-        )
-
-
-@dataclass(frozen=True)
-class Sensitivity:
-    """The outcome with one assumption changed."""
-
-    changed: str
-    owned_usd_per_unit: float | None
-    rented_usd_per_unit: float | None
-    break_even_utilization: float | None
-    break_even_month: int | None
+        at, by = self.utilization, self.month
+        share = "at no utilization" if at is None else f"from {at:.0%} of all hours on"
+        month = "not within its life" if by is None else f"from month {by} on"
+        does = f"one {self.owned} does the work of {self.instances:.2f} {self.rented}"
+        return f"{does}. Owning costs less {share}; as assumed, {month}."
 
 
 @dataclass(frozen=True)
 class Priced:
-    """A side's work; costs are None where unknown."""
+    """A machine's work; costs are None where unknown."""
 
     units_per_hour: float
     usd_per_hour: float | None
     usd_per_unit: float | None
 
 
-@dataclass
+@dataclass(frozen=True)
 class CostRow:
-    """One unit of work on both sides of a comparison."""
+    """One unit of work on several machines, and each way to own or rent between them."""
 
     label: str
     unit: str
     sides: dict[str, Priced]
     missing: list[str]
-    break_even: BreakEven | None = None
-    sensitivity: list[Sensitivity] = field(default_factory=list)
-    over_time: list[tuple[int, float, float]] = field(default_factory=list)
+    break_evens: list[BreakEven]
 
 
 def machine(system: dict, measured_w: float | None, load: float, rate: str) -> Machine:
     """A system's TOML as a Machine; power as measured, else as rated times `load`."""
-    price, power = system.get("price", {}), system.get("power", {})
+    price, rated_w = system.get("price", {}), system.get("power", {}).get("rated_w")
     usd = price.get("usd")
     usd_per_hour = price.get("usd_per_hour" if rate == "on_demand" else f"usd_per_hour_{rate}")
-    power_w, power_source = measured_w, "measured" if measured_w is not None else "unknown"
-    if measured_w is None and "rated_w" in power:
-        power_w = power["rated_w"] * load
-        power_source = f"rated {power['rated_w']:g} W x load {load:g}"
+    power_w, power_source = measured_w, "unknown" if measured_w is None else "measured"
+    if measured_w is None and rated_w is not None:
+        power_w, power_source = rated_w * load, f"rated {rated_w:g} W x load {load:g}"
     if usd is None and usd_per_hour is not None:
         power_source = "in the price"
     source = ", ".join(filter(None, [price.get("basis"), price.get("source")])) or "entered"
@@ -215,151 +197,156 @@ def break_even(
     utilization = fixed_per_hour(owned.usd, a) / saved if saved > 0 else math.inf
     maintenance = owned.usd * a.maintenance_share / 12
     saved_per_month = saved * a.utilization * HOURS_PER_MONTH - maintenance
-    month = math.ceil(owned.usd / saved_per_month) if saved_per_month > 0 else None
+    month = math.ceil(owned.usd / saved_per_month) if saved_per_month > 0 else math.inf
     return BreakEven(
         owned.name,
         rented.name,
         instances,
         utilization if utilization <= 1 else None,
-        month if month is not None and month <= a.years * 12 else None,
+        int(month) if month <= a.years * 12 else None,
     )
 
 
 def over_time(
     owned: Machine, rented: Machine, instances: float, a: Assumptions
-) -> Iterator[tuple[int, float, float]]:
+) -> list[tuple[int, float, float]]:
     """(month, USD spent on owning, on renting for the same work) until the end of `years`."""
     if owned.usd is None or owned.power_w is None or rented.usd_per_hour is None:
-        return
+        return []
     hours = a.utilization * HOURS_PER_MONTH
     running = owned.usd * a.maintenance_share / 12 + energy_per_hour(owned.power_w, a) * hours
-    for month in range(int(a.years * 12) + 1):
-        yield month, owned.usd + running * month, rented.usd_per_hour * instances * hours * month
+    renting = rented.usd_per_hour * instances * hours
+    months = range(int(a.years * 12) + 1)
+    return [(month, owned.usd + running * month, renting * month) for month in months]
 
 
 def sensitivity(
     owned: Machine, rented: Machine, owned_units: float, rented_units: float, a: Assumptions
 ) -> list[Sensitivity]:
     """The outcome as assumed, then with one assumption changed at a time."""
-    alternatives = {
-        "usd_per_kwh": [a.usd_per_kwh * 0.5, a.usd_per_kwh * 2.0],
-        "years": [3.0, 5.0],
-        "utilization": [0.25, 0.5, 0.75, 1.0],
-    }
-    cases = [("as assumed", a)] + [
-        (f"{name} {value:g}", replace(a, **{name: value}))
-        for name, values in alternatives.items()
-        for value in values
-        if value != getattr(a, name)
-    ]
+    changes = [("usd_per_kwh", a.usd_per_kwh * factor) for factor in (0.5, 2.0)]
+    changes += [("years", years) for years in (3.0, 5.0)]
+    changes += [("utilization", share) for share in (0.25, 0.5, 0.75, 1.0)]
+    cases = {"as assumed": a}
+    for name, value in changes:
+        if value != getattr(a, name):
+            cases[f"{name} {value:g}"] = replace(a, **{name: value})
     rows = []
-    for changed, assumed in cases:
-        even = break_even(owned, rented, owned_units, rented_units, assumed)
-        usd = [
-            price(m, n, assumed).usd_per_unit
-            for m, n in ((owned, owned_units), (rented, rented_units))
-        ]
-        rows.append(Sensitivity(changed, *usd, even and even.utilization, even and even.month))
+    for changed, assumed in cases.items():
+        own, rent = price(owned, owned_units, assumed), price(rented, rented_units, assumed)
+        if even := break_even(owned, rented, owned_units, rented_units, assumed):
+            usd = own.usd_per_unit, rent.usd_per_unit
+            rows.append(Sensitivity(changed, *usd, even.utilization, even.month))
     return rows
 
 
-def machines_of(sides: Mapping[str, str], options: Options) -> dict[str, Machine | None]:
-    """By side, the system of sut/ that it is; None where there is none.
+def price_work(
+    label: str,
+    unit: Unit,
+    rates: Mapping[str, float],
+    machines: Mapping[str, Machine | None],
+    a: Assumptions,
+) -> CostRow:
+    """The costs of one unit of work by side, from each side's rate of its metric."""
+    units = {side: unit.per_hour(rate) for side, rate in rates.items()}
+    known = {side: replace(m, name=side) for side in units if (m := machines[side])}
+    no_system = ["price, power: no system of sut/ is this side (--sut)"]
+    missing = {side: known[side].missing() if side in known else no_system for side in units}
+    evens = []
+    for owned, rented in permutations(known.values(), 2):
+        work = owned, rented, units[owned.name], units[rented.name], a
+        if rented.is_rented and (even := break_even(*work)):
+            months = over_time(owned, rented, even.instances, a)
+            evens.append(replace(even, sensitivity=sensitivity(*work), over_time=months))
+    return CostRow(
+        label,
+        unit.name,
+        {side: price(machines[side], units[side], a) for side in units},
+        [f"{side}: {what}" for side in units for what in missing[side]],
+        evens,
+    )
 
-    `sides` has each side's machine. A system is found by --sut, else by the name of machine or side.
+
+def price_comparisons(
+    comparisons: Sequence[Comparison],
+    machines: Mapping[str, Machine | None],
+    own_units: Sequence[Unit],
+    a: Assumptions,
+) -> list[CostRow]:
+    """One row for each fair comparison and unit of its work, or of the user's own."""
+    measured = {name for comparison in comparisons for name in comparison.ratios}
+    for unit in own_units:
+        if measured and unit.metric not in measured:
+            known = ", ".join(sorted(measured))
+            raise UserError(f"--unit {unit.name}: no metric {unit.metric}; there are {known}")
+    return [
+        price_work(c.label, unit, {c.baseline: ratio.baseline, c.side: ratio.side}, machines, a)
+        for c in comparisons
+        for unit in [*c.work, *own_units]
+        if (ratio := c.ratios.get(unit.metric))
+    ]
+
+
+def machines_of(sides: Mapping[str, str], args: argparse.Namespace) -> dict[str, Machine | None]:
+    """By side, the system of sut/ that it is: by --sut, else named like it or its machine.
+
+    `sides` has each side's machine. None where there is no such system.
     """
-    for name in [*options.sut, *options.power_w]:
+    systems = read_systems(args.sut_dir)
+    chosen, power_w, load = dict(args.sut), dict(args.power_w), args.load
+    for name in [*chosen, *power_w]:
         if name not in sides:
             raise UserError(f"{name} is no side: there are {', '.join(sorted(sides))}")
     found: dict[str, Machine | None] = {}
     for side, product in sides.items():
-        if side in options.sut and options.sut[side] not in options.systems:
-            raise UserError(f"--sut {side}={options.sut[side]}: no {options.sut[side]}.toml")
-        words = product.lower().split()
-        exact = [n for n in options.systems if n.lower() in (product.lower(), side.lower())]
-        similar = [n for n in options.systems if n.lower() in words]
-        name = options.sut.get(side) or next(iter(exact + similar), None)
-        found[side] = _machine(name, side, options) if name else None
+        if side in chosen and chosen[side] not in systems:
+            raise UserError(f"--sut {side}={chosen[side]}: no {chosen[side]}.toml")
+        names = [product.lower(), side.lower(), *product.lower().split()]
+        alike = sorted(
+            (n for n in systems if n.lower() in names), key=lambda n: names.index(n.lower())
+        )
+        name = chosen.get(side) or next(iter(alike), None)
+        system = systems.get(name) if name else None
+        found[side] = machine(system, power_w.get(side), load, args.rate) if system else None
     return found
 
 
-def _machine(name: str, side: str, options: Options) -> Machine:
-    load = options.assumptions.load
-    return machine(options.systems[name], options.power_w.get(side), load, options.rate)
+def read_systems(folder: Path) -> dict[str, dict]:
+    return {system["system"]["name"]: system for system in sut.read_all(folder)}
 
 
-def price_comparisons(
-    comparisons: Sequence[Comparison], machines: Mapping[str, Machine | None], options: Options
-) -> list[CostRow]:
-    """One row for each fair comparison and unit of its work, or of the user's own."""
-    return [
-        _cost_row(comparison, unit, machines, options.assumptions)
-        for comparison in comparisons
-        for unit in [*comparison.work, *options.units]
-        if unit.metric in comparison.ratios
-    ]
-
-
-def _cost_row(
-    comparison: Comparison, unit: Unit, machines: Mapping[str, Machine | None], a: Assumptions
-) -> CostRow:
-    ratio = comparison.ratios[unit.metric]
-    units = {
-        comparison.baseline: unit.per_hour(ratio.baseline),
-        comparison.side: unit.per_hour(ratio.side),
-    }
-    known = {side: m for side in units if (m := machines[side])}
-    no_system = ["price, power: no system of sut/ is this side (--sut)"]
-    row = CostRow(
-        comparison.label,
-        unit.name,
-        {side: price(machines[side], rate, a) for side, rate in units.items()},
-        [
-            f"{side}: {what}"
-            for side in units
-            for what in (known[side].missing() if side in known else no_system)
-        ],
-    )
-    if row.missing:
-        return row
-    for own, rent in permutations(known, 2):
-        owned, rented = known[own], known[rent]
-        if owned.usd is not None and rented.is_rented:
-            work = owned, rented, units[own], units[rent], a
-            if even := break_even(*work):
-                row.break_even = replace(even, owned=own, rented=rent)
-                row.sensitivity = sensitivity(*work)
-                row.over_time = list(over_time(owned, rented, even.instances, a))
-    return row
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """Options for the assumptions, units, prices and power. Returns their group, for more."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options for the assumptions, units, prices and power."""
     about = "prices and rated power stand in sut/*.toml; unknown ones stay unknown"
-    group = parser.add_argument_group("cost", about)
-    add = group.add_argument
+    add = parser.add_argument_group("cost", about).add_argument
     for each in fields(Assumptions):
         check, label = each.metadata["check"], each.metadata["label"]
         add(f"--{each.name}", type=check, default=each.default, help=label)
+    many: dict[str, Any] = {"action": "append", "default": []}
     power = "power that the whole machine drew while it worked"
-    add("--power_w", type=assignment, action="append", default=[], metavar="SIDE=W", help=power)
+    add("--power_w", type=positive_number, metavar="SIDE=WATTS", **many, help=power)
     add("--rate", choices=("on_demand", "reserved", "spot"), default="on_demand", help="of renting")
-    unit = "another unit to price: units per hour = METRIC x 3600 / AMOUNT"
-    kind, metavar = unit_of_ones_own, "NAME=METRIC:AMOUNT"
-    add("--unit", type=kind, action="append", default=[], metavar=metavar, help=unit)
+    own = "another unit to price: units per hour = METRIC x 3600 / AMOUNT"
+    add("--unit", type=unit, metavar="NAME=METRIC:AMOUNT", **many, help=own)
+    chosen = "sut/NAME.toml that a side is (default: the one named like its machine or folder)"
+    add("--sut", type=assignment, metavar="SIDE=NAME", **many, help=chosen)
     add("--sut_dir", type=Path, default=SUT_DIR, help="folder of the systems")
-    return group
 
 
-def options_of(args: argparse.Namespace) -> Options:
-    return Options(
-        assumptions=Assumptions(**{name: getattr(args, name) for name in LABELS}),
-        units=args.unit,
-        power_w={side: positive(text, f"--power_w {side}={text}") for side, text in args.power_w},
-        rate=args.rate,
-        systems={system["system"]["name"]: system for system in sut.read_all(args.sut_dir)},
-        sut=dict(getattr(args, "sut", [])),
-    )
+def assumptions(args: argparse.Namespace) -> Assumptions:
+    return Assumptions(**{each.name: getattr(args, each.name) for each in fields(Assumptions)})
+
+
+def describe(a: Assumptions) -> dict[str, Assumed]:
+    """By name, each assumption as a report lists it."""
+    return {
+        each.name: Assumed(
+            each.metadata["label"],
+            value := getattr(a, each.name),
+            "the kit's default" if value == each.default else "given",
+        )
+        for each in fields(a)
+    }
 
 
 def assignment(text: str) -> tuple[str, str]:
@@ -369,52 +356,32 @@ def assignment(text: str) -> tuple[str, str]:
     return name, value
 
 
-def unit_of_ones_own(text: str) -> Unit:
-    """NAME=METRIC:AMOUNT as a unit of work."""
-    name, _, rest = text.rpartition("=")
-    metric, _, amount = rest.rpartition(":")
-    if not (name and metric):
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=METRIC:AMOUNT")
-    try:
-        return Unit(name, metric, cli.positive_float(amount))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: {amount!r} is not a number") from None
+def positive_number(text: str) -> tuple[str, float]:
+    name, value = assignment(text)
+    return name, cli.positive_float(value)
 
 
-def counted_unit(text: str) -> Unit:
-    """A unit whose first word says how much it is: 'million items', '1,000 items', 'hour of work'
-    (of something that is counted in seconds); or NAME=METRIC:AMOUNT."""
-    if "=" in text:
-        return unit_of_ones_own(text)
+def unit(text: str) -> Unit:
+    """NAME=METRIC:AMOUNT, or a name that begins with its amount: 'million items', '1,000 items',
+    'hour of work' (of what is counted in seconds)."""
+    if own := re.fullmatch(r"(.+)=(\w+):(.+)", text):
+        return Unit(own[1], own[2], cli.positive_float(own[3]))
     quantity, _, counted = text.partition(" ")
-    try:
-        amount = QUANTITIES.get(quantity) or cli.positive_float(quantity.replace(",", ""))
-    except ValueError:
-        counted = ""
-    if not counted:
-        wanted = "start with thousand, million, billion, hour or a number, or be NAME=METRIC:AMOUNT"
-        raise argparse.ArgumentTypeError(f"{text!r} must {wanted}")
-    return Unit(text, counted, amount)
-
-
-def positive(text: str, where: str) -> float:
-    try:
-        return cli.positive_float(text)
-    except (ValueError, argparse.ArgumentTypeError):
-        raise UserError(f"{where}: not a number above 0") from None
+    return Unit(
+        text, counted, QUANTITIES.get(quantity) or cli.positive_float(quantity.replace(",", ""))
+    )
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python3 -m analysis.cost",
-        description="What a unit of work costs on systems of sut/, at throughputs given by you.\n\n"
-        '  python3 -m analysis.cost "million items" R760xa=1200 m7i.48xlarge=1000',
+        description="What a unit of work costs on systems of sut/, at throughputs given by you.",
         formatter_class=cli.HelpFormatter,
     )
     what = "what is priced: 'million items', '1,000 items', 'hour of work' or NAME=METRIC:AMOUNT"
-    parser.add_argument("priced", type=counted_unit, metavar="UNIT", help=what)
+    parser.add_argument("priced", type=unit, metavar="UNIT", help=what)
     rate = "throughput of a system, per second"
-    parser.add_argument("throughput", type=assignment, nargs="+", metavar="SYSTEM=RATE", help=rate)
+    parser.add_argument("rates", type=positive_number, nargs="+", metavar="SYSTEM=RATE", help=rate)
     add_arguments(parser)
     return parser.parse_args()
 
@@ -422,28 +389,23 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     """Print the costs of the systems of sut/ at throughputs that the user gives."""
     args = parse_args()
-    options = options_of(args)
-    a = options.assumptions
-    rates = {name: positive(text, f"{name}={text}") for name, text in args.throughput}
+    rates, a = dict(args.rates), assumptions(args)
+    systems = read_systems(args.sut_dir)
     for name in rates:
-        if name not in options.systems:
-            known = ", ".join(sorted(options.systems))
-            raise UserError(f"{name} is no system: {args.sut_dir} has {known}")
-    machines = {name: _machine(name, name, options) for name in rates}
-    for unit in [args.priced, *options.units]:
-        units = {name: unit.per_hour(rate) for name, rate in rates.items()}
-        rows = [["System", "USD per hour in use", f"USD per {unit.name}", "price", "power"]]
+        if name not in systems:
+            raise UserError(f"{name} is no system: {args.sut_dir} has {', '.join(sorted(systems))}")
+    machines = machines_of({name: name for name in rates}, args)
+    for unit in [args.priced, *args.unit]:
+        row = price_work("", unit, rates, machines, a)
+        cells = [["System", "USD per hour in use", f"USD per {unit.name}", "price", "power"]]
         for name, m in machines.items():
-            priced = price(m, units[name], a)
-            missing = f"unknown; missing: {', '.join(m.missing())}"
-            usd = missing if priced.usd_per_unit is None else number(priced.usd_per_unit)
-            rows.append([name, number(priced.usd_per_hour), usd, m.price_source, m.power_source])
-        print("\n".join(f"  {line}" for line in cli.columns(rows)))
-        for own, rent in permutations(machines.values(), 2):
-            if own.usd is not None and rent.is_rented:
-                if even := break_even(own, rent, units[own.name], units[rent.name], a):
-                    print(even)
-    print("\n".join(f"assumed: {LABELS[name]}: {value:g}" for name, value in asdict(a).items()))
+            if m:
+                usd = row.sides[name].usd_per_hour, row.sides[name].usd_per_unit
+                cells.append([name, *map(number, usd), m.price_source, m.power_source])
+        print("\n".join(f"  {line}" for line in cli.columns(cells)))
+        print("\n".join([*map(str, row.break_evens), *(f"missing: {m}" for m in row.missing)]))
+    for assumed in describe(a).values():
+        print(f"assumed: {assumed.label}: {assumed.value:g}")
     return cli.EXIT_OK
 
 

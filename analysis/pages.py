@@ -4,100 +4,17 @@ from __future__ import annotations
 
 import base64
 import io
-import statistics
-from collections import defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 
 import jinja2
 import matplotlib
-import numpy as np
 from fpdf import FPDF
 from fpdf.fonts import FontFace
 
-from analysis import charts
-from analysis.charts import Chart
-from analysis.records import Run, series
+from analysis.charts import Chart, drawn
 from analysis.report import METHOD, Report, all_notes, summary, tables
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
-
-
-def drawn(report: Report) -> list[Chart]:
-    """The charts of all there is something to draw for."""
-    found = [_ratios(report), _per_dollar(report), *_durations(report), *_curves(report)]
-    for row in report.leading_costs:
-        if row.over_time and (even := row.break_even):
-            label, sides = f"{row.label}, {row.unit}", (even.owned, even.rented)
-            found.append(charts.cost_over_time(label, *sides, row.over_time, even.month))
-    return [chart for chart in found if chart]
-
-
-def _ratios(report: Report) -> Chart | None:
-    rows = []
-    for c in report.comparisons:
-        r = c.ratios.get(c.primary)
-        if r and r.ratio:
-            turned = r.better == "lower"
-            ci95 = (1 / r.ci95[1], 1 / r.ci95[0]) if r.ci95 and turned else r.ci95
-            rows.append((f"{c.side}: {c.label}", 1 / r.ratio if turned else r.ratio, ci95))
-    return charts.ratios(rows[:25], report.baseline) if rows else None
-
-
-def _per_dollar(report: Report) -> Chart | None:
-    rows = [
-        (row.unit, name, side.usd_per_unit)
-        for row in report.leading_costs
-        for name, side in row.sides.items()
-        if side.usd_per_unit
-    ]
-    return charts.per_dollar(list(dict.fromkeys(rows))[:20], list(report.sides)) if rows else None
-
-
-def _durations(report: Report) -> Iterator[Chart]:
-    """The distribution of a time, for each work that several sides did: the one with most samples
-    of those of which less is better."""
-    works: dict[str, list[Run]] = defaultdict(list)
-    for run in report.runs:
-        if run.label in report.leading:
-            works[run.label].append(run)
-    for label, runs in sorted(works.items()):
-        names = [
-            name
-            for name in runs[0].durations
-            if all(name in run.durations for run in runs)
-            and runs[0].metrics[name].better == "lower"
-        ]
-        parts: dict[str, list[np.ndarray]] = defaultdict(list)
-        if names:
-            name = max(names, key=lambda name: sum(run.metrics[name].n for run in runs))
-            for run in runs:
-                parts[run.side].append(run.durations[name])
-        if len(parts) > 1:
-            axis = f"{runs[0].metrics[name].label}, seconds"
-            samples = {side: np.concatenate(each) for side, each in parts.items()}
-            yield charts.distributions(f"{label}: time", axis, samples, list(report.sides))
-
-
-def _curves(report: Report) -> Iterator[Chart]:
-    """The primary metric over every number that was varied; the same points are drawn once."""
-    seen = []
-    for across, group in series(report.runs):
-        values: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
-        for x, run in group:
-            values[run.side][x].append(run.result.median)
-        lines = {
-            side: [(x, statistics.median(values[side][x])) for x in sorted(values[side])]
-            for side in report.sides
-            if side in values
-        }
-        run = group[0][1]
-        if max(map(len, lines.values())) > 1 and (run.workload, lines) not in seen:
-            seen.append((run.workload, lines))
-            axis = f"{run.result.label}, {run.result.unit}"
-            yield charts.curves(
-                f"{run.title} over {across}", across, axis, lines, list(report.sides)
-            )
 
 
 def html(report: Report) -> bytes:
@@ -107,15 +24,11 @@ def html(report: Report) -> bytes:
         picture = base64.b64encode(chart.render(theme, "svg")).decode()
         return f"data:image/svg+xml;base64,{picture}"
 
-    pictures = [
-        {"title": c.title, "alt": c.alt, "light": uri(c, "light"), "dark": uri(c, "dark")}
-        for c in drawn(report)
-    ]
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         report=report,
         summary=summary(report),
-        charts=pictures,
+        charts=[(chart, uri(chart, "light"), uri(chart, "dark")) for chart in drawn(report)],
         tables=tables(report),
         notes=all_notes(report),
         method=METHOD,
@@ -153,12 +66,11 @@ def pdf(report: Report) -> bytes:
     """The same, to print and send."""
     page = Document(report.title)
     page.say(report.title, 20, "B")
-    made = report.made_at[:16].replace("T", " ")
-    page.say(f"Baseline {report.baseline} · {len(report.runs)} runs · made {made} UTC", 8, gap=4)
+    page.say(report.about, 8, gap=4)
     for line in summary(report):
         page.say(line, 10.5, gap=2)
     for chart in drawn(report):
-        width, high = page.epw, page.epw * chart.size[1] / chart.size[0]
+        width, high = page.epw, page.epw * chart.height / chart.width
         page.heading(chart.title, high + 12)
         picture = io.BytesIO(chart.render("light", "png"))
         page.image(picture, w=width, h=high, alt_text=chart.alt)
@@ -167,15 +79,14 @@ def pdf(report: Report) -> bytes:
         page.set_font("sans", "", 6.5)
         rows = [table.headings, *table.rows]
         widths = [max(6, min(40, max(map(len, column)))) for column in zip(*rows)]
-        with page.table(
+        page.table(
+            rows,
             col_widths=widths,
             line_height=3.6,
             text_align="LEFT",
             borders_layout="HORIZONTAL_LINES",
             headings_style=FontFace(emphasis="BOLD"),
-        ) as cells:
-            for row in rows:
-                cells.row(row)
+        ).render()
     for title, lines in (("Notes", all_notes(report)), ("Method", METHOD)):
         if lines:
             page.heading(title)

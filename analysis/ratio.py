@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -16,7 +17,7 @@ TOO_FEW = "too few samples"
 NO_DIFFERENCE = "no difference shown"
 NO_RATIO = "no ratio: the baseline is 0"
 
-Samples = Sequence[float] | np.ndarray
+Samples: TypeAlias = Sequence[float] | np.ndarray
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
@@ -139,48 +141,38 @@ def _run(found: dict, path: Path, folder: str | None) -> Run:
         key: Metric(m["label"], m["unit"], m["better"], m["n"], m["median"], m["ci95"])
         for key, m in found["metrics"].items()
     }
-    samples = {key: [s for s in found["samples"][key] if s] for key in metrics}
+    samples = {key: [each for each in found["samples"][key] if each] for key in metrics}
+    same = ("id", "finished_at", "workload", "title", "primary", "warnings")
+    entries: tuple[str, ...] = ("task", "comparable_by", "configuration", "context")
     return Run(
         path=path,
-        id=found["id"],
-        finished_at=found["finished_at"],
         side=folder or name,
         machine=name,
-        workload=found["workload"],
-        title=found["title"],
-        task=_given(found["task"]),
-        comparable_by=_given(found["comparable_by"]),
-        configuration=_given(found["configuration"]),
-        context=_given(found["context"]),
-        primary=found["primary"],
         work=[Unit(each["unit"], each["metric"], each["amount"]) for each in found["work"]],
         metrics=metrics,
-        samples={key: _medians(each) for key, each in samples.items()},
-        durations={
-            key: _quantiles(each) for key, each in samples.items() if metrics[key].unit == "s"
+        samples={
+            key: _thinned([median(each) for each in iterations], MAX_ITERATIONS)
+            for key, iterations in samples.items()
         },
-        warnings=found["warnings"],
+        durations={
+            key: _thinned(sorted(chain(*iterations)), MAX_DRAWN)
+            for key, iterations in samples.items()
+            if metrics[key].unit == "s"
+        },
+        **{key: found[key] for key in same},
+        **{key: _given(found[key]) for key in entries},  # type: ignore[arg-type]
     )
 
 
 def _given(entries: dict) -> dict[str, Scalar]:
-    """None and False are the same as an entry that is not there."""
-    return {
-        key: value for key, value in entries.items() if value is not None and value is not False
-    }
+    """Without None and False, which are the same as an entry that is not there."""
+    return {k: v for k, v in entries.items() if v is not None and v is not False}
 
 
-def _medians(iterations: Sequence[Sequence[float]]) -> np.ndarray:
-    """[iterations] the median of each, at most MAX_ITERATIONS of them."""
-    step = max(1, -(-len(iterations) // MAX_ITERATIONS))
-    return np.array([s[0] if len(s) == 1 else np.median(s) for s in iterations[::step]], float)
-
-
-def _quantiles(iterations: Sequence[Sequence[float]]) -> np.ndarray:
-    """All samples in order, at most MAX_DRAWN of them, evenly spread."""
-    ordered = sorted(value for samples in iterations for value in samples)
-    places = np.linspace(0, len(ordered) - 1, min(len(ordered), MAX_DRAWN)).astype(int)
-    return np.array(ordered, float)[places]
+def _thinned(values: list[float], most: int) -> np.ndarray:
+    """At most `most` of them, evenly spread."""
+    places = np.linspace(0, len(values) - 1, min(len(values), most)).astype(int)
+    return np.array(values, float)[places]
 
 
 def _label(runs: list[Run]) -> None:

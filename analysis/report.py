@@ -8,9 +8,9 @@ import json as json_module
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from analysis import cost, ratio
+from analysis import ratio
 from analysis.comparison import Comparison
-from analysis.cost import CostRow, Machine
+from analysis.cost import Assumed, BreakEven, CostRow, Machine
 from analysis.records import Run, listed
 from analysis.text import amount, inline, interval, number, times, times_interval
 from harness import cli
@@ -38,12 +38,6 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Assumed:
-    value: float
-    source: str
-
-
-@dataclass(frozen=True)
 class Report:
     """All that any form of the report is made from."""
 
@@ -61,6 +55,12 @@ class Report:
     def title(self) -> str:
         several = len(self.sides) > 1
         return "Edge against cloud" if several else f"Performance of {self.baseline}"
+
+    @property
+    def about(self) -> str:
+        made = self.made_at[:16].replace("T", " ")
+        sides = " · ".join(self.sides)
+        return f"{sides} — baseline {self.baseline}, {len(self.runs)} runs, made {made} UTC"
 
     @property
     def leading_costs(self) -> list[CostRow]:
@@ -86,10 +86,8 @@ def sentence(c: Comparison) -> str:
     if found.ratio is None:
         return f"{c.label}: {what}, {sides}: {found.verdict}."
     if found.verdict == ratio.TOO_FEW:
-        return (
-            f"{c.label}: too few samples to tell {sides} apart in {what}; "
-            f"ratio {times(found.ratio)}."
-        )
+        few = f"too few samples to tell {sides} apart in {what}"
+        return f"{c.label}: {few}; ratio {times(found.ratio)}."
     many, sure = f"{times(found.ratio)} times", f"95 % CI {times_interval(found.ci95)}"
     if found.verdict == ratio.NO_DIFFERENCE:
         return f"{c.label}: no difference shown in {what}, {sides}: {many}, {sure}."
@@ -108,9 +106,7 @@ def cost_sentences(row: CostRow) -> list[str]:
         lines.append(f"{row.label}: USD per {row.unit}: {', '.join(priced)}.")
     if row.missing:
         lines.append(f"Cost is not known; missing: {'; '.join(row.missing)}.")
-    if row.break_even:
-        lines.append(f"{row.label}: {row.break_even}")
-    return lines
+    return lines + [f"{row.label}: {even}" for even in row.break_evens]
 
 
 def summary(report: Report) -> list[str]:
@@ -135,23 +131,19 @@ def notes(report: Report) -> list[str]:
 
 def tables(report: Report) -> list[Table]:
     found = [_ratios(report), _differences(report), _costs(report)]
-    found += [_sensitivity(row) for row in report.leading_costs if row.sensitivity]
+    found += [_sensitivity(row, even) for row in report.leading_costs for even in row.break_evens]
     found += [_systems(report), _assumptions(report), _runs(report)]
     return [table for table in found if table.rows]
 
 
 def _ratios(report: Report) -> Table:
     headings = "Work|Metric|Side|Median|Baseline|Median|Ratio|95 % CI|Side is".split("|")
-    rows = [
-        [
-            *(c.label, c.labels[name]),
-            *(c.side, amount(r.side, c.units[name])),
-            *(c.baseline, amount(r.baseline, c.units[name])),
-            *(times(r.ratio), times_interval(r.ci95), r.verdict),
-        ]
-        for c in report.comparisons
-        for name, r in c.ratios.items()
-    ]
+    rows = []
+    for c in report.comparisons:
+        for name, r in c.ratios.items():
+            side, base = (amount(value, c.units[name]) for value in (r.side, r.baseline))
+            found = times(r.ratio), times_interval(r.ci95), r.verdict
+            rows.append([c.label, c.labels[name], c.side, side, c.baseline, base, *found])
     return Table("Ratios", headings, rows)
 
 
@@ -166,30 +158,23 @@ def _differences(report: Report) -> Table:
 
 
 def _costs(report: Report) -> Table:
-    rows = [
-        [
-            *(row.label, row.unit, name, number(side.units_per_hour)),
-            *(number(side.usd_per_hour), number(side.usd_per_unit)),
-        ]
-        for row in report.costs
-        for name, side in row.sides.items()
-    ]
+    rows = []
+    for row in report.costs:
+        for name, s in row.sides.items():
+            numbers = map(number, (s.units_per_hour, s.usd_per_hour, s.usd_per_unit))
+            rows.append([row.label, row.unit, name, *numbers])
     headings = "Work|Unit|Side|Units per hour|USD per hour in use|USD per unit".split("|")
     return Table("Cost", headings, rows)
 
 
-def _sensitivity(row: CostRow) -> Table:
-    even = row.break_even
-    sides = [f"{even.owned}, USD per unit", f"{even.rented}, USD per unit"] if even else []
+def _sensitivity(row: CostRow, even: BreakEven) -> Table:
+    sides = [f"{even.owned}, USD per unit", f"{even.rented}, USD per unit"]
     headings = ["Changed", *sides, "Owning costs less from utilization", "and from month"]
-    rows = [
-        [
-            *(s.changed, number(s.owned_usd_per_unit), number(s.rented_usd_per_unit)),
-            "never" if s.break_even_utilization is None else f"{s.break_even_utilization:.0%}",
-            "never" if s.break_even_month is None else str(s.break_even_month),
-        ]
-        for s in row.sensitivity
-    ]
+    rows = []
+    for s in even.sensitivity:
+        usd = number(s.owned_usd_per_unit), number(s.rented_usd_per_unit)
+        share = "never" if s.utilization is None else f"{s.utilization:.0%}"
+        rows.append([s.changed, *usd, share, "never" if s.month is None else str(s.month)])
     return Table(f"Sensitivity: {row.label}, {row.unit}", headings, rows)
 
 
@@ -208,24 +193,19 @@ def _systems(report: Report) -> Table:
 
 
 def _assumptions(report: Report) -> Table:
-    rows = [
-        [cost.LABELS[name], f"{assumed.value:g}", assumed.source]
-        for name, assumed in report.assumptions.items()
-    ]
+    rows = [[a.label, f"{a.value:g}", a.source] for a in report.assumptions.values()]
     return Table("Assumptions", ["What", "Value", "Source"], rows if report.costs else [])
 
 
 def _runs(report: Report) -> Table:
-    rows = [
-        [
-            *(run.side, run.label, amount(run.result.median, run.result.unit)),
-            *(interval(run.result.ci95), listed({**run.comparable_by, **run.configuration})),
-            *(run.finished_at, str(len(run.warnings)), run.path.name),
-        ]
-        for run in report.runs[:MAX_RUNS]
-    ]
-    more = f" (the first {MAX_RUNS} of {len(report.runs)})" if len(report.runs) > MAX_RUNS else ""
     headings = "Side|Work|Result|95 % CI|Setting|Finished|Warnings|Record".split("|")
+    rows = []
+    for run in report.runs[:MAX_RUNS]:
+        result = amount(run.result.median, run.result.unit), interval(run.result.ci95)
+        setting = listed({**run.comparable_by, **run.configuration})
+        about = setting, run.finished_at, str(len(run.warnings)), run.path.name
+        rows.append([run.side, run.label, *result, *about])
+    more = f" (the first {MAX_RUNS} of {len(report.runs)})" if len(report.runs) > MAX_RUNS else ""
     return Table(f"Runs{more}", headings, rows)
 
 
@@ -277,19 +257,7 @@ def csv(report: Report) -> str:
 
 
 def json(report: Report) -> str:
-    """All of it; of a run, its result and how it was come by."""
-    runs = [
-        {
-            "record": str(run.path),
-            **{name: getattr(run, name) for name in ("side", "workload", "label", "finished_at")},
-            **{name: getattr(run, name) for name in ("task", "comparable_by", "configuration")},
-            "primary": run.primary,
-            "unit": run.result.unit,
-            "value": run.result.median,
-            "ci95": run.result.ci95,
-            "warnings": len(run.warnings),
-        }
-        for run in report.runs
-    ]
-    content = {**asdict(replace(report, runs=[])), "runs": runs}
-    return json_module.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    """All of it but the runs' samples."""
+    runs = [replace(run, samples={}, durations={}) for run in report.runs]
+    content = asdict(replace(report, runs=runs))
+    return json_module.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n"
