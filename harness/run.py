@@ -210,8 +210,8 @@ def _context(
     counted = None
     if any(name.startswith("energy_per_") for name in metrics):
         counted = " + ".join(part for part in energy.COUNTED if part in (usage["energy_j"] or {}))
-    version = server and server.get("version")
-    return {**system.context(machine, packages), "energy counted": counted, "server version": version}
+    more = {"energy counted": counted, "server version": server and server.get("version")}
+    return {**system.context(machine, packages), **more}
 
 
 def _known(entries: Scalars) -> dict:
