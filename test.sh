@@ -1,24 +1,27 @@
 #!/usr/bin/env bash
-# Run all tests, in the environments that run.sh measures with. Arguments go to pytest, e.g. ./test.sh -k ctrl_c
+# Run all tests, in the environments that run.sh measures with.
+# Arguments go to pytest, e.g. ./test.sh -k ctrl_c
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . harness/environment.sh
 
 ./run.sh --prepare
-# An LLM server to load: `transformers serve`, with the packages of llm-workload and those it wants besides.
+# An LLM server to load-test: `transformers serve`, with llm-workload's packages and a few more.
 setup tests/gpu
-llm-workload/.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
-  >"$(tests/gpu/.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/llm-workload.pth"
+site_packages() {
+  "$1/.venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+}
+site_packages llm-workload >"$(site_packages tests/gpu)/llm-workload.pth"
+pip_install harness -r tests/run/requirements.txt
 
 status=0
-for room in harness gpu llm video audio run; do
-  case $room in
-    harness | gpu | run) folder=harness ;;
-    *) folder=$(echo "$room"*-workload) ;;
-  esac
-  python=$folder/.venv/bin/python
-  "$python" -m pip install --quiet --no-compile --disable-pip-version-check -r tests/requirements.txt
+for room in harness analysis gpu llm video audio run; do
+  folder=harness
+  for workload in "$room"*-workload; do [[ ! -d $workload ]] || folder=$workload; done
+  pip_install "$folder" --no-compile -r tests/requirements.txt
   printf '\n== tests/%s\n' "$room"
-  "$python" -m pytest "tests/$room" "$@" || { code=$?; ((code == 5)) || status=1; } # 5: -k chose none of them
+  code=0
+  "$folder/.venv/bin/python" -m pytest "tests/$room" "$@" || code=$?
+  ((code == 0 || code == 5)) || status=1 # 5: -k chose none of them
 done
 exit "$status"

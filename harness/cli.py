@@ -12,8 +12,8 @@ import os
 import re
 import signal
 import sys
-from pathlib import Path
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 PRECISIONS = ("auto", "f32", "bf16", "f16", "int8")
@@ -69,36 +69,43 @@ def json_object(text: str) -> dict:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f'not JSON ({error}); e.g. \'{{"NUM_STREAMS": "1"}}\'') from None
+        raise argparse.ArgumentTypeError(
+            f'not JSON ({error}); e.g. \'{{"NUM_STREAMS": "1"}}\''
+        ) from None
     if not isinstance(value, dict):
         raise argparse.ArgumentTypeError('must be a JSON object, e.g. \'{"NUM_STREAMS": "1"}\'')
     return value
 
 
-def add_common_arguments(parser: argparse.ArgumentParser, *, iteration: str | None, num_iters: int = 1) -> None:
-    """Options with the same name and meaning in every workload; `iteration` says what one iteration is, None that there are none."""
-    group = parser.add_argument_group("measuring")
-    group.add_argument("--device", default="CPU", help="OpenVINO device")
+def add_common_arguments(
+    parser: argparse.ArgumentParser, *, iteration: str | None, num_iters: int = 1
+) -> None:
+    """Options with the same name and meaning in every workload.
+
+    `iteration` says what one iteration is; None where there are none.
+    """
+    add = parser.add_argument_group("measuring").add_argument
+    add("--device", default="CPU", help="OpenVINO device")
     if iteration:
-        group.add_argument("--num_iters", type=positive_int, default=num_iters, help=f"measured iterations; one is {iteration}")
-        group.add_argument("--min_duration", type=non_negative_float, default=0.0, metavar="S",
-                           help="go on past --num_iters until this many seconds have been measured")  # fmt: skip
-        group.add_argument("--warmup", type=non_negative_int, default=1, help="iterations run first and not counted")
-    group.add_argument(
-        "--threads", type=positive_int, help="inference threads (default: OMP_NUM_THREADS, else OpenVINO's choice)"
-    )
-    group.add_argument("--precision", choices=PRECISIONS, default="auto",
-                       help="precision of the computation; auto lets OpenVINO choose, int8 needs a model exported so")  # fmt: skip
-    group.add_argument("--ov_config", type=json_object, default={}, metavar="JSON",
-                       help="more OpenVINO properties, as a JSON object")  # fmt: skip
-    group.add_argument("--results_dir", type=Path, default=Path(__file__).resolve().parent.parent / "results",
-                       help="folder the run's record is written to")  # fmt: skip
-    group.add_argument("--json", type=Path, metavar="PATH", help="write the record to this file instead")
+        number = f"measured iterations; one is {iteration}"
+        add("--num_iters", type=positive_int, default=num_iters, help=number)
+        longer = "continue past --num_iters until S seconds have been measured"
+        add("--min_duration", type=non_negative_float, default=0.0, metavar="S", help=longer)
+        add("--warmup", type=non_negative_int, default=1, help="iterations before those measured")
+    threads = "inference threads (default: OMP_NUM_THREADS, else OpenVINO's choice)"
+    add("--threads", type=positive_int, help=threads)
+    precision = "of the computation; auto: OpenVINO chooses, int8: needs a model exported so"
+    add("--precision", choices=PRECISIONS, default="auto", help=precision)
+    more = "more OpenVINO properties, as a JSON object"
+    add("--ov_config", type=json_object, default={}, metavar="JSON", help=more)
+    results = Path(__file__).resolve().parent.parent / "results"
+    add("--results_dir", type=Path, default=results, help="folder for the record")
+    add("--json", type=Path, metavar="PATH", help="write the record to this file instead")
 
 
 def run(main: Callable[[], int]) -> None:
-    """Call main() and end the process with its exit status; one line on stderr for a user's mistake."""
-    # Started in the background by a shell, a process inherits an ignored SIGINT: it must still be stoppable.
+    """Call main() and exit with its status; one line on stderr for a user's mistake."""
+    # A process that a shell started in the background inherits an ignored SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         status = main()
@@ -115,9 +122,8 @@ def run(main: Callable[[], int]) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        print(
-            f"error: the disk is full{f' ({error.filename})' if error.filename else ''}: make room and run again", file=sys.stderr
-        )
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"error: the disk is full{where}: make room and run again", file=sys.stderr)
         status = EXIT_FAILED
     sys.exit(status)
 
@@ -127,13 +133,15 @@ def without_secrets(text: str) -> str:
     return re.sub(r"([a-z0-9]+://)[^/@\s]+@", r"\1***@", text)
 
 
-def columns(rows: Sequence[Sequence[str]], align: Callable[[str, int], str] = str.ljust) -> list[str]:
+def columns(
+    rows: Sequence[Sequence[str]], align: Callable[[str, int], str] = str.ljust
+) -> list[str]:
     """The lines of a table, each column as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     return ["  ".join(map(align, row, widths)).rstrip() for row in rows]
 
 
 def one_line(error: BaseException) -> str:
-    """An exception's first telling line, to be put inside a UserError."""
+    """An exception's last line, to be put inside a UserError."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

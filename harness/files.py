@@ -37,6 +37,8 @@ def write_whole(path: Path, content: bytes, *, overwrite: bool) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, mode)
-        (os.replace if overwrite else os.link)(temporary, path)  # unlike a rename, a link refuses to replace
+        (os.replace if overwrite else os.link)(
+            temporary, path
+        )  # unlike a rename, a link refuses to replace
     finally:
         Path(temporary).unlink(missing_ok=True)

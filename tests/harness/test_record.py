@@ -1,27 +1,51 @@
 import argparse
 import json
-import os
 from pathlib import Path
 
 import pytest
+from conftest import REPO
 
-from harness import measure, record, summary, system
+from harness import record, run, system
 from harness.cli import UserError
+from harness.monitor import SystemMonitor
 
 
 def a_record(**changes) -> dict:
-    with measure.Watch() as watch:
+    with SystemMonitor() as monitor:
         sum(range(1000))
     args = argparse.Namespace(results_dir=Path("results"), json=None, threads=2)
-    placement = {"cpus": [0], "threads_asked": 2, "threads_asked_by": "--threads", "threads_given": 1,
-                 "precision_asked": "auto", "precision_used": "f32"}  # fmt: skip
-    model = {"name": "m", "source": None, "weight_format": "int8", "bytes": 1, "sha256": "0" * 64, "files": [], "export": {}}
-    built = record.build(
-        "llm", args, headline="tokens_per_second",
-        metrics={"tokens_per_second": measure.summarize([1.0, 2.0, 3.0], "tokens/s", "higher")},
-        samples={"tokens_per_second": [1.0, 2.0, 3.0]}, model=model, source={"name": "prompt", "sha256": "1" * 64},
-        machine=system.describe(), placement=placement, watch=watch, output={"text": "é"},
-    )  # fmt: skip
+    placement = {
+        "cpus": [0],
+        "threads_requested": 2,
+        "threads_requested_by": "--threads",
+        "threads_effective": 1,
+        "precision_requested": "auto",
+        "precision_effective": "f32",
+    }
+    model = {
+        "name": "m",
+        "source": None,
+        "weight_format": "int8",
+        "bytes": 1,
+        "sha256": "0" * 64,
+        "files": [],
+        "export": {},
+    }
+    built = run.build(
+        args,
+        workload="llm",
+        title="LLM",
+        primary="tokens_per_second",
+        samples={"tokens_per_second": [[1.0], [2.0], [3.0]]},
+        task={"max new tokens": 2},
+        work=[("million tokens", "tokens_per_second", 1e6)],
+        model=model,
+        input={"name": "prompt", "sha256": "1" * 64},
+        system=system.describe(),
+        placement=placement,
+        monitor=monitor,
+        output={"text": "é"},
+    )
     return {**built, **changes}
 
 
@@ -53,25 +77,31 @@ def test_an_impossible_destination_is_found_before_measuring(tmp_path):
         argparse.Namespace(json=tmp_path / "file", results_dir=tmp_path),
     ):
         with pytest.raises(UserError):
-            record.check_destination(args)
+            run.check_destination(args)
 
 
 def test_a_record_goes_elsewhere_when_its_folder_has_gone(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(record.tempfile, "gettempdir", lambda: str(tmp_path))
-    path = record.save(a_record(), argparse.Namespace(json=None, results_dir=tmp_path / "gone"))
+    monkeypatch.setattr(run.tempfile, "gettempdir", lambda: str(tmp_path))
+    path = run.save(a_record(), argparse.Namespace(json=None, results_dir=tmp_path / "gone"))
     assert path.parent == tmp_path and record.read(path)
     assert "went elsewhere" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    "content, told",
-    [("", "not a record"), ('{"schema_version": 1, "id', "not a record"), ("[]", "not a record"), ('{"schema_version": 99}', "newer"),
-     ('{"schema_version": 1}', "required")],
-)  # fmt: skip
-def test_what_is_no_record_is_said_in_one_line(tmp_path, content, told):
+    "content, words",
+    [
+        ("", "not a record"),
+        ('{"schema_version": 1}', "not a record of version 1"),
+        ('{"schema_version": 1, "id', "not a record"),
+        ("[]", "not a record"),
+        ('{"schema_version": 99}', "newer"),
+        ('{"schema_version": 2}', "required"),
+    ],
+)
+def test_what_is_no_record_is_said_in_one_line(tmp_path, content, words):
     path = tmp_path / "x.json"
     path.write_text(content)
-    with pytest.raises(record.RecordError, match=told) as caught:
+    with pytest.raises(record.RecordError, match=words) as caught:
         record.read(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
@@ -83,26 +113,62 @@ def test_a_wrong_unit_or_metric_is_refused():
         record.validate(bad)
 
 
-def test_too_few_samples_and_too_few_threads_are_told():
-    signs = a_record()["trouble"]
-    assert any("too few for a 95 % interval" in sign for sign in signs)
-    assert any("2 threads were asked for (--threads), OpenVINO gave 1" in sign for sign in signs)
+def test_too_few_samples_and_too_few_threads_are_warned_of():
+    warnings = a_record()["warnings"]
+    assert any("too few for a 95 % interval" in warning for warning in warnings)
+    assert any("--threads requested 2 threads, OpenVINO used 1" in warning for warning in warnings)
 
 
 def test_the_exit_status_follows_what_happened(tmp_path, capsys):
     args = argparse.Namespace(json=None, results_dir=tmp_path)
-    assert record.finish(a_record(), args) == 0
-    assert record.finish(a_record(id="2" * 8, status="interrupted"), args) == 130
-    assert record.finish(a_record(id="3" * 8, status="failed", error="the disk is full"), args) == 1
+    assert run.finish(a_record(), args) == 0
+    assert run.finish(a_record(id="2" * 8, status="interrupted"), args) == 130
+    assert run.finish(a_record(id="3" * 8, status="failed", error="the disk is full"), args) == 1
     assert "error: the disk is full" in capsys.readouterr().err
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_the_table_skips_what_it_cannot_read(tmp_path, monkeypatch, capsys):
-    good, bad = record.write(a_record(), tmp_path / "good.json"), tmp_path / "bad.json"
-    bad.write_text("{")
-    monkeypatch.setattr("sys.argv", ["summary", str(good), str(bad)])
-    assert summary.main() == 0
-    printed = capsys.readouterr()
-    assert "2 tokens/s" in printed.out and str(bad) in printed.err
-    assert os.path.basename(str(good)) in printed.out
+def test_a_record_says_what_the_work_was_and_what_must_be_equal():
+    made = a_record()
+    assert made["task"] == {"input": "1" * 64, "max new tokens": 2}
+    assert made["comparable_by"] == {
+        "model": "0" * 12,
+        "weight format": "int8",
+        "precision": "f32",
+    }
+    assert made["configuration"] == {"threads": 1, "CPUs allowed": 1}
+    assert made["work"] == [
+        {"unit": "million tokens", "metric": "tokens_per_second", "amount": 1e6}
+    ]
+    assert made["metrics"]["tokens_per_second"]["definition"]
+
+
+def test_an_option_unused_is_the_same_as_one_not_there_but_0_is_a_value():
+    assert run._known({"a": None, "b": False, "c": 0, "d": 0.0}) == {"c": 0, "d": 0.0}
+
+
+def test_what_is_printed_can_be_printed_from_the_file(tmp_path, capsys):
+    made = a_record(details=["Text: é"])
+    run.finish(made, argparse.Namespace(json=tmp_path / "a.json", results_dir=tmp_path))
+    printed = capsys.readouterr().out
+    lines = record.text_lines(record.read(tmp_path / "a.json"))
+    assert "\n".join(lines) in printed
+    assert "Throughput: 2 tokens/s   (median of 3; range 1–3)" in lines and "Text: é" in lines
+
+
+def test_records_of_version_1_are_read_as_version_2():
+    paths = sorted((REPO / "examples").glob("threads-*/*.json"))
+    assert len(paths) == 8
+    for path in paths:
+        old, new = json.loads(path.read_text()), record.read(path)
+        assert (old["schema_version"], new["schema_version"]) == (1, 2)
+        rate = old["metrics"]["tokens_per_second"]
+        assert new["metrics"]["tokens_per_second"]["median"] == rate["median"]
+        assert new["metrics"]["generation_time_s"]["n"] == old["metrics"]["inference_time_s"]["n"]
+        assert [s for [s] in new["samples"]["tokens_per_second"]] == old["samples"][
+            "tokens_per_second"
+        ]
+        assert new["task"]["max new tokens"] == old["parameters"]["max_new_tokens"]
+        assert new["comparable_by"]["precision"] == old["placement"]["precision_used"]
+        assert new["configuration"]["threads"] == old["placement"]["threads_given"]
+        assert new["warnings"] == old["trouble"] and new["primary"] == old["headline"]

@@ -1,18 +1,23 @@
 """The two commands of the README, and the shell in them."""
 
 import os
-import shutil
 import subprocess
 import time
 
-import pytest
-
+from analysis import sut
 from conftest import REPO
-from harness import record, sut
+
+from harness import record
 
 
 def run(*args, **env) -> subprocess.CompletedProcess:
-    return subprocess.run(["bash", "run.sh", *args], cwd=REPO, capture_output=True, text=True, env={**os.environ, **env})
+    return subprocess.run(
+        ["bash", "run.sh", *args],
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **env},
+    )
 
 
 def test_one_command_measures_all_three_workloads(tmp_path):
@@ -22,9 +27,12 @@ def test_one_command_measures_all_three_workloads(tmp_path):
     runs = {r["workload"]: r for r in map(record.read, (tmp_path / "results").glob("*.json"))}
     assert set(runs) == {"llm", "video", "audio"}
     for each in runs.values():
-        assert each["status"] == "complete" and each["metrics"][each["headline"]]["ci95"]
+        assert each["status"] == "complete" and each["metrics"][each["primary"]]["ci95"]
     table = done.stdout[done.stdout.index("== Results") :]
-    assert all(f"{value:.4g}" in table for value in (r["metrics"][r["headline"]]["median"] for r in runs.values()))
+    assert all(
+        f"{value:.4g}" in table
+        for value in (r["metrics"][r["primary"]]["median"] for r in runs.values())
+    )
     report = (tmp_path / "results/report.html").read_text()
     assert all(f"<li>{name}: " in report for name in ("LLM", "Video AI", "Audio AI"))
     assert runs["audio"]["metrics"]["word_error_rate"]["median"] == 0
@@ -37,27 +45,13 @@ def test_help_and_wrong_options():
     assert run("--fast").returncode == 2
 
 
-def test_a_python_that_is_not_there_is_told():
+def test_a_missing_python_is_one_line():
     done = run(PYTHON="python-none")
     assert done.returncode == 1 and "error: no python-none" in done.stderr
 
 
-def test_shell_scripts_are_clean():
-    if not shutil.which("shellcheck"):
-        pytest.skip("shellcheck is not installed")
-    tracked = subprocess.run(["git", "ls-files", "*.sh", ".ci/run"], cwd=REPO, capture_output=True, text=True).stdout.split()
-    done = subprocess.run(["shellcheck", "-x", "-P", "SCRIPTDIR", *tracked], cwd=REPO, capture_output=True, text=True)
-    assert tracked and done.returncode == 0, done.stdout
-
-
-def test_every_requirement_is_pinned():
-    for path in REPO.glob("*/requirements.txt"):
-        for line in path.read_text().split("\n"):
-            assert not line or "==" in line, f"{path}: {line}"
-
-
-def test_the_readme_names_the_systems_and_prices_as_their_files_do():
-    readme = (REPO / "README.md").read_text()
+def test_the_docs_name_the_systems_and_prices_as_their_files_do():
+    readme = (REPO / "docs/sut.md").read_text()
     for path in (REPO / "sut").glob("*.toml"):
         system = sut.read(path)
         if "captured" in system["system"]:  # a user's own

@@ -6,10 +6,10 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from collections.abc import Iterator, Sequence
 
 from harness.cli import UserError
 
@@ -37,7 +37,7 @@ def check_ir(*xml_paths: Path, hint: str) -> None:
 
 
 def describe(name: str, folder: Path, xml_paths: Sequence[Path], weight_format: str) -> dict:
-    """The record's model. Its sha256 is that of the weights (.bin files): the .xml carries names that vary by export."""
+    """The record's model. sha256 is of the weights (.bin): names in the .xml vary by export."""
     weights = [xml.with_suffix(".bin") for xml in xml_paths]
     stamp = read_stamp(folder) or {}
     return {
@@ -53,14 +53,17 @@ def describe(name: str, folder: Path, xml_paths: Sequence[Path], weight_format: 
 
 def one_line(model: dict) -> str:
     source = f" from {model['source']}" if model["source"] else ""
-    return (
-        f"{model['name']}{source}: {model['weight_format']} weights, {model['bytes'] / 1e6:.1f} MB, sha256 {model['sha256'][:12]}"
-    )
+    size = f"{model['weight_format']} weights, {model['bytes'] / 1e6:.1f} MB"
+    return f"{model['name']}{source}: {size}, sha256 {model['sha256'][:12]}"
 
 
 def stamp(source: str, packages: Sequence[str], **parameters) -> dict:
     """What an exported folder was made from and with; equal stamps mean equal exports."""
-    return {"source": source, **parameters, "packages": {name: metadata.version(name) for name in packages}}
+    return {
+        "source": source,
+        **parameters,
+        "packages": {name: metadata.version(name) for name in packages},
+    }
 
 
 def read_stamp(folder: Path) -> dict | None:
@@ -81,12 +84,18 @@ def exported_already(folder: Path, export_stamp: dict) -> bool:
 
 @contextmanager
 def exporting(folder: Path, export_stamp: dict) -> Iterator[Path]:
-    """A new folder to export into; it takes `folder`'s place, stamped, once the block has ended well.
+    """A new folder to export into; it takes `folder`'s place, stamped, when the block succeeds.
 
     Raises UserError where `folder` exists and was not made by an export.
     """
-    if folder.exists() and read_stamp(folder) is None and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists and was not made by this export.py: remove it or choose another --output")
+    if (
+        folder.exists()
+        and read_stamp(folder) is None
+        and (not folder.is_dir() or any(folder.iterdir()))
+    ):
+        raise UserError(
+            f"{folder} exists and was not made by export.py: remove it, or choose another --output"
+        )
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -96,6 +105,8 @@ def exporting(folder: Path, export_stamp: dict) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(partial, folder)
     except OSError as error:
-        raise UserError(f"cannot write {error.filename or folder}: {error.strerror or error}") from None
+        raise UserError(
+            f"cannot write {error.filename or folder}: {error.strerror or error}"
+        ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)

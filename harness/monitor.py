@@ -1,0 +1,110 @@
+"""What the machine did while samples were taken: load, steal, throttling, memory, energy."""
+
+from __future__ import annotations
+
+import re
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from harness import energy, progress
+from harness.cli import UserError
+
+STATES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")  # of a CPU's time
+
+
+def iterations(
+    num_iters: int, min_duration_s: float = 0.0, label: str = "Measuring"
+) -> Iterator[int]:
+    """0, 1, 2, ...: `num_iters` times, and on until `min_duration_s` have passed."""
+    with progress.bar(label, num_iters) as line:
+        started, index = time.perf_counter(), 0
+        while index < num_iters or time.perf_counter() - started < min_duration_s:
+            yield index
+            index += 1
+            line.update()
+
+
+class SystemMonitor:
+    """Load of each core and of other processes, steal, throttling and energy of the `with` block.
+
+    Ctrl-C or a UserError inside the block ends it and is kept in `status` and `error`, so that what
+    has been measured until then can still be recorded. Counters are read at both ends; only energy
+    counters, where the machine has any, every 30 s as well, because they overflow.
+
+    After the block: `status` is "complete", "interrupted" or "failed"; `usage` is the record's.
+    """
+
+    def __init__(self, powercap: Path = energy.POWERCAP):
+        self._powercap = powercap
+
+    def __enter__(self) -> SystemMonitor:
+        self.status: str = "complete"
+        self.error: str | None = None
+        self.usage: dict = {}
+        self._process = psutil.Process()
+        self._meter = energy.Meter(self._powercap)
+        self._meter.start()
+        self._before = self._counters()
+        return self
+
+    def __exit__(self, kind, error, trace) -> bool:
+        after, before = self._counters(), self._before
+        self._meter.stop()
+        wall_s = after["time_s"] - before["time_s"]
+        busy, steal_s, total_s = [], 0.0, 0.0
+        for now, then in zip(after["cpus"], before["cpus"]):
+            spent = {name: getattr(now, name, 0.0) - getattr(then, name, 0.0) for name in STATES}
+            all_s = sum(spent.values())
+            idle_s = spent["idle"] + spent["iowait"] + spent["steal"]
+            busy.append(round((all_s - idle_s) / all_s, 3) if all_s > 0 else 0.0)
+            steal_s += spent["steal"]
+            total_s += all_s
+        own = (after["process_s"] - before["process_s"]) / wall_s
+        self.usage = {
+            "wall_s": wall_s,
+            "busy_share_per_cpu": busy,
+            "process_cores_busy": own,
+            "other_cores_busy": max(0.0, sum(busy) - own),
+            "steal_share": steal_s / total_s if total_s > 0 else 0.0,
+            "throttle_events": after["throttled"] - before["throttled"],
+            "mhz_before": before["mhz"],
+            "mhz_after": after["mhz"],
+            "peak_rss_bytes": peak_rss_bytes(),
+            "energy_j": self._meter.joules,
+            "energy_unknown": self._meter.unknown,
+        }
+        if isinstance(error, KeyboardInterrupt):
+            self.status, self.error = "interrupted", "interrupted by the user"
+        elif isinstance(error, UserError):
+            self.status, self.error = "failed", str(error)
+        return self.status != "complete"
+
+    def _counters(self) -> dict:
+        times = self._process.cpu_times()
+        frequency = psutil.cpu_freq()
+        return {
+            "time_s": time.perf_counter(),
+            "cpus": psutil.cpu_times(percpu=True),
+            "process_s": sum(times[:4]),  # user, system, and both of children waited for
+            "throttled": _throttle_events(),
+            "mhz": round(frequency.current) if frequency else None,
+        }
+
+
+def peak_rss_bytes() -> int:
+    """Largest resident memory of this program so far, mapped files included.
+
+    From the kernel's high-water mark: getrusage's ru_maxrss is inherited over exec, so it would
+    count what the program that started this one held. It is used where the kernel has no mark.
+    """
+    found = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return (int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024
+
+
+def _throttle_events() -> int:
+    counts = Path("/sys/devices/system/cpu").glob("cpu[0-9]*/thermal_throttle/core_throttle_count")
+    return sum(int(path.read_text()) for path in counts)

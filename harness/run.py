@@ -1,0 +1,223 @@
+"""From a run's samples to its record: printed, and written."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import uuid
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from harness import (
+    checks,
+    cli,
+    energy,
+    model_files,
+    openvino_setup,
+    record,
+    stats,
+    system,
+)
+from harness.cli import UserError
+from harness.metrics import METRICS, Metric
+from harness.monitor import SystemMonitor
+
+Scalars = Mapping[str, Any]  # labels to text, numbers, booleans or None
+
+
+def check_destination(args: Namespace) -> None:
+    """Raise UserError, before anything is measured, where the record could not be written."""
+    folder = (args.json.parent if args.json else args.results_dir).absolute()
+    if args.json and args.json.exists():
+        raise UserError(f"{args.json} exists and is never overwritten: choose another --json")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"cannot write the record to {folder}: {error.strerror} (--results_dir, --json)"
+        ) from None
+
+
+def print_header(
+    model: dict, placement: dict, device: str, load_time_s: float, extra: str = ""
+) -> dict:
+    """Print what is about to be measured and on which machine, which is returned.
+
+    `model` and `placement` are the record's; `extra` ends the line on placement.
+    """
+    machine = system.describe()
+    print(f"Model: {model_files.one_line(model)}; loaded in {load_time_s:.1f} s")
+    print(f"System: {system.one_line(machine)}")
+    print(f"Placement: {openvino_setup.one_line(placement, device)}{extra}\n", flush=True)
+    return machine
+
+
+def build(
+    args: Namespace,
+    *,
+    workload: str,
+    title: str,
+    primary: str | None,
+    samples: Mapping[str, Sequence[Sequence[float]]],
+    task: Scalars,
+    work: Sequence[tuple[str, str, float]],
+    model: dict | None,
+    input: dict,
+    system: dict,
+    placement: dict,
+    monitor: SystemMonitor,
+    output: dict,
+    details: Sequence[str] = (),
+    comparable_by: Scalars | None = None,
+    configuration: Scalars | None = None,
+    packages: Sequence[str] = (),
+    resolved: Mapping[str, Any] | None = None,
+    server: dict | None = None,
+    warnings: Sequence[str] = (),
+    intervals: Mapping[str, tuple[float, float] | None] | None = None,
+    own_metrics: Sequence[Metric] = (),
+    check_samples: bool = True,
+) -> dict:
+    """A run's record, as record.schema.json describes it.
+
+    Parameters
+    ----------
+    primary : the metric that decides; None for a record that only lists others.
+    samples : by metric, one list per iteration, in the order in which they are printed.
+    task, comparable_by, configuration : what the workload adds to the entries made here.
+    work : (unit, metric, amount): units per hour are the metric's median x 3600 / amount.
+    input : what the run was fed: name, sha256 and what else tells inputs apart.
+    output : what was produced, and the check on it.
+    details : lines to print besides the metrics.
+    packages : whose versions matter to this workload.
+    resolved : parameters that were found out rather than given.
+    warnings : the workload's own, after those on samples, machine and threads.
+    intervals : 95 % confidence intervals that are known better than from iterations.
+    own_metrics : metrics that harness.metrics does not have.
+    check_samples : warn of few or different samples of the primary metric.
+    """
+    known = {**METRICS, **{metric.name: metric for metric in own_metrics}}
+    intervals = intervals or {}
+    metrics = {
+        name: stats.summarize(known[name], each, intervals.get(name))
+        for name, each in samples.items()
+        if any(each)
+    }
+    usage = monitor.usage
+    found = [*warnings]
+    if usage:
+        found = checks.computing_warnings(usage, placement, system) + found
+        found = checks.machine_warnings(usage, system) + found
+    if check_samples and primary in metrics:
+        found = checks.sample_warnings(metrics[primary]) + found
+    reasons = [monitor.error] * bool(monitor.error) + found
+    return {
+        "schema_version": record.SCHEMA_VERSION,
+        "id": str(uuid.uuid4()),
+        "workload": workload,
+        "title": title,
+        "finished_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "status": monitor.status,
+        "error": monitor.error,
+        "command": [cli.without_secrets(w) for w in (Path(sys.argv[0]).name, *sys.argv[1:])],
+        "parameters": {k: _plain(v) for k, v in {**vars(args), **(resolved or {})}.items()},
+        "task": _known({"input": input["sha256"] or input["name"], **task}),
+        "comparable_by": _known({**_of_model(model, placement), **(comparable_by or {})}),
+        "configuration": _known({**_of_placement(placement, system), **(configuration or {})}),
+        "context": _context(system, packages, usage, metrics),
+        "primary": primary,
+        "work": [
+            {"unit": unit, "metric": metric, "amount": amount}
+            for unit, metric, amount in work
+            if metric in metrics
+        ],
+        "model": model,
+        "input": input,
+        "system": system,
+        "placement": placement,
+        **({"server": server} if server else {}),
+        "usage": usage or None,
+        "metrics": metrics,
+        "samples": {name: [list(each) for each in samples[name]] for name in metrics},
+        "output": output,
+        "details": list(details),
+        "warnings": found,
+        "validity": {"valid": not reasons, "reasons": reasons},
+    }
+
+
+def finish(run: dict, args: Namespace) -> int:
+    """Write the record, print its summary, and return the process's exit status."""
+    path = save(run, args)
+    print("\n".join([*record.text_lines(run), f"Record: {path}"]), flush=True)
+    if run["status"] == "interrupted":
+        print("interrupted: the record holds what was measured until then", file=sys.stderr)
+        return cli.EXIT_INTERRUPTED
+    if run["status"] == "failed":
+        print(f"error: {run['error']}", file=sys.stderr)
+        return cli.EXIT_FAILED
+    return cli.EXIT_OK
+
+
+def save(run: dict, args: Namespace) -> Path:
+    """Write to --json or into --results_dir; failing that, to the temporary folder."""
+    record.validate(run)
+    stamp = datetime.fromisoformat(run["finished_at"]).strftime("%Y%m%dT%H%M%SZ")
+    name = f"{run['workload']}_{stamp}_{run['id'][:8]}.json"
+    path = args.json or args.results_dir / name
+    try:
+        return record.write(run, path)
+    except OSError as error:
+        try:
+            elsewhere = record.write(run, Path(tempfile.gettempdir()) / name)
+        except OSError:
+            print(json.dumps(run))
+            raise UserError(
+                f"no record could be written ({error.strerror}): it is printed above instead"
+            ) from None
+        print(f"warning: {path}: {error.strerror}: the record went elsewhere", file=sys.stderr)
+        return elsewhere
+
+
+def _of_model(model: dict | None, placement: dict) -> dict:
+    precision = placement.get("precision_effective")
+    if model is None:
+        return {"precision": precision}
+    name = model["sha256"][:12] if model["sha256"] else model["name"]
+    return {"model": name, "weight format": model["weight_format"], "precision": precision}
+
+
+def _of_placement(placement: dict, system: dict) -> dict:
+    tuned = system["memory"].get("glibc_tunables")
+    return {
+        "threads": placement.get("threads_effective"),
+        "CPUs allowed": len(placement["cpus"]),
+        "memory tuned": None if tuned == "none" else tuned,
+    }
+
+
+def _context(machine: dict, packages: Sequence[str], usage: dict, metrics: dict) -> dict:
+    """Besides the machine: which energy counters there were, as not every CPU has its memory's."""
+    counted = None
+    if any(name.startswith("energy_per_") for name in metrics):
+        counted = " + ".join(part for part in energy.COUNTED if part in (usage["energy_j"] or {}))
+    return {**system.context(machine, packages), "energy counted": counted}
+
+
+def _known(entries: Scalars) -> dict:
+    """Without what is None or False, so that an option unused is the same as one not there."""
+    return {
+        name: _plain(value)
+        for name, value in entries.items()
+        if value is not None and value is not False  # 0 is a value
+    }
+
+
+def _plain(value: Any) -> Any:
+    return cli.without_secrets(str(value)) if isinstance(value, (Path, str)) else value
