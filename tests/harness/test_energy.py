@@ -7,7 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from simulated import changed, record as simulated_record, write
+from simulated import changed, write
+from simulated import record as simulated_record
 
 from harness import compare, energy, measure, record, report
 
@@ -76,7 +77,9 @@ def test_the_package_is_told_and_its_cores_are_not_counted_again(tmp_path):
 def test_sockets_and_their_memory_are_added_up_but_the_second_way_to_them_is_not(tmp_path):
     tree = Tree(tmp_path)
     for socket in (0, 1):
-        tree.zone(f"intel-rapl:{socket}", f"package-{socket}").zone(f"intel-rapl:{socket}:0", "dram")
+        tree.zone(f"intel-rapl:{socket}", f"package-{socket}").zone(
+            f"intel-rapl:{socket}:0", "dram"
+        )
     tree.zone("intel-rapl-mmio:0", "package-0")
     meter = tree.passed({"intel-rapl:0": 300, "intel-rapl:1": 200, "intel-rapl:0:0": 40, "intel-rapl:1:0": 30,
                          "intel-rapl-mmio:0": 300})  # fmt: skip
@@ -84,14 +87,24 @@ def test_sockets_and_their_memory_are_added_up_but_the_second_way_to_them_is_not
 
 
 def test_dies_of_a_package_are_added_up_and_the_platform_is_told_once(tmp_path):
-    tree = Tree(tmp_path).zone("intel-rapl:0", "package-0-die-0").zone("intel-rapl:1", "package-0-die-1")
+    tree = (
+        Tree(tmp_path)
+        .zone("intel-rapl:0", "package-0-die-0")
+        .zone("intel-rapl:1", "package-0-die-1")
+    )
     tree.zone("intel-rapl:2", "psys").zone("intel-rapl:3", "psys")
-    meter = tree.passed({"intel-rapl:0": 10, "intel-rapl:1": 20, "intel-rapl:2": 50, "intel-rapl:3": 50})
+    meter = tree.passed(
+        {"intel-rapl:0": 10, "intel-rapl:1": 20, "intel-rapl:2": 50, "intel-rapl:3": 50}
+    )
     assert meter.joules == {"package": 30, "psys": 50}
 
 
 def test_a_counter_that_started_again_at_0_has_gone_on(tmp_path):
-    meter = Tree(tmp_path).zone("intel-rapl:0", "package-0", RANGE_UJ / 1e6 - 100).passed({"intel-rapl:0": 25})
+    meter = (
+        Tree(tmp_path)
+        .zone("intel-rapl:0", "package-0", RANGE_UJ / 1e6 - 100)
+        .passed({"intel-rapl:0": 25})
+    )
     assert meter.joules == {"package": pytest.approx(125)}
 
 
@@ -99,7 +112,13 @@ def test_a_counter_that_overflows_again_and_again_is_followed(tmp_path):
     tree = Tree(tmp_path, range_uj=100_000_000).zone("intel-rapl:0", "package-0", 90)
     meter = energy.Meter(tree.root, nvml=nvml_of(), interval_s=0.01)
     meter.start()
-    for joules in (10, 90, 10, 90, 15):  # 20 + 80 + 20 + 80 + 25; from the ends alone it looks like 25
+    for joules in (
+        10,
+        90,
+        10,
+        90,
+        15,
+    ):  # 20 + 80 + 20 + 80 + 25; from the ends alone it looks like 25
         tree.put("intel-rapl:0", joules)
         deadline_s = time.perf_counter() + 10
         while meter._zones[0].last_uj != joules * 1e6 and time.perf_counter() < deadline_s:
@@ -148,7 +167,12 @@ def test_without_rapl_nothing_is_told_and_the_reason_is(tmp_path, make):
 
 
 def test_counters_that_stand_still_tell_nothing(tmp_path):
-    meter = Tree(tmp_path).zone("intel-rapl:0", "package-0", 7).zone("intel-rapl:0:0", "dram").passed({"intel-rapl:0:0": 3})
+    meter = (
+        Tree(tmp_path)
+        .zone("intel-rapl:0", "package-0", 7)
+        .zone("intel-rapl:0:0", "dram")
+        .passed({"intel-rapl:0:0": 3})
+    )
     assert meter.joules is None and "stood still" in meter.unknown
 
 
@@ -163,7 +187,8 @@ def test_a_counter_that_is_lost_meanwhile_tells_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "before, after, told", [((75, 25), (150, 30), {"gpu": 80}), ((75, None), (150, None), None), ((), (), None)]
+    "before, after, told",
+    [((75, 25), (150, 30), {"gpu": 80}), ((75, None), (150, None), None), ((), (), None)],
 )
 def test_gpus_are_told_by_nvml_all_together_or_not_at_all(tmp_path, before, after, told):
     nvml = nvml_of(*before)
@@ -184,11 +209,17 @@ def test_without_a_driver_there_is_no_gpu_and_no_error(tmp_path):
     assert meter.joules is None
 
 
-def watched(root: Path, *, package_j: float = 80.0, dram_j: float = 20.0, error=None) -> measure.Watch:
+def watched(
+    root: Path, *, package_j: float = 80.0, dram_j: float = 20.0, error=None
+) -> measure.Watch:
     tree = Tree(root).zone("intel-rapl:0", "package-0").zone("intel-rapl:0:0", "dram")
     tree.zone("intel-rapl:1", "psys")
     with measure.Watch(powercap=root) as watch:
-        for folder, joules in {"intel-rapl:0": package_j, "intel-rapl:0:0": dram_j, "intel-rapl:1": 1000}.items():
+        for folder, joules in {
+            "intel-rapl:0": package_j,
+            "intel-rapl:0:0": dram_j,
+            "intel-rapl:1": 1000,
+        }.items():
             tree.put(folder, joules)
         if error:
             raise error
@@ -198,7 +229,9 @@ def watched(root: Path, *, package_j: float = 80.0, dram_j: float = 20.0, error=
 def test_a_watch_tells_the_joules_and_they_make_a_metric(tmp_path, capsys):
     watch, metrics = watched(tmp_path), {}
     told = watch.usage["energy_j"]
-    assert (told["package"], told["dram"], told["psys"]) == (80, 20, 1000) and watch.usage["energy_unknown"] is None
+    assert (told["package"], told["dram"], told["psys"]) == (80, 20, 1000) and watch.usage[
+        "energy_unknown"
+    ] is None
     measure.tell_energy(metrics, watch, "CPU", "audio second", 400)
     metric = metrics["energy_per_audio_second_j"]
     assert (metric["median"], metric["unit"], metric["better"]) == (0.25, "J/audio second", "lower")
@@ -211,7 +244,9 @@ def test_no_metric_and_no_line_where_energy_is_not_known(tmp_path, capsys):
         pass
     assert without.usage["energy_unknown"].startswith("no RAPL")
     measure.tell_energy(metrics, without, "CPU", "token", 100)
-    measure.tell_energy(metrics, watched(tmp_path / "gpu"), "GPU", "token", 100)  # a graphics card is not in these counters
+    measure.tell_energy(
+        metrics, watched(tmp_path / "gpu"), "GPU", "token", 100
+    )  # a graphics card is not in these counters
     cut_short = watched(tmp_path / "cut", error=KeyboardInterrupt())
     assert cut_short.status == "interrupted" and cut_short.usage["energy_j"]["package"] == 80
     measure.tell_energy(metrics, cut_short, "CPU", "token", 100)
@@ -242,12 +277,18 @@ def test_a_comparison_has_its_ratio_and_says_what_it_counted(tmp_path):
         watch = watched(tmp_path / f"counters-{side}")
         if side == "edge":  # as on a CPU that does not tell its memory's
             del watch.usage["energy_j"]["dram"]
-        sides[side] = write(tmp_path / side, *(with_energy(simulated_record([1.0] * 6), watch, tokens) for _ in range(6)))
+        sides[side] = write(
+            tmp_path / side,
+            *(with_energy(simulated_record([1.0] * 6), watch, tokens) for _ in range(6)),
+        )
     runs, skipped = compare.read_runs([*sides["cloud"], *sides["edge"]])
     (found,) = compare.compare(runs, "cloud")
     ratio = found.ratios["energy_per_token_j"]
     assert not skipped and ratio.ratio == pytest.approx(0.4 / 1.0) and ratio.verdict == "better"
-    assert found.units["energy_per_token_j"] == "J/token" and report.words("energy_per_token_j") == "energy per token"
+    assert (
+        found.units["energy_per_token_j"] == "J/token"
+        and report.words("energy_per_token_j") == "energy per token"
+    )
     assert found.differences["energy counted"] == ("package + dram", "package")
 
 
