@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness import cli, files, sut_toml
+from harness import cli, files
+from harness.sut_toml import FOLDER, read_all
 
 if TYPE_CHECKING:
     from fpdf import FPDF  # takes half a second to import
@@ -375,11 +376,11 @@ def main() -> int:
         prog="python3 -m analysis.sut", description=__doc__, formatter_class=cli.HelpFormatter
     )
     folder = "folder with one TOML per system"
-    parser.add_argument("--sut_dir", type=Path, default=sut_toml.FOLDER, help=folder)
+    parser.add_argument("--sut_dir", type=Path, default=FOLDER, help=folder)
     output = "the PDF to write"
     parser.add_argument("--output", type=Path, default=ROOT / "SUT.pdf", help=output)
     args = parser.parse_args()
-    systems = sut_toml.read_all(args.sut_dir)
+    systems = read_all(args.sut_dir)
     content = build(systems)
     try:
         files.write_whole(args.output, content, overwrite=True)
