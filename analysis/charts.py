@@ -135,9 +135,9 @@ def _durations(report: Report) -> Iterator[Chart]:
     """Of each work that several sides did, the time with the most samples."""
     works: dict[str, list[Run]] = defaultdict(list)
     for run in report.runs:
-        if run.label in report.leading:
-            works[run.label].append(run)
-    for label, runs in sorted(works.items()):
+        works[run.label].append(run)
+    for label in report.leading:
+        runs = works[label]
         common = set.intersection(*(set(run.durations) for run in runs))
         names = [n for n in runs[0].metrics if n in common and runs[0].metrics[n].better == "lower"]
         if names and len({run.side for run in runs}) > 1:
@@ -147,26 +147,24 @@ def _durations(report: Report) -> Iterator[Chart]:
 
 def _distribution(report: Report, title: str, name: str, runs: list[Run]) -> Chart:
     """One box per side: median, quartiles, whiskers from the 5th to the 95th percentile."""
-    parts: dict[str, list[np.ndarray]] = defaultdict(list)
-    for run in runs:
-        parts[run.side].append(run.durations[name])
-    sides = [side for side in report.sides if side in parts]
-    samples = {side: np.concatenate(parts[side]) for side in sides}
+    samples = {
+        side: np.concatenate(parts)
+        for side in report.sides
+        if (parts := [run.durations[name] for run in runs if run.side == side])
+    }
     axis = f"{runs[0].metrics[name].label}, seconds"
 
     def draw(axes: Axes, colours: Colours) -> None:
-        for y, side in enumerate(reversed(sides)):
-            form = {"positions": [y], "widths": 0.5, "orientation": "horizontal"}
-            shown = {"whis": (5, 95), "showfliers": False, "patch_artist": True}
+        axes.set_xlabel(axis)
+        for y, (side, values) in enumerate(reversed(samples.items())):
+            form = {"positions": [y], "tick_labels": [side], "orientation": "horizontal"}
+            shown = {"widths": 0.5, "whis": (5, 95), "showfliers": False, "patch_artist": True}
             box = {"facecolor": (_colour(report, side, colours), 0.55)}
-            axes.boxplot(
-                [samples[side]], boxprops=box, medianprops={"linewidth": 2}, **form, **shown
-            )
-        axes.set_yticks(range(len(sides)), reversed(sides))
-        axes.set(xlim=(0, None), xlabel=axis)
+            axes.boxplot([values], boxprops=box, medianprops={"linewidth": 2}, **form, **shown)
+        axes.set_xlim(0, None)
 
-    words = "; ".join(f"{side}: median {np.median(samples[side]):.4g}" for side in sides)
-    return Chart(title, f"{title}: {axis}. {words}", draw, 1.1 + 0.5 * len(sides))
+    words = "; ".join(f"{side}: median {np.median(each):.4g}" for side, each in samples.items())
+    return Chart(title, f"{title}: {axis}. {words}", draw, 1.1 + 0.5 * len(samples))
 
 
 def _curves(report: Report) -> Iterator[Chart]:
@@ -212,9 +210,11 @@ def _curve(
 
 def _cost_over_time(title: str, even: BreakEven) -> Chart:
     """What owning and renting have cost by each month, and where the lines meet."""
-    months, owning, renting = zip(*even.over_time)
+    months = np.arange(even.months + 1)
+    renting = even.renting_usd_per_month * months
 
     def draw(axes: Axes, colours: Colours) -> None:
+        owning = even.purchase_usd + even.owning_usd_per_month * months
         axes.plot(months, owning, color=colours[0], label=f"owning {even.owned}")
         same_work = f"renting {even.rented} for the same work"
         axes.plot(months, renting, color=colours[1], linestyle="--", label=same_work)
@@ -223,13 +223,13 @@ def _cost_over_time(title: str, even: BreakEven) -> Chart:
             axes.plot(*at, "o", color=matplotlib.rcParams["text.color"])
             beside = {"xytext": (-6, 8), "textcoords": "offset points", "ha": "right"}
             axes.annotate(f"month {even.month}", at, **beside)
-        axes.set(xlabel="months", ylabel="USD spent", ylim=(0, None), xlim=(0, months[-1]))
+        axes.set(xlabel="months", ylabel="USD spent", ylim=(0, None), xlim=(0, even.months))
         axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.legend()
 
     meets = f"owning has cost less from month {even.month} on"
     if even.month is None:
-        meets = f"within {months[-1]} months owning does not cost less"
+        meets = f"within {even.months} months owning does not cost less"
     return Chart(title, f"Cost of owning {even.owned} and of renting {even.rented}: {meets}", draw)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -72,21 +73,20 @@ def build(args: argparse.Namespace) -> Report:
 def main() -> int:
     args = parse_args()
     made = build(args)
-    forms = {"markdown": report.markdown, "csv": report.csv, "json": report.json}
-    written = {name: form(made) for name, form in forms.items() if getattr(args, name)}
-    for name, content in written.items():
-        if getattr(args, name) == Path("-"):
+    forms: dict[str, Callable[[Report], str | bytes]] = {}
+    forms |= {"markdown": report.markdown, "csv": report.csv, "json": report.json}
+    if args.html or args.pdf:
+        from analysis import pages  # takes a second to load
+
+        forms |= {"html": pages.html, "pdf": pages.pdf}
+    chosen = [name for name in forms if getattr(args, name)]
+    for name in chosen:
+        path, content = getattr(args, name), forms[name](made)
+        if path == Path("-"):
             print(content, end="")
         else:
-            save(getattr(args, name), content.encode())
-    if args.html or args.pdf:
-        from analysis import pages  # a second, which the other forms do not need
-
-        if args.html:
-            save(args.html, pages.html(made))
-        if args.pdf:
-            save(args.pdf, pages.pdf(made))
-    elif not written:
+            save(path, content if isinstance(content, bytes) else content.encode())
+    if not chosen:
         print(report.text(made), end="")
     return cli.EXIT_OK
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -71,7 +71,7 @@ def _compare_sides(base: list[Run], side: list[Run]) -> list[Comparison]:
             side=runs[0].side,
             primary=runs[0].primary,
             unfair=[
-                f"{name} {first.get(name, 'unknown')} against {second.get(name, 'unknown')}"
+                f"{name} {first.get(name, 'not given')} against {second.get(name, 'not given')}"
                 for name in differing([first, second])
             ],
             differences=_differences(against, runs),
@@ -129,7 +129,7 @@ def _differences(base: list[Run], side: list[Run]) -> dict[str, tuple[str, str]]
     """What is not the same on both sides; several values of a side are all named."""
 
     def values(runs: list[Run], name: str) -> str:
-        shown = ({**run.context, **run.configuration}.get(name, "unknown") for run in runs)
+        shown = ({**run.context, **run.configuration}.get(name, "not given") for run in runs)
         return " or ".join(sorted({str(value) for value in shown}))
 
     names = differing([{**run.context, **run.configuration} for run in base + side])
@@ -139,16 +139,14 @@ def _differences(base: list[Run], side: list[Run]) -> dict[str, tuple[str, str]]
 
 def _warnings(runs: list[Run]) -> list[str]:
     """Warnings of the runs; similar ones, which differ in their numbers, once and counted."""
-    kinds: Counter[tuple[str, str]] = Counter()
-    first: dict[tuple[str, str], str] = {}
+    kinds: dict[tuple[str, str], list[str]] = defaultdict(list)
     for run in runs:
         for warning in run.warnings:
-            kind = run.side, "".join(c for c in warning if not c.isdigit())
-            kinds[kind] += 1
-            first.setdefault(kind, f"{run.side}: {warning}")
+            alike = "".join(c for c in warning if not c.isdigit())
+            kinds[run.side, alike].append(f"{run.side}: {warning}")
     return [
-        first[kind] + (f" (and the like in {count - 1} more runs)" if count > 1 else "")
-        for kind, count in kinds.items()
+        each[0] + (f" (and the like in {len(each) - 1} more runs)" if len(each) > 1 else "")
+        for each in kinds.values()
     ]
 
 

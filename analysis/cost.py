@@ -1,24 +1,7 @@
 """What a throughput costs, on a server one owns and on an instance one rents.
 
-All formulas of the kit's costs stand here:
-
-  owned, USD per hour in use    = (price / years + price * maintenance_share)
-                                  / (8760 h * utilization) + energy
-  energy, USD per hour in use   = power_w / 1000 * pue * usd_per_kwh
-  rented, USD per hour in use   = usd_per_hour    (an instance is stopped when it has nothing to do)
-  USD per unit of work          = USD per hour in use / units per hour
-  units per hour                = median of the record's metric * 3600 / amount
-
-`utilization` is the share of all hours in which there is work. Break-even is for the same work on
-either side; `instances` = owned units per hour / rented units per hour do the work of one server:
-
-  utilization   at which both cost the same: fixed / (rented * instances - energy),
-                fixed = (price / years + price * maintenance_share) / 8760
-  month         after which owning has cost less: price / (renting - running), a month of 730 h;
-                renting = rented * instances * utilization * 730,
-                running = price * maintenance_share / 12 + energy * utilization * 730
-
-What is not known stays unknown: no price, no cost.
+docs/comparing-and-cost.md has the formulas. `utilization` is the share of all hours in which there
+is work; an instance is stopped when it has none. What is not known stays unknown.
 """
 
 from __future__ import annotations
@@ -26,16 +9,17 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
 
+from analysis import sut
 from analysis.comparison import Comparison
 from analysis.records import Unit
 from analysis.text import number
-from harness import cli, sut
+from harness import cli
 from harness.cli import UserError
 
 HOURS_PER_YEAR, HOURS_PER_MONTH = 8760, 730
@@ -109,8 +93,10 @@ class BreakEven:
     instances: float  # rented, that do the work of one owned server
     utilization: float | None  # from which on owning costs less over `years`; None: at none
     month: int | None  # from which on owning has cost less, as assumed; None: not within `years`
-    sensitivity: list[Sensitivity] = field(default_factory=list)
-    over_time: list[tuple[int, float, float]] = field(default_factory=list)  # as over_time()
+    months: int  # the server's life
+    purchase_usd: float
+    owning_usd_per_month: float  # besides the purchase
+    renting_usd_per_month: float
 
     def __str__(self) -> str:
         at, by = self.utilization, self.month
@@ -129,7 +115,7 @@ class Priced:
     usd_per_unit: float | None
 
 
-@dataclass(frozen=True)
+@dataclass
 class CostRow:
     """One unit of work on several machines, and each way to own or rent between them."""
 
@@ -137,7 +123,11 @@ class CostRow:
     unit: str
     sides: dict[str, Priced]
     missing: list[str]
-    break_evens: list[BreakEven]
+    break_evens: list[BreakEven] = field(default_factory=list)
+    sensitivity: list[list[Sensitivity]] = field(default_factory=list)  # of each break-even
+
+
+Machines = Mapping[str, Machine | None]  # by side; None where no system is known
 
 
 def machine(system: dict, measured_w: float | None, load: float, rate: str) -> Machine:
@@ -193,31 +183,25 @@ def break_even(
     if min(owned_units, rented_units) <= 0:
         return None
     instances = owned_units / rented_units
-    saved = rented.usd_per_hour * instances - energy_per_hour(owned.power_w, a)  # per hour in use
+    energy = energy_per_hour(owned.power_w, a)
+    saved = rented.usd_per_hour * instances - energy  # per hour in use
     utilization = fixed_per_hour(owned.usd, a) / saved if saved > 0 else math.inf
-    maintenance = owned.usd * a.maintenance_share / 12
-    saved_per_month = saved * a.utilization * HOURS_PER_MONTH - maintenance
-    month = math.ceil(owned.usd / saved_per_month) if saved_per_month > 0 else math.inf
+    hours = a.utilization * HOURS_PER_MONTH
+    owning = owned.usd * a.maintenance_share / 12 + energy * hours
+    renting = rented.usd_per_hour * instances * hours
+    month = math.ceil(owned.usd / (renting - owning)) if renting > owning else math.inf
+    months = int(a.years * 12)
     return BreakEven(
         owned.name,
         rented.name,
         instances,
         utilization if utilization <= 1 else None,
-        int(month) if month <= a.years * 12 else None,
+        int(month) if month <= months else None,
+        months,
+        owned.usd,
+        owning,
+        renting,
     )
-
-
-def over_time(
-    owned: Machine, rented: Machine, instances: float, a: Assumptions
-) -> list[tuple[int, float, float]]:
-    """(month, USD spent on owning, on renting for the same work) until the end of `years`."""
-    if owned.usd is None or owned.power_w is None or rented.usd_per_hour is None:
-        return []
-    hours = a.utilization * HOURS_PER_MONTH
-    running = owned.usd * a.maintenance_share / 12 + energy_per_hour(owned.power_w, a) * hours
-    renting = rented.usd_per_hour * instances * hours
-    months = range(int(a.years * 12) + 1)
-    return [(month, owned.usd + running * month, renting * month) for month in months]
 
 
 def sensitivity(
@@ -241,37 +225,29 @@ def sensitivity(
 
 
 def price_work(
-    label: str,
-    unit: Unit,
-    rates: Mapping[str, float],
-    machines: Mapping[str, Machine | None],
-    a: Assumptions,
+    label: str, unit: Unit, rates: Mapping[str, float], machines: Machines, a: Assumptions
 ) -> CostRow:
-    """The costs of one unit of work by side, from each side's rate of its metric."""
+    """The costs of one unit of work, from each side's rate of its metric."""
     units = {side: unit.per_hour(rate) for side, rate in rates.items()}
     known = {side: replace(m, name=side) for side in units if (m := machines[side])}
     no_system = ["price, power: no system of sut/ is this side (--sut)"]
     missing = {side: known[side].missing() if side in known else no_system for side in units}
-    evens = []
-    for owned, rented in permutations(known.values(), 2):
-        work = owned, rented, units[owned.name], units[rented.name], a
-        if rented.is_rented and (even := break_even(*work)):
-            months = over_time(owned, rented, even.instances, a)
-            evens.append(replace(even, sensitivity=sensitivity(*work), over_time=months))
-    return CostRow(
+    row = CostRow(
         label,
         unit.name,
         {side: price(machines[side], units[side], a) for side in units},
         [f"{side}: {what}" for side in units for what in missing[side]],
-        evens,
     )
+    for owned, rented in permutations(known.values(), 2):
+        work = owned, rented, units[owned.name], units[rented.name], a
+        if rented.is_rented and (even := break_even(*work)):
+            row.break_evens.append(even)
+            row.sensitivity.append(sensitivity(*work))
+    return row
 
 
 def price_comparisons(
-    comparisons: Sequence[Comparison],
-    machines: Mapping[str, Machine | None],
-    own_units: Sequence[Unit],
-    a: Assumptions,
+    comparisons: list[Comparison], machines: Machines, own_units: list[Unit], a: Assumptions
 ) -> list[CostRow]:
     """One row for each fair comparison and unit of its work, or of the user's own."""
     measured = {name for comparison in comparisons for name in comparison.ratios}
@@ -292,27 +268,22 @@ def machines_of(sides: Mapping[str, str], args: argparse.Namespace) -> dict[str,
 
     `sides` has each side's machine. None where there is no such system.
     """
-    systems = read_systems(args.sut_dir)
-    chosen, power_w, load = dict(args.sut), dict(args.power_w), args.load
+    systems = {system["system"]["name"]: system for system in sut.read_all(args.sut_dir)}
+    chosen, power_w = dict(args.sut), dict(args.power_w)
     for name in [*chosen, *power_w]:
         if name not in sides:
             raise UserError(f"{name} is no side: there are {', '.join(sorted(sides))}")
+    by_name = {name.lower(): name for name in systems}
     found: dict[str, Machine | None] = {}
     for side, product in sides.items():
         if side in chosen and chosen[side] not in systems:
             raise UserError(f"--sut {side}={chosen[side]}: no {chosen[side]}.toml")
         names = [product.lower(), side.lower(), *product.lower().split()]
-        alike = sorted(
-            (n for n in systems if n.lower() in names), key=lambda n: names.index(n.lower())
-        )
-        name = chosen.get(side) or next(iter(alike), None)
-        system = systems.get(name) if name else None
-        found[side] = machine(system, power_w.get(side), load, args.rate) if system else None
+        alike = [by_name[name] for name in names if name in by_name]
+        system = next((systems[name] for name in [chosen.get(side), *alike] if name), None)
+        watts = power_w.get(side)
+        found[side] = machine(system, watts, args.load, args.rate) if system else None
     return found
-
-
-def read_systems(folder: Path) -> dict[str, dict]:
-    return {system["system"]["name"]: system for system in sut.read_all(folder)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -327,7 +298,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--power_w", type=positive_number, metavar="SIDE=WATTS", **many, help=power)
     add("--rate", choices=("on_demand", "reserved", "spot"), default="on_demand", help="of renting")
     own = "another unit to price: units per hour = METRIC x 3600 / AMOUNT"
-    add("--unit", type=unit, metavar="NAME=METRIC:AMOUNT", **many, help=own)
+    add("--unit", type=unit_of_work, metavar="NAME=METRIC:AMOUNT", **many, help=own)
     chosen = "sut/NAME.toml that a side is (default: the one named like its machine or folder)"
     add("--sut", type=assignment, metavar="SIDE=NAME", **many, help=chosen)
     add("--sut_dir", type=Path, default=SUT_DIR, help="folder of the systems")
@@ -361,15 +332,14 @@ def positive_number(text: str) -> tuple[str, float]:
     return name, cli.positive_float(value)
 
 
-def unit(text: str) -> Unit:
+def unit_of_work(text: str) -> Unit:
     """NAME=METRIC:AMOUNT, or a name that begins with its amount: 'million items', '1,000 items',
     'hour of work' (of what is counted in seconds)."""
     if own := re.fullmatch(r"(.+)=(\w+):(.+)", text):
         return Unit(own[1], own[2], cli.positive_float(own[3]))
-    quantity, _, counted = text.partition(" ")
-    return Unit(
-        text, counted, QUANTITIES.get(quantity) or cli.positive_float(quantity.replace(",", ""))
-    )
+    first, _, counted = text.partition(" ")
+    amount = QUANTITIES.get(first) or cli.positive_float(first.replace(",", ""))
+    return Unit(text, counted, amount)
 
 
 def parse_args() -> argparse.Namespace:
@@ -379,7 +349,7 @@ def parse_args() -> argparse.Namespace:
         formatter_class=cli.HelpFormatter,
     )
     what = "what is priced: 'million items', '1,000 items', 'hour of work' or NAME=METRIC:AMOUNT"
-    parser.add_argument("priced", type=unit, metavar="UNIT", help=what)
+    parser.add_argument("priced", type=unit_of_work, metavar="UNIT", help=what)
     rate = "throughput of a system, per second"
     parser.add_argument("rates", type=positive_number, nargs="+", metavar="SYSTEM=RATE", help=rate)
     add_arguments(parser)
@@ -390,18 +360,15 @@ def main() -> int:
     """Print the costs of the systems of sut/ at throughputs that the user gives."""
     args = parse_args()
     rates, a = dict(args.rates), assumptions(args)
-    systems = read_systems(args.sut_dir)
-    for name in rates:
-        if name not in systems:
-            raise UserError(f"{name} is no system: {args.sut_dir} has {', '.join(sorted(systems))}")
     machines = machines_of({name: name for name in rates}, args)
     for unit in [args.priced, *args.unit]:
         row = price_work("", unit, rates, machines, a)
         cells = [["System", "USD per hour in use", f"USD per {unit.name}", "price", "power"]]
         for name, m in machines.items():
-            if m:
-                usd = row.sides[name].usd_per_hour, row.sides[name].usd_per_unit
-                cells.append([name, *map(number, usd), m.price_source, m.power_source])
+            if not m:
+                raise UserError(f"{name} is no system: {args.sut_dir} has no {name}.toml")
+            usd = row.sides[name].usd_per_hour, row.sides[name].usd_per_unit
+            cells.append([name, *map(number, usd), m.price_source, m.power_source])
         print("\n".join(f"  {line}" for line in cli.columns(cells)))
         print("\n".join([*map(str, row.break_evens), *(f"missing: {m}" for m in row.missing)]))
     for assumed in describe(a).values():

@@ -79,14 +79,15 @@ def pdf(report: Report) -> bytes:
         page.set_font("sans", "", 6.5)
         rows = [table.headings, *table.rows]
         widths = [max(6, min(40, max(map(len, column)))) for column in zip(*rows)]
-        page.table(
-            rows,
+        with page.table(
             col_widths=widths,
             line_height=3.6,
             text_align="LEFT",
             borders_layout="HORIZONTAL_LINES",
             headings_style=FontFace(emphasis="BOLD"),
-        ).render()
+        ) as cells:
+            for row in rows:
+                cells.row(row)
     for title, lines in (("Notes", all_notes(report)), ("Method", METHOD)):
         if lines:
             page.heading(title)

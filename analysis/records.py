@@ -141,7 +141,10 @@ def _run(found: dict, path: Path, folder: str | None) -> Run:
         key: Metric(m["label"], m["unit"], m["better"], m["n"], m["median"], m["ci95"])
         for key, m in found["metrics"].items()
     }
-    samples = {key: [each for each in found["samples"][key] if each] for key in metrics}
+    samples = {
+        key: [each for each in found["samples"].get(key, ()) if each] or [[metric.median]]
+        for key, metric in metrics.items()
+    }
     same = ("id", "finished_at", "workload", "title", "primary", "warnings")
     entries: tuple[str, ...] = ("task", "comparable_by", "configuration", "context")
     return Run(

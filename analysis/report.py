@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv as csv_module
 import io
 import json as json_module
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from analysis import ratio
 from analysis.comparison import Comparison
-from analysis.cost import Assumed, BreakEven, CostRow, Machine
+from analysis.cost import Assumed, CostRow, Machine
 from analysis.records import Run, listed
 from analysis.text import amount, inline, interval, number, times, times_interval
 from harness import cli
@@ -26,7 +26,7 @@ METHOD = (
     "model, weight format, precision, runtime, device and what else their records name.",
     "Cost per hour in use of an owned server: price / years + price × maintenance share, over "
     "8,760 hours × utilization, plus power × PUE × price per kWh. Of a rented instance: its price "
-    "per hour, while it works. analysis/cost.py has all formulas.",
+    "per hour, while it works. docs/comparing-and-cost.md has all formulas.",
 )
 
 
@@ -131,7 +131,7 @@ def notes(report: Report) -> list[str]:
 
 def tables(report: Report) -> list[Table]:
     found = [_ratios(report), _differences(report), _costs(report)]
-    found += [_sensitivity(row, even) for row in report.leading_costs for even in row.break_evens]
+    found += [table for row in report.leading_costs for table in _sensitivity(row)]
     found += [_systems(report), _assumptions(report), _runs(report)]
     return [table for table in found if table.rows]
 
@@ -167,15 +167,16 @@ def _costs(report: Report) -> Table:
     return Table("Cost", headings, rows)
 
 
-def _sensitivity(row: CostRow, even: BreakEven) -> Table:
-    sides = [f"{even.owned}, USD per unit", f"{even.rented}, USD per unit"]
-    headings = ["Changed", *sides, "Owning costs less from utilization", "and from month"]
-    rows = []
-    for s in even.sensitivity:
-        usd = number(s.owned_usd_per_unit), number(s.rented_usd_per_unit)
-        share = "never" if s.utilization is None else f"{s.utilization:.0%}"
-        rows.append([s.changed, *usd, share, "never" if s.month is None else str(s.month)])
-    return Table(f"Sensitivity: {row.label}, {row.unit}", headings, rows)
+def _sensitivity(row: CostRow) -> Iterator[Table]:
+    for even, cases in zip(row.break_evens, row.sensitivity):
+        sides = [f"{even.owned}, USD per unit", f"{even.rented}, USD per unit"]
+        headings = ["Changed", *sides, "Owning costs less from utilization", "and from month"]
+        rows = []
+        for s in cases:
+            usd = number(s.owned_usd_per_unit), number(s.rented_usd_per_unit)
+            share = "never" if s.utilization is None else f"{s.utilization:.0%}"
+            rows.append([s.changed, *usd, share, "never" if s.month is None else str(s.month)])
+        yield Table(f"Sensitivity: {row.label}, {row.unit}", headings, rows)
 
 
 def _systems(report: Report) -> Table:

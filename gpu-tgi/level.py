@@ -303,7 +303,7 @@ def build_record(
 
 def build(setup: Setup, args: Namespace, **parts) -> dict:
     """A record of a level or of the sweep; `parts` go to run.build()."""
-    record = run.build(
+    return run.build(
         args,
         **parts,
         model=setup.model,
@@ -314,8 +314,6 @@ def build(setup: Setup, args: Namespace, **parts) -> dict:
         server=setup.server,
         check_samples=False,
     )
-    record["context"]["server version"] = setup.server["version"]
-    return record
 
 
 def is_within(record: dict, slo_p95_s: float) -> bool:

@@ -131,7 +131,7 @@ def build(
         "task": _known({"input": input["sha256"] or input["name"], **task}),
         "comparable_by": _known({**_of_model(model, placement), **(comparable_by or {})}),
         "configuration": _known({**_of_placement(placement, system), **(configuration or {})}),
-        "context": _context(system, packages, usage, metrics),
+        "context": _known(_context(system, packages, usage, metrics, server)),
         "primary": primary,
         "work": [
             {"unit": unit, "metric": metric, "amount": amount}
@@ -203,12 +203,15 @@ def _of_placement(placement: dict, system: dict) -> dict:
     }
 
 
-def _context(machine: dict, packages: Sequence[str], usage: dict, metrics: dict) -> dict:
+def _context(
+    machine: dict, packages: Sequence[str], usage: dict, metrics: dict, server: dict | None
+) -> dict:
     """Besides the machine: which energy counters there were, as not every CPU has its memory's."""
     counted = None
     if any(name.startswith("energy_per_") for name in metrics):
         counted = " + ".join(part for part in energy.COUNTED if part in (usage["energy_j"] or {}))
-    return {**system.context(machine, packages), "energy counted": counted}
+    more = {"energy counted": counted, "server version": server and server.get("version")}
+    return {**system.context(machine, packages), **more}
 
 
 def _known(entries: Scalars) -> dict:

@@ -124,10 +124,10 @@ def test_records_of_one_folder_are_sides_by_machine(tmp_path):
         ("precision", "bf16", "precision f32 against bf16"),
         ("model", "c" * 12, "model aaaaaaaaaaaa against cccccccccccc"),
         ("weight format", "int4", "weight format int8 against int4"),
-        ("runtime", "genai", "runtime unknown against genai"),
+        ("runtime", "genai", "runtime not given against genai"),
         ("device", "GPU", "device CPU against GPU"),
-        ("KV cache", "u8", "KV cache unknown against u8"),
-        ("dynamic quantization group", 0, "dynamic quantization group unknown against 0"),
+        ("KV cache", "u8", "KV cache not given against u8"),
+        ("dynamic quantization group", 0, "dynamic quantization group not given against 0"),
     ],
 )
 def test_what_makes_a_ratio_unfair_is_said_instead_of_a_ratio(tmp_path, name, value, words):
@@ -179,7 +179,7 @@ def test_another_way_of_using_the_machine_is_no_repetition(tmp_path, name, value
     (comparison,) = compared(*sides(tmp_path, record([100.0] * 6), side))["comparisons"]
     assert comparison["ratios"]["tokens_per_second"]["ratio"] == pytest.approx(1.2)
     assert comparison["runs"] == [1, 1]
-    assert comparison["differences"][name] == ["default", str(value)]
+    assert comparison["differences"][name] == ["not given", str(value)]
 
 
 def test_levels_of_concurrency_are_compared_each_with_its_own(tmp_path):
@@ -261,9 +261,10 @@ def test_nothing_but_damaged_records_or_a_baseline_that_is_not_there_is_one_line
     paths = write(tmp_path / "a", record([1.0] * 6))
     assert_one_line(run(*paths, "--baseline", "m5.large"), "m5.large", "m6i.8xlarge")
     assert_one_line(run(*paths, "--html", tmp_path / "nowhere/report.html"), "cannot write")
-    assert_one_line(run(*paths, "--power_w", "m6i.8xlarge=much"), "not a number above 0")
     assert_one_line(run(*paths, "--power_w", "m7=1"), "m7 is no side", "m6i.8xlarge")
     assert_one_line(run(*paths, "--sut", "m6i.8xlarge=R9"), "no R9.toml")
+    wrong = run(*paths, "--power_w", "m6i.8xlarge=much")
+    assert wrong.returncode == 2 and "m6i.8xlarge=much" in wrong.stderr
 
 
 def test_csv_and_markdown_hold_every_ratio(tmp_path):

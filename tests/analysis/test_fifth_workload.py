@@ -78,7 +78,7 @@ def test_it_is_compared_and_priced(sides):
     assert 2 < found["ratio"] <= 4.5 and found["verdict"] == "better"
     assert comparison["ratios"]["polish_time_s"]["verdict"] == "better"
     assert comparison["labels"]["polish_time_s"] == "Polishing"
-    assert row["unit"] == "gross of widgets" and row["break_even"]["owned"] == "quick"
+    assert row["unit"] == "gross of widgets" and row["break_evens"][0]["owned"] == "quick"
     usd = row["sides"]["slow"]["usd_per_unit"]
     assert usd == pytest.approx(9.6768 / (found["baseline"] * 3600 / 144))
 
