@@ -46,8 +46,8 @@ class Chart:
         ink = "text.color axes.labelcolor axes.edgecolor xtick.color ytick.color".split()
         ink += [f"boxplot.{part}props.color" for part in ("box", "whisker", "cap", "median")]
         settings = dict.fromkeys(ink, INK[theme]) | {
-            **{"svg.fonttype": "none", "svg.hashsalt": "chart", "legend.frameon": False},
-            **{"font.family": "sans-serif", "font.size": 10},
+            **{"svg.fonttype": "none", "svg.hashsalt": "chart", "legend.facecolor": "none"},
+            **{"legend.edgecolor": "none", "font.family": "sans-serif", "font.size": 10},
             **{"axes.spines.top": False, "axes.spines.right": False},
         }
         with matplotlib.rc_context(settings):

@@ -74,22 +74,13 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Sensitivity:
-    """The outcome with one assumption changed."""
-
-    changed: str
-    owned_usd_per_unit: float | None
-    rented_usd_per_unit: float | None
-    utilization: float | None  # of the break-even
-    month: int | None
-
-
-@dataclass(frozen=True)
 class BreakEven:
     """When owning costs less than renting, for the same work."""
 
     owned: str
     rented: str
+    owned_usd_per_unit: float | None
+    rented_usd_per_unit: float | None
     instances: float  # rented, that do the work of one owned server
     utilization: float | None  # from which on owning costs less over `years`; None: at none
     month: int | None  # from which on owning has cost less, as assumed; None: not within `years`
@@ -124,7 +115,7 @@ class CostRow:
     sides: dict[str, Priced]
     missing: list[str]
     break_evens: list[BreakEven] = field(default_factory=list)
-    sensitivity: list[list[Sensitivity]] = field(default_factory=list)  # of each break-even
+    sensitivity: list[dict[str, BreakEven]] = field(default_factory=list)  # by what is changed
 
 
 Machines = Mapping[str, Machine | None]  # by side; None where no system is known
@@ -192,36 +183,28 @@ def break_even(
     month = math.ceil(owned.usd / (renting - owning)) if renting > owning else math.inf
     months = int(a.years * 12)
     return BreakEven(
-        owned.name,
-        rented.name,
+        *(owned.name, rented.name),
+        price(owned, owned_units, a).usd_per_unit,
+        price(rented, rented_units, a).usd_per_unit,
         instances,
         utilization if utilization <= 1 else None,
         int(month) if month <= months else None,
         months,
         owned.usd,
-        owning,
-        renting,
+        *(owning, renting),
     )
 
 
-def sensitivity(
-    owned: Machine, rented: Machine, owned_units: float, rented_units: float, a: Assumptions
-) -> list[Sensitivity]:
-    """The outcome as assumed, then with one assumption changed at a time."""
+def alternatives(a: Assumptions) -> dict[str, Assumptions]:
+    """One assumption changed at a time, by what is changed."""
     changes = [("usd_per_kwh", a.usd_per_kwh * factor) for factor in (0.5, 2.0)]
     changes += [("years", years) for years in (3.0, 5.0)]
     changes += [("utilization", share) for share in (0.25, 0.5, 0.75, 1.0)]
-    cases = {"as assumed": a}
-    for name, value in changes:
-        if value != getattr(a, name):
-            cases[f"{name} {value:g}"] = replace(a, **{name: value})
-    rows = []
-    for changed, assumed in cases.items():
-        own, rent = price(owned, owned_units, assumed), price(rented, rented_units, assumed)
-        if even := break_even(owned, rented, owned_units, rented_units, assumed):
-            usd = own.usd_per_unit, rent.usd_per_unit
-            rows.append(Sensitivity(changed, *usd, even.utilization, even.month))
-    return rows
+    return {
+        f"{name} {value:g}": replace(a, **{name: value})
+        for name, value in changes
+        if value != getattr(a, name)
+    }
 
 
 def price_work(
@@ -239,10 +222,11 @@ def price_work(
         [f"{side}: {what}" for side in units for what in missing[side]],
     )
     for owned, rented in permutations(known.values(), 2):
-        work = owned, rented, units[owned.name], units[rented.name], a
-        if rented.is_rented and (even := break_even(*work)):
+        work = owned, rented, units[owned.name], units[rented.name]
+        if rented.is_rented and (even := break_even(*work, a)):
+            changed = {name: break_even(*work, b) for name, b in alternatives(a).items()}
             row.break_evens.append(even)
-            row.sensitivity.append(sensitivity(*work))
+            row.sensitivity.append({name: other for name, other in changed.items() if other})
     return row
 
 
@@ -335,7 +319,7 @@ def positive_number(text: str) -> tuple[str, float]:
 def unit_of_work(text: str) -> Unit:
     """NAME=METRIC:AMOUNT, or a name that begins with its amount: 'million items', '1,000 items',
     'hour of work' (of what is counted in seconds)."""
-    if own := re.fullmatch(r"(.+)=(\w+):(.+)", text):
+    if own := re.match(r"(.+)=(\w+):(.+)$", text):
         return Unit(own[1], own[2], cli.positive_float(own[3]))
     first, _, counted = text.partition(" ")
     amount = QUANTITIES.get(first) or cli.positive_float(first.replace(",", ""))

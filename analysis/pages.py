@@ -12,7 +12,7 @@ from fpdf import FPDF
 from fpdf.fonts import FontFace
 
 from analysis.charts import Chart, drawn
-from analysis.report import METHOD, Report, all_notes, summary, tables
+from analysis.report import METHOD, Report, notes, summary, tables
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
@@ -30,7 +30,7 @@ def html(report: Report) -> bytes:
         summary=summary(report),
         charts=[(chart, uri(chart, "light"), uri(chart, "dark")) for chart in drawn(report)],
         tables=tables(report),
-        notes=all_notes(report),
+        notes=notes(report),
         method=METHOD,
     )
     return page.encode()
@@ -88,7 +88,7 @@ def pdf(report: Report) -> bytes:
         ) as cells:
             for row in rows:
                 cells.row(row)
-    for title, lines in (("Notes", all_notes(report)), ("Method", METHOD)):
+    for title, lines in (("Notes", notes(report)), ("Method", METHOD)):
         if lines:
             page.heading(title)
             for line in lines:

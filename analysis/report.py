@@ -125,14 +125,17 @@ def summary(report: Report) -> list[str]:
 
 
 def notes(report: Report) -> list[str]:
-    """What speaks against the figures."""
-    return list(dict.fromkeys(f"{c.label}: {note}" for c in report.comparisons for note in c.notes))
+    """What speaks against the figures, and what was left out."""
+    found = [f"{c.label}: {note}" for c in report.comparisons for note in c.notes]
+    return [*dict.fromkeys(found), *(f"skipped: {line}" for line in report.skipped)]
 
 
 def tables(report: Report) -> list[Table]:
     found = [_ratios(report), _differences(report), _costs(report)]
     found += [table for row in report.leading_costs for table in _sensitivity(row)]
-    found += [_systems(report), _assumptions(report), _runs(report)]
+    assumed = [[a.label, f"{a.value:g}", a.source] for a in report.assumptions.values()]
+    assumptions = Table("Assumptions", ["What", "Value", "Source"], assumed if report.costs else [])
+    found += [_systems(report), assumptions, _runs(report)]
     return [table for table in found if table.rows]
 
 
@@ -172,10 +175,10 @@ def _sensitivity(row: CostRow) -> Iterator[Table]:
         sides = [f"{even.owned}, USD per unit", f"{even.rented}, USD per unit"]
         headings = ["Changed", *sides, "Owning costs less from utilization", "and from month"]
         rows = []
-        for s in cases:
-            usd = number(s.owned_usd_per_unit), number(s.rented_usd_per_unit)
-            share = "never" if s.utilization is None else f"{s.utilization:.0%}"
-            rows.append([s.changed, *usd, share, "never" if s.month is None else str(s.month)])
+        for changed, e in {"as assumed": even, **cases}.items():
+            usd = number(e.owned_usd_per_unit), number(e.rented_usd_per_unit)
+            share = "never" if e.utilization is None else f"{e.utilization:.0%}"
+            rows.append([changed, *usd, share, "never" if e.month is None else str(e.month)])
         yield Table(f"Sensitivity: {row.label}, {row.unit}", headings, rows)
 
 
@@ -191,11 +194,6 @@ def _systems(report: Report) -> Table:
         rows.append([*about, priced, m.price_source, power, m.power_source])
     headings = "Side|Machine|Runs|Price|Source|Power at work|Source".split("|")
     return Table("Systems", headings, rows)
-
-
-def _assumptions(report: Report) -> Table:
-    rows = [[a.label, f"{a.value:g}", a.source] for a in report.assumptions.values()]
-    return Table("Assumptions", ["What", "Value", "Source"], rows if report.costs else [])
 
 
 def _runs(report: Report) -> Table:
@@ -220,7 +218,8 @@ def text(report: Report) -> str:
         if table.title in shown:
             cells = cli.columns([table.headings, *table.rows])
             lines += [table.title, *(f"  {line}" for line in cells), ""]
-    lines += [f"note: {note}" for note in notes(report)]
+    # Files that were skipped have been named on stderr.
+    lines += [f"note: {note}" for note in notes(replace(report, skipped=[]))]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -233,14 +232,10 @@ def markdown(report: Report) -> str:
         rule = ["---"] * len(table.headings)
         rows = [line(cells) for cells in (table.headings, rule, *table.rows)]
         lines += [f"## {table.title}", "", *rows, ""]
-    for title, each in (("Notes", all_notes(report)), ("Method", METHOD)):
+    for title, each in (("Notes", notes(report)), ("Method", METHOD)):
         if each:
             lines += [f"## {title}", "", *(f"- {entry}" for entry in each), ""]
     return "\n".join(lines)
-
-
-def all_notes(report: Report) -> list[str]:
-    return notes(report) + [f"skipped: {line}" for line in report.skipped]
 
 
 def csv(report: Report) -> str:

@@ -93,9 +93,10 @@ def test_power_is_taken_as_measured_before_as_rated():
 
 
 def test_sensitivity_changes_one_thing_at_a_time():
-    rows = cost.sensitivity(OWNED, RENTED, 3.0, 2.0, ASSUMED)
-    assert rows[0].changed == "as assumed" and len({row.changed for row in rows}) == len(rows) == 8
-    dearer = next(row for row in rows if row.changed == "usd_per_kwh 0.4")
+    cases = cost.alternatives(ASSUMED)
+    assert list(cases)[:3] == ["usd_per_kwh 0.1", "usd_per_kwh 0.4", "years 3"] and len(cases) == 7
+    assert cases["years 3"] == replace(ASSUMED, years=3)
+    dearer = cost.break_even(OWNED, RENTED, 3.0, 2.0, cases["usd_per_kwh 0.4"])
     assert dearer.owned_usd_per_unit == pytest.approx((3.34635 + 0.15) / 3, abs=1e-5)
 
 
