@@ -1,7 +1,8 @@
-"""The energy that the machine's own counters tell: CPU packages and memory (RAPL), NVIDIA GPUs (NVML).
+"""Energy by the machine's own counters: CPU packages and memory (RAPL), NVIDIA GPUs (NVML).
 
-RAPL is read through Linux's powercap, which shows AMD's counters in the same tree and by the same names as Intel's. They are of
-the whole machine, whatever ran on it, and of neither fans, disks nor losses in the power supply.
+RAPL is read through Linux's powercap, which shows AMD's counters in the same tree and by the same
+names as Intel's. They count the whole machine, whatever ran on it, but not fans, disks and losses
+in the power supply.
 """
 
 from __future__ import annotations
@@ -13,41 +14,63 @@ from pathlib import Path
 from harness import gpu, system
 
 POWERCAP = Path("/sys/class/powercap")
-# A counter overflows: after 262 kJ on Intel's servers, after 66 kJ on AMD's, which is 2 minutes at 500 W.
+# A counter overflows: after 262 kJ on Intel servers; after 66 kJ on AMD's, 2 minutes at 500 W.
 INTERVAL_S = 30.0
-COUNTED = ("package", "dram")  # in energy per unit of work: they hold nothing twice
+COUNTED = ("package", "dram")  # in energy per unit of work: neither includes the other
 NO_RAPL = "no RAPL: a virtual machine or container, or a CPU without it"
-REFUSED = "RAPL's counters are for root only: run as root, or once as root chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
+REFUSED = (
+    "RAPL's counters are for root only: run as root, "
+    "or once as root chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
+)
+
+
+def per_unit_j(usage: dict, status: str, device: str, count: float) -> float | None:
+    """Joules of CPU packages and memory per unit of work; None where not known.
+
+    That is: without a package counter; for an incomplete run, as discarded work used energy too;
+    on other devices than the CPU, which these counters do not cover.
+
+    Parameters
+    ----------
+    usage, status : of the SystemMonitor that was on while the work was done.
+    device : the OpenVINO device.
+    count : units of work done.
+    """
+    joules = usage["energy_j"] or {}
+    if "package" not in joules or status != "complete" or not device.startswith("CPU"):
+        return None
+    return sum(joules.get(part, 0.0) for part in COUNTED) / count if count > 0 else None
 
 
 @dataclass
 class Zone:
-    """One of RAPL's counters, in microjoules."""
+    """One RAPL counter, in microjoules."""
 
     part: str  # package, dram or psys
     path: Path
-    range_uj: int  # it starts again at 0 from here
+    range_uj: int  # the counter restarts at 0 from here
     last_uj: int
     passed_uj: int = 0
 
     def read(self) -> None:
-        """Count what has passed since the last reading. Raises OSError or ValueError where it does not tell."""
+        """Add what was used since the last reading. Raises OSError or ValueError if unreadable."""
         now_uj = _number(self.path / "energy_uj")
         self.passed_uj += (now_uj - self.last_uj) % self.range_uj
         self.last_uj = now_uj
 
 
 def zones(root: Path) -> list[Zone]:
-    """The counters that count. Those within another are left out: core and uncore are parts of the package.
+    """The counters of packages, memory and platform; core and uncore are parts of the package.
 
     Raises OSError or ValueError where one can't be read.
     """
     found = []
-    for path in sorted(root.glob("intel-rapl:*")):  # intel-rapl-mmio:* is a second way to the same packages
-        name = system.read(path / "name") or ""  # a container may hide what the link leads to
+    for path in sorted(root.glob("intel-rapl:*")):  # intel-rapl-mmio:* has the same packages again
+        name = system.read(path / "name") or ""  # a container may hide the link's target
         part = "package" if name.startswith("package-") else name
         if part in ("package", "dram", "psys"):
-            found.append(Zone(part, path, _number(path / "max_energy_range_uj"), _number(path / "energy_uj")))
+            range_uj, now_uj = (_number(path / f) for f in ("max_energy_range_uj", "energy_uj"))
+            found.append(Zone(part, path, range_uj, now_uj))
     return found
 
 
@@ -56,13 +79,13 @@ def _number(path: Path) -> int:
 
 
 class Meter:
-    """What was used from start() to stop(). A thread reads RAPL every 30 s, so that no overflow is missed; none without RAPL.
+    """Energy used from start() to stop(). A thread reads RAPL every 30 s, to miss no overflow.
 
     After stop():
 
-    joules : by part: package (all sockets), dram (all sockets' memory, besides the packages), psys (the platform, which holds
-        both), gpu (all NVIDIA GPUs). What is not told is not in it; None where nothing is.
-    unknown : why RAPL told nothing; None where it did.
+    joules : by part: package (all sockets), dram (all sockets' memory, not in package), psys (the
+        platform, which includes both), gpu (all NVIDIA GPUs); only known ones; None without any.
+    unknown : why RAPL gave nothing; None where it did.
 
     Parameters
     ----------
@@ -71,7 +94,8 @@ class Meter:
     """
 
     def __init__(self, root: Path = POWERCAP, nvml=None, interval_s: float = INTERVAL_S):
-        self.joules, self.unknown = None, None
+        self.joules: dict[str, float] | None = None
+        self.unknown: str | None = None
         self._root, self._interval_s, self._zones = root, interval_s, []
         self._gpus, self._stopped = gpu.EnergyCounters(nvml), threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -96,10 +120,10 @@ class Meter:
             self._stopped.set()
             self._thread.join()
             self._read()
-            joules = self._told()
+            joules = self._rapl_j()
         before_j, after_j = self._gpu_before_j, self._gpus.read_j()
         self._gpus.close()
-        if None not in (before_j, after_j):
+        if before_j is not None and after_j is not None:
             joules["gpu"] = after_j - before_j
         self.joules = joules or None
 
@@ -114,13 +138,15 @@ class Meter:
         except (OSError, ValueError, ZeroDivisionError) as error:
             self.unknown = f"RAPL's counters can't be read: {error}"
 
-    def _told(self) -> dict[str, float]:
+    def _rapl_j(self) -> dict[str, float]:
         by_part: dict[str, list[float]] = {}
         for zone in self._zones:
             by_part.setdefault(zone.part, []).append(zone.passed_uj / 1e6)
         if not sum(by_part["package"]):
-            self.unknown = self.unknown or "RAPL's counters stood still"  # as in some virtual machines
+            self.unknown = self.unknown or "RAPL's counters stood still"  # as in some VMs
         if self.unknown:
             return {}
         # A machine has one psys, though more than one socket may have a counter for it.
-        return {part: max(values) if part == "psys" else sum(values) for part, values in by_part.items()}
+        return {
+            part: max(values) if part == "psys" else sum(values) for part, values in by_part.items()
+        }

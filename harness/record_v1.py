@@ -146,7 +146,7 @@ def _by_iteration(values: list[float], iterations: int) -> list[list[float]]:
 
 
 def _known(entries: dict) -> dict:
-    return {name: value for name, value in entries.items() if value not in (None, False)}
+    return {k: v for k, v in entries.items() if v is not None and v is not False}
 
 
 def _scalar(value):

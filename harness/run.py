@@ -212,7 +212,11 @@ def _context(machine: dict, packages: Sequence[str], usage: dict, metrics: dict)
 
 def _known(entries: Scalars) -> dict:
     """Without what is None or False, so that an option unused is the same as one not there."""
-    return {name: _plain(value) for name, value in entries.items() if value not in (None, False)}
+    return {
+        name: _plain(value)
+        for name, value in entries.items()
+        if value is not None and value is not False  # 0 is a value
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,7 @@
-"""Describe the system under test (SUT): what a reader needs to judge, repeat or compare a measurement.
+"""The system under test (SUT): what a reader needs to judge, repeat or compare a measurement.
 
-Reads /proc, /sys and lscpu; needs neither root nor network. What the machine does not tell is None.
+Reads /proc and /sys, and lscpu, dmidecode and nvidia-smi where they are installed; needs neither
+root nor network. What the machine does not report is None.
 """
 
 from __future__ import annotations
@@ -19,70 +20,57 @@ import psutil
 
 DMI = Path("/sys/class/dmi/id")
 CPU = Path("/sys/devices/system/cpu")
+PCI = Path("/sys/bus/pci/devices")
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+GPU_VENDORS = ("0x10de", "0x1002", "0x8086")  # others' display controllers drive a server's console
+ISA_FLAGS = (
+    *("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+    *("amx_bf16", "amx_int8", "amx_fp16"),
+)
 
 
 def describe() -> dict:
-    """The machine, its operating system and this Python environment, as it goes into a record."""
+    """The machine, its operating system and this Python environment, for a record."""
+    lscpu = _lscpu()
     return {
         "hostname": platform.node(),
-        "machine": _machine(),
-        "cpu": _cpu(),
+        "machine": _machine(lscpu),
+        "cpu": _cpu(lscpu),
         "memory": _memory(),
         "gpus": _gpus(),
         "os": _os(),
-        "software": software(),
+        "software": _software(),
     }
 
 
-def software() -> dict:
-    """Python's version and that of every package installed beside it."""
-    packages = {dist.metadata["Name"]: dist.version for dist in metadata.distributions() if dist.metadata["Name"]}
-    return {"python": platform.python_version(), "packages": dict(sorted(packages.items(), key=lambda kv: kv[0].lower()))}
-
-
 def one_line(system: dict) -> str:
-    """The machine in a line, for tables and for the terminal."""
-    cpu, memory = system["cpu"], system["memory"]
-    name = system["machine"]["instance_type"] or system["machine"]["product"]
-    cores = f"{cpu['sockets'] or '?'} × {cpu['cores_per_socket'] or '?'} cores, {cpu['logical_cpus']} CPUs"
-    parts = [name, cpu["model"], cores, f"{memory['bytes'] / 2**30:.0f} GiB", system["machine"]["virtualization"]]
+    """The machine in one line, for tables and the terminal."""
+    machine, cpu = system["machine"], system["cpu"]
+    cores = f"{cpu['sockets'] or '?'} × {cpu['cores_per_socket'] or '?'} cores"
+    parts = (
+        machine["instance_type"] or machine["product"],
+        cpu["model"],
+        f"{cores}, {cpu['logical_cpus']} CPUs",
+        f"{system['memory']['bytes'] / 2**30:.0f} GiB",
+        machine["virtualization"],
+    )
     return ", ".join(part for part in parts if part)
 
 
 def context(system: dict, packages: Sequence[str] = ()) -> dict[str, str | None]:
-    """What a reader of any run should know of its machine; `packages`: whose versions matter."""
+    """A record's context entries that every workload has, and the versions of these packages."""
     cpu, software = system["cpu"], system["software"]
-    turbo = cpu.get("turbo")
-    return {
+    entries = {
         "machine": one_line(system),
-        "GPUs": ", ".join(card["name"] for card in system["gpus"]) or None,
+        "GPUs": ", ".join(gpu["name"] for gpu in system["gpus"]) or None,
         "governor": cpu.get("governor"),
-        "turbo": None if turbo is None else "on" if turbo else "off",
+        "turbo": cpu.get("turbo"),
         "kernel": system["os"]["kernel"],
         "operating system": system["os"]["name"],
         "Python": software["python"],
         **{package: software["packages"].get(package) for package in packages},
     }
-
-
-def read(path: Path) -> str | None:
-    """A file's text, or None where it is missing, refused or empty."""
-    try:
-        return path.read_text(errors="replace").strip() or None
-    except OSError:
-        return None
-
-
-def output(*command: str) -> str | None:
-    """A command's standard output, or None where it is missing, refused or slow."""
-    if not shutil.which(command[0]):
-        return None
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=10,
-                              env={**os.environ, "LC_ALL": "C"})  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
+    return {label: None if value is None else str(value) for label, value in entries.items()}
 
 
 def thread_siblings(cpu: int, root: Path = CPU) -> str:
@@ -105,26 +93,58 @@ def one_cpu_per_core(cpus: Iterable[int], root: Path = CPU) -> list[int]:
     return [*first.values(), *others]
 
 
-def _machine() -> dict:
+def read(path: Path) -> str | None:
+    """A file's text, or None where it is missing, refused or empty."""
+    try:
+        return path.read_text(errors="replace").strip() or None
+    except OSError:
+        return None
+
+
+def output(*command: str) -> str | None:
+    """A command's standard output, or None where it is missing, refused or slow."""
+    if not shutil.which(command[0]):
+        return None
+    env = {**os.environ, "LC_ALL": "C"}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=10, env=env
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def _software() -> dict:
+    versions = {dist.metadata["Name"]: dist.version for dist in metadata.distributions()}
+    names = sorted(filter(None, versions), key=str.lower)
+    return {
+        "python": platform.python_version(),
+        "packages": {name: versions[name] for name in names},
+    }
+
+
+def _machine(lscpu: dict[str, str]) -> dict:
     vendor, product = read(DMI / "sys_vendor"), read(DMI / "product_name")
-    bios = [read(DMI / f"bios_{part}") for part in ("vendor", "version", "date")]
-    board = [read(DMI / f"board_{part}") for part in ("vendor", "name", "version")]
-    cloud, instance_type = None, None
-    if vendor == "Amazon EC2":  # Nitro instances carry their type as the product's name
-        cloud, instance_type = "AWS EC2", product
-    elif vendor == "Google" and product == "Google Compute Engine":
-        cloud = "Google Compute Engine"
-    elif vendor == "Microsoft Corporation" and product == "Virtual Machine":
-        cloud = "Microsoft Azure or Hyper-V"
+    cloud = {
+        ("Google", "Google Compute Engine"): "Google Compute Engine",
+        ("Microsoft Corporation", "Virtual Machine"): "Microsoft Azure or Hyper-V",
+    }.get((vendor or "", product or ""))
+    is_ec2 = vendor == "Amazon EC2"
     return {
         "vendor": vendor,
         "product": product,
-        "bios": " ".join(filter(None, bios)) or None,
-        "board": " ".join(filter(None, board)) or None,
-        "cloud": cloud,
-        "instance_type": instance_type,
-        "virtualization": (output("systemd-detect-virt") or "").strip() or _lscpu().get("Hypervisor vendor"),
+        "bios": _dmi("bios", "vendor", "version", "date"),
+        "board": _dmi("board", "vendor", "name", "version"),
+        "cloud": "AWS EC2" if is_ec2 else cloud,
+        "instance_type": product if is_ec2 else None,  # Nitro's product name is the type
+        "virtualization": (output("systemd-detect-virt") or "").strip()
+        or lscpu.get("Hypervisor vendor"),
     }
+
+
+def _dmi(part: str, *fields: str) -> str | None:
+    return " ".join(filter(None, (read(DMI / f"{part}_{field}") for field in fields))) or None
 
 
 def _lscpu() -> dict[str, str]:
@@ -139,33 +159,34 @@ def _lscpu() -> dict[str, str]:
     return dict(fields(json.loads(text)["lscpu"])) if text else {}
 
 
-def _cpu() -> dict:
-    listed, cpuinfo = _lscpu(), read(Path("/proc/cpuinfo")) or ""
+def _cpu(lscpu: dict[str, str]) -> dict:
+    cpuinfo = read(Path("/proc/cpuinfo")) or ""
 
     def number(name: str) -> int | None:
-        value = listed.get(name) or ""
+        value = lscpu.get(name) or ""
         return int(value) if value.isdigit() else None
 
     def first(name: str) -> str | None:
         found = re.search(rf"^{name}\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
         return found.group(1) if found else None
 
-    flags = (listed.get("Flags") or first("flags") or "").split()
-    telling = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "amx_fp16")
+    flags = (lscpu.get("Flags") or first("flags") or "").split()
+    family = (str(lscpu.get(field, "?")) for field in ("CPU family", "Model", "Stepping"))
+    numa_nodes = {name: cpus for name, cpus in lscpu.items() if re.match(r"NUMA node\d+ ", name)}
     frequency = psutil.cpu_freq()
     return {
-        "model": listed.get("Model name") or first("model name") or platform.processor() or None,
-        "vendor": listed.get("Vendor ID"),
+        "model": lscpu.get("Model name") or first("model name") or platform.processor() or None,
+        "vendor": lscpu.get("Vendor ID"),
         "architecture": platform.machine(),
-        "family_model_stepping": "/".join(str(listed.get(k, "?")) for k in ("CPU family", "Model", "Stepping")),
+        "family_model_stepping": "/".join(family),
         "microcode": first("microcode"),
         "sockets": number("Socket(s)"),
         "cores_per_socket": number("Core(s) per socket"),
         "threads_per_core": number("Thread(s) per core"),
         "logical_cpus": os.cpu_count(),
-        "numa_nodes": {k[9:-7]: v for k, v in listed.items() if re.fullmatch(r"NUMA node\d+ CPU\(s\)", k)},
-        "caches": {k[:-6]: v for k, v in listed.items() if k.endswith(" cache")},
-        "isa": [flag for flag in telling if flag in flags],
+        "numa_nodes": {name.split()[1][4:]: cpus for name, cpus in numa_nodes.items()},
+        "caches": {name[:-6]: size for name, size in lscpu.items() if name.endswith(" cache")},
+        "isa": [flag for flag in ISA_FLAGS if flag in flags],
         "max_mhz": round(frequency.max) if frequency and frequency.max else None,
         "governor": read(CPU / "cpu0/cpufreq/scaling_governor"),
         "turbo": _turbo(),
@@ -188,33 +209,56 @@ def _cgroup_cpu_quota() -> float | None:
 
 
 def _memory() -> dict:
-    """Size, and where dmidecode may be run (root): modules and their speed."""
-    modules = re.findall(
-        r"^\tSize: (\d+ [GM]B)$.*?^\tType: (\S+)$.*?^\t(?:Configured Memory|Configured Clock) Speed: (.+?)$",
-        (output("dmidecode", "-t", "memory") or "").replace("\r", ""),
-        re.MULTILINE | re.DOTALL,
-    )
+    huge_pages = re.search(r"\[(\w+)\]", read(HUGE_PAGES) or "")
     return {
         "bytes": psutil.virtual_memory().total,
-        "modules": [" ".join(module) for module in modules] or None,
+        "modules": _memory_modules() or None,
         "swap_bytes": psutil.swap_memory().total,
-        "transparent_hugepages": (
-            re.findall(r"\[(\w+)\]", read(Path("/sys/kernel/mm/transparent_hugepage/enabled")) or "") or [None]
-        )[0],
-        "glibc_tunables": os.environ.get("GLIBC_TUNABLES", "none"),  # e.g. glibc.malloc.hugetlb=1: weights in huge pages
+        "transparent_hugepages": huge_pages[1] if huge_pages else None,
+        # e.g. glibc.malloc.hugetlb=1: weights in huge pages
+        "glibc_tunables": os.environ.get("GLIBC_TUNABLES", "none"),
     }
 
 
+def _memory_modules() -> list[dict]:
+    """The memory modules as the firmware lists them; only root may read that."""
+    text = (output("dmidecode", "-t", "memory") or "").replace("\r", "")
+    modules = []
+    for block in text.split("\n\n"):
+        fields = dict(re.findall(r"^\t([^\t:]+): *(.*?) *$", block, re.MULTILINE))
+        size = re.fullmatch(r"(\d+) ([kMGT])B", fields.get("Size", ""))
+        kind = fields.get("Type", "")
+        if "\nMemory Device\n" not in block or not size or "non-volatile" in kind.lower():
+            continue
+        names = ("Configured Memory Speed", "Configured Clock Speed", "Speed")  # the true one first
+        speed = re.search(r"\b([1-9]\d*) M", "; ".join(fields.get(name, "") for name in names))
+        modules.append(
+            {
+                "gb": int(size[1]) * 1024.0 ** ("kMGT".index(size[2]) - 2),
+                "type": kind,
+                "mt_per_s": int(speed[1]) if speed else None,
+                "part": fields.get("Part Number"),
+            }
+        )
+    return modules
+
+
 def _gpus() -> list[dict]:
-    text = output("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits")
-    rows = [line.split(", ") for line in (text or "").splitlines() if line.count(", ") == 2]
-    gpus = [{"name": name, "memory_mib": int(mib) if mib.isdigit() else None, "driver": driver} for name, mib, driver in rows]
-    if gpus:
-        return gpus
-    # PCI class 0x03 is a display controller; vendor:device names it for whoever needs more.
-    classes = Path("/sys/bus/pci/devices").glob("*/class")
-    devices = [path.parent for path in classes if (read(path) or "").startswith("0x03")]
-    return [{"name": f"PCI {read(d / 'vendor')}:{read(d / 'device')}", "memory_mib": None, "driver": None} for d in devices]
+    """GPUs by NVIDIA's driver; without it those in PCI slots, named by vendor and device number."""
+    query = "--query-gpu=name,memory.total,driver_version"
+    text = output("nvidia-smi", query, "--format=csv,noheader,nounits") or ""
+    rows = [line.split(", ") for line in text.splitlines() if line.count(", ") == 2]
+    gpus = [
+        {"name": name, "memory_mib": int(mib) if mib.isdigit() else None, "driver": driver}
+        for name, mib, driver in rows
+    ]
+    for slot in [] if gpus else sorted(PCI.glob("*")):
+        vendor, device = read(slot / "vendor"), read(slot / "device")
+        is_display = (read(slot / "class") or "").startswith("0x03")
+        if is_display and vendor in GPU_VENDORS:
+            name = f"PCI {vendor}:{device}"
+            gpus.append({"name": name, "memory_mib": None, "driver": None, "pci_slot": slot.name})
+    return gpus
 
 
 def _os() -> dict:

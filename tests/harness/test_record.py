@@ -143,6 +143,10 @@ def test_a_record_says_what_the_work_was_and_what_must_be_equal():
     assert made["metrics"]["tokens_per_second"]["definition"]
 
 
+def test_an_option_unused_is_the_same_as_one_not_there_but_0_is_a_value():
+    assert run._known({"a": None, "b": False, "c": 0, "d": 0.0}) == {"c": 0, "d": 0.0}
+
+
 def test_what_is_printed_can_be_printed_from_the_file(tmp_path, capsys):
     made = a_record(details=["Text: é"])
     run.finish(made, argparse.Namespace(json=tmp_path / "a.json", results_dir=tmp_path))
