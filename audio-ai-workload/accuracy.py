@@ -11,7 +11,6 @@ the errors of words' times are measured, too.
 import argparse
 import hashlib
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -26,35 +25,23 @@ from harness.monitor import SystemMonitor
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
-    model.add_arguments(parser)
-    reference = model.REFERENCE_HELP
-    parser.add_argument("--reference", type=Path, required=True, metavar="PATH", help=reference)
+    model.add_arguments(parser, reference_required=True)
     cli.add_common_arguments(parser, iteration=None)
     return model.parse(parser)
 
 
 def main() -> int:
     args = parse_args()
-    paths = audio_input.find(args.audio)
-    references = error_rates.read_references(args.reference, paths)
-    has_times = any(reference.words for reference in references)
-    settings = replace(model.Settings.from_arguments(args), word_timestamps=has_times)
-    run.check_destination(args)
-    recordings = [audio_input.Recording(path, audio_input.read(path)) for path in paths]
-    audio = [recording.samples for recording in recordings]
-
-    loaded = model.load(settings)
-    system = run.print_header(loaded.model, loaded.placement, args.device, loaded.load_time_s)
+    job = model.prepare(args, audio_input.find(args.audio), word_timestamps=None)
     with SystemMonitor() as monitor:
-        done = model.transcribe(loaded.whisper, audio, settings.options(), "transcribing")
+        done = job.transcribe("transcribing")
     if monitor.status != "complete":
         raise KeyboardInterrupt
-
-    results = [model.describe(each.result) for each in done]
-    files = [{"name": path.name, **result} for path, result in zip(paths, results)]
-    samples = error_rates.score(files, references, args.task)
-    truth = hashlib.sha256("\n".join(each.text for each in references).encode()).hexdigest()
-    described = audio_input.describe(recordings)
+    names = [recording.path.name for recording in job.recordings]
+    files = [{"name": name, **model.describe(each.result)} for name, each in zip(names, done)]
+    texts = "\n".join(reference.text for reference in job.references)
+    truth = hashlib.sha256(texts.encode()).hexdigest()
+    samples = error_rates.score(files, job.references, args.task)
     rates = [f"{file['name']}: word error rate {file['word_error_rate']:.2%}" for file in files]
     record = run.build(
         args,
@@ -62,15 +49,13 @@ def main() -> int:
         title="Audio AI accuracy",
         primary="word_error_rate",
         samples=samples,
-        task={**settings.describe_task(files), "reference sha256": truth},
+        task={**model.describe_task(job, files), "reference sha256": truth},
         work=[],
-        input=described,
-        system=system,
         monitor=monitor,
         output={"files": files},
         details=rates,
         check_samples=False,
-        **model.record_arguments(args, loaded, files),
+        **model.record_arguments(job, files),
     )
     return run.finish(record, args)
 

@@ -14,11 +14,10 @@ Error rates (--reference) are those of the windows' transcripts, joined: cutting
 """
 
 import argparse
-import contextlib
 import queue
 import sys
 import time
-from collections.abc import Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,7 +76,6 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     model.add_arguments(parser)
     add = parser.add_argument
-    add("--reference", type=Path, metavar="PATH", help=f"adds error rates: {model.REFERENCE_HELP}")
     window = "seconds after which a call is cut at the latest, up to 30"
     add("--window", type=cli.positive_float, default=10.0, metavar="S", help=window)
     delay = "from a window's last sample to its transcript, above which it is late"
@@ -114,24 +112,20 @@ def cut(samples: np.ndarray, longest_s: float) -> list[np.ndarray]:
     return windows
 
 
-def play(files: list[File], count: int, until_s: float, spread_s: float) -> list[Window]:
+def schedule(files: list[File], count: int, limits: Limits) -> list[Window]:
     """The windows of `count` calls in the order in which they are heard.
 
-    Call i plays file i, and from the first again. Calls begin spread evenly over `spread_s`, those
-    of the same file with different windows of it.
+    Call i plays file i, and from the first again. Calls begin spread evenly over a window's time,
+    those of the same file with different windows of it.
     """
-
-    def heard(call: int) -> Iterator[Window]:
+    end_s = limits.window_s + limits.duration_s
+    coming = []
+    for call in range(count):
         windows = files[call % len(files)].windows
-        index, now_s = call // len(files), call / count * spread_s
-        while True:
-            samples = windows[index % len(windows)]
-            index, now_s = index + 1, now_s + audio_input.seconds(samples)
-            if now_s >= until_s:
-                return
-            yield Window(now_s, call, samples)
-
-    coming = [window for call in range(count) for window in heard(call)]
+        index, now_s = call // len(files), call / count * limits.window_s
+        while (now_s := now_s + audio_input.seconds(windows[index % len(windows)])) < end_s:
+            coming.append(Window(now_s, call, windows[index % len(windows)]))
+            index += 1
     return sorted(coming, key=lambda window: window.due_s)
 
 
@@ -140,47 +134,39 @@ def run_calls(whisper, files: list[File], limits: Limits, count: int) -> list[Ca
 
     Raises what a transcription raises.
     """
-    from whisper_openvino import in_threads
+    from whisper_openvino import spectrogram_by_the_minute
 
-    calls, errors, waiting = [Call() for _ in range(count)], [], queue.SimpleQueue()
-    settle_s = limits.window_s
-    end_s = settle_s + limits.duration_s
-    coming = play(files, count, end_s, settle_s)
+    calls, handed_in, free = [Call() for _ in range(count)], [], queue.SimpleQueue()
+    for slot in whisper.slots:
+        free.put(slot)
     begun_s = time.perf_counter()
+    last_s = begun_s + limits.window_s + limits.duration_s + limits.max_delay_s
 
-    def serve(slot) -> None:
-        while (window := waiting.get()) and not errors:
-            slot.stream.take()
-            try:
-                options = files[window.call % len(files)].options
-                slot.transcribe(window.samples, lambda done_s: None, **options)
-            except BaseException as error:
-                errors.append(error)
-            finally:
-                slot.stream.leave()
-            if window.due_s >= settle_s:
-                delay_s = time.perf_counter() - begun_s - window.due_s
-                calls[window.call].delays_s.append(delay_s)
-
-    with in_threads(serve, whisper.slots, errors):
+    def transcribe(window: Window) -> None:
+        slot = free.get()
+        slot.stream.take()
         try:
-            for window in coming:
-                time.sleep(max(0.0, begun_s + window.due_s - time.perf_counter()))
-                if errors:
-                    break
-                calls[window.call].due += window.due_s >= settle_s
-                waiting.put(window)
-            last_s = begun_s + end_s + limits.max_delay_s
-            while not (waiting.empty() or errors) and time.perf_counter() < last_s:
-                time.sleep(0.01)
+            options = files[window.call % len(files)].options
+            slot.transcribe(window.samples, lambda done_s: None, **options)
         finally:
-            with contextlib.suppress(queue.Empty):
-                while True:  # too late in any case
-                    waiting.get_nowait()
-            for _ in whisper.slots:
-                waiting.put(None)
-    if errors:
-        raise errors[0]
+            slot.stream.leave()
+            free.put(slot)
+        if window.due_s >= limits.window_s:
+            delay_s = time.perf_counter() - begun_s - window.due_s
+            calls[window.call].delays_s.append(delay_s)
+
+    with spectrogram_by_the_minute(), ThreadPoolExecutor(len(whisper.slots)) as pool:
+        try:
+            for window in schedule(files, count, limits):
+                time.sleep(max(0.0, begun_s + window.due_s - time.perf_counter()))
+                calls[window.call].due += window.due_s >= limits.window_s
+                handed_in.append(pool.submit(transcribe, window))
+            wait(handed_in, max(0.0, last_s - time.perf_counter()), FIRST_EXCEPTION)
+        finally:
+            pool.shutdown(cancel_futures=True)  # those that wait are too late in any case
+    for future in handed_in:
+        if not future.cancelled():
+            future.result()
     return calls
 
 
@@ -211,23 +197,22 @@ def sentence(level: dict) -> str:
     )
 
 
-def transcribe_windows(
-    whisper, recordings: list[audio_input.Recording], settings: model.Settings, window_s: float
-) -> tuple[list[File], list[dict]]:
+def transcribe_windows(job: model.Job, window_s: float) -> tuple[list[File], list[dict]]:
     """Cut the files, and transcribe their windows: the warm-up, and what the record keeps.
 
     A call's language is known after its beginning, and its windows' transcripts do not depend on
     when they arrive.
     """
     files, outputs = [], []
-    for recording in recordings:
+    given, whisper = job.settings.options, job.loaded.whisper
+    for recording in job.recordings:
         name, windows = recording.path.name, cut(recording.samples, window_s)
-        language = settings.language
+        language = given["language"]
         if language is None:
             beginning = recording.samples[: round(LONGEST_WINDOW_S * SAMPLE_RATE)]
-            (done,) = model.transcribe(whisper, [beginning], settings.options(), name)
+            (done,) = model.transcribe(whisper, [beginning], given, name)
             language = done.result["language"]
-        options = {**settings.options(), "language": language, "without_timestamps": True}
+        options = {**given, "language": language, "without_timestamps": True}
         done = model.transcribe(whisper, windows, options, name)
         texts = [each.result["text"].strip() for each in done]
         described = [
@@ -242,23 +227,21 @@ def transcribe_windows(
 
 def main() -> int:
     args = parse_args()
-    settings = model.Settings.from_arguments(args)
     limits = Limits(args.window, args.max_delay, args.duration)
-    paths = audio_input.find(args.audio)
-    references = error_rates.read_references(args.reference, paths) if args.reference else None
-    run.check_destination(args)
-    recordings = [audio_input.Recording(path, audio_input.read(path)) for path in paths]
-
-    loaded = model.load(settings)
-    system = run.print_header(loaded.model, loaded.placement, args.device, loaded.load_time_s)
-    whisper = loaded.whisper
-    files, outputs = transcribe_windows(whisper, recordings, settings, limits.window_s)
+    job = model.prepare(args, audio_input.find(args.audio))
+    files, outputs = transcribe_windows(job, limits.window_s)
 
     def measure_level(count: int) -> dict:
-        return summarize(run_calls(whisper, files, limits, count), limits.max_delay_s)
+        return summarize(run_calls(job.loaded.whisper, files, limits, count), limits.max_delay_s)
 
     found = capacity.find(measure_level, sentence, args, "call")
-    draw(found.levels, args.plot, limits.max_delay_s)
+    shown = {"95 % of transcripts": "delay_p95_s", "half of them": "delay_p50_s"}
+    series = {
+        label: [(n, level[key]) for n, level in found.levels.items()]
+        for label, key in shown.items()
+    }
+    panel = plot.Panel("seconds from last sample to transcript", series, ("limit", args.max_delay))
+    plot.lines(args.plot, [panel], "calls")
     delays_s = {count: level.pop("delays_s") for count, level in found.levels.items()}
     condition = f"with transcripts within {args.max_delay:g} s"
     condition += f" of windows of at most {args.window:g} s"
@@ -271,29 +254,17 @@ def main() -> int:
         samples={
             "calls": [[found.most]],
             "window_delay_s": [delays_s[found.shown]],
-            **(error_rates.score(outputs, references, args.task) if references else {}),
+            **(error_rates.score(outputs, job.references, args.task) if job.references else {}),
         },
-        task={**settings.describe_task(outputs), **limit_labels},
+        task={**model.describe_task(job, outputs), **limit_labels},
         work=[("1,000 call-hours", "calls", 3600 * 1000)],
-        input=audio_input.describe(recordings),
-        system=system,
         monitor=found.monitor,
         output={**found.output("call"), "files": outputs},
         details=[capacity.report(found, args, "call", condition)],
         check_samples=False,
-        **model.record_arguments(args, loaded, outputs),
+        **model.record_arguments(job, outputs),
     )
     return run.finish(record, args)
-
-
-def draw(levels: dict[int, dict], path: Path, max_delay_s: float) -> None:
-    shown = {"95 % of transcripts": "delay_p95_s", "half of them": "delay_p50_s"}
-    series = {
-        label: [(count, level[key]) for count, level in levels.items()]
-        for label, key in shown.items()
-    }
-    panel = plot.Panel("seconds from last sample to transcript", series, ("limit", max_delay_s))
-    plot.lines(path, [panel], "calls")
 
 
 if __name__ == "__main__":

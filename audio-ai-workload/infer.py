@@ -24,7 +24,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import audio_input
 import error_rates
 import model
-import numpy as np
 
 from harness import cli, energy, run
 from harness.cli import UserError
@@ -38,8 +37,6 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     model.add_arguments(parser)
     add = parser.add_argument
-    reference = f"adds error rates: {model.REFERENCE_HELP}"
-    add("--reference", type=Path, metavar="PATH", help=reference)
     add("--word_timestamps", action="store_true", help="find the time of each word, too")
     formats = (*OUTPUT_FORMATS, "all")
     add("--output_format", choices=formats, help="write transcripts, as openai-whisper does")
@@ -59,14 +56,14 @@ class Measured:
 
 
 def measure(
-    whisper, audio: list[np.ndarray], options: dict, num_iters: int, min_duration_s: float
+    job: model.Job, num_iters: int, min_duration_s: float
 ) -> tuple[Measured, SystemMonitor]:
     """The timed loop. Raises KeyboardInterrupt where not even one iteration was completed."""
     times_s, file_times_s, results, texts = [], [], [], set()
     with SystemMonitor() as monitor:
         for index in iterations(num_iters, min_duration_s):
             started = time.perf_counter()
-            done = model.transcribe(whisper, audio, options, f"iteration {index + 1}")
+            done = job.transcribe(f"iteration {index + 1}")
             times_s.append(time.perf_counter() - started)
             file_times_s.append([each.time_s for each in done])
             results = [each.result for each in done]
@@ -78,36 +75,24 @@ def measure(
 
 def main() -> int:
     args = parse_args()
-    settings = model.Settings.from_arguments(args)
     paths = audio_input.find(args.audio)
-    references = error_rates.read_references(args.reference, paths) if args.reference else None
-    run.check_destination(args)
     if args.output_format:
         check_output(paths, args.output_format, args.output_dir)
-    recordings = [audio_input.Recording(path, audio_input.read(path)) for path in paths]
-    audio = [recording.samples for recording in recordings]
-
-    loaded = model.load(settings)
-    system = run.print_header(loaded.model, loaded.placement, args.device, loaded.load_time_s)
+    job = model.prepare(args, paths, args.word_timestamps)
     for _ in range(args.warmup):
-        model.transcribe(loaded.whisper, audio, settings.options(), "warm-up")
-    measured, monitor = measure(
-        loaded.whisper, audio, settings.options(), args.num_iters, args.min_duration
-    )
+        job.transcribe("warm-up")
+    measured, monitor = measure(job, args.num_iters, args.min_duration)
 
-    described = audio_input.describe(recordings)
-    audio_s = described["duration_s"]
-    files = describe_files(recordings, measured)
-    scores = error_rates.score(files, references, args.task) if references else {}
-    joules = energy.per_unit_j(
-        monitor.usage, monitor.status, args.device, audio_s * len(measured.times_s)
-    )
+    files = describe_files(job.recordings, measured)
+    audio_s = sum(file["duration_s"] for file in files)
+    count = audio_s * len(measured.times_s)
+    joules = energy.per_unit_j(monitor.usage, monitor.status, args.device, count)
     samples = {
         "transcription_time_s": [[time_s] for time_s in measured.times_s],
         "rtfx": [[audio_s / time_s] for time_s in measured.times_s],
-        **({"energy_per_audio_second_j": [[joules]]} if joules else {}),
-        **scores,
-        "load_time_s": [[loaded.load_time_s]],
+        "energy_per_audio_second_j": [[joules]] if joules else [],
+        **(error_rates.score(files, job.references, args.task) if job.references else {}),
+        "load_time_s": [[job.loaded.load_time_s]],
         "peak_rss_bytes": [[monitor.usage["peak_rss_bytes"]]],
     }
     written = write_transcripts(args.output_format, args.output_dir, paths, measured.results)
@@ -118,14 +103,12 @@ def main() -> int:
         title="Audio AI",
         primary="rtfx",
         samples=samples,
-        task=settings.describe_task(files),
+        task=model.describe_task(job, files),
         work=[("hour of audio", "rtfx", 3600)],
-        input=described,
-        system=system,
         monitor=monitor,
         output={**output, "same_transcript_every_iteration": measured.same_texts},
         details=[*summary(files), *written],
-        **model.record_arguments(args, loaded, files),
+        **model.record_arguments(job, files),
     )
     return run.finish(record, args)
 

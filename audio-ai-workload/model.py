@@ -1,4 +1,4 @@
-"""Whisper on OpenVINO: the options of every door, checks, loading, transcription of files."""
+"""Whisper on OpenVINO: options of every door, checks, loading, transcription, and its record."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import audio_input
+import error_rates
 import numpy as np
+from audio_input import Recording
+from error_rates import Reference
 
-from harness import cli, model_files, openvino_setup, progress
+from harness import cli, model_files, openvino_setup, progress, run
 from harness.cli import UserError
 from harness.openvino_setup import Placement
 
@@ -39,41 +42,10 @@ class Settings:
     placement: Placement
     batch_size: int
     num_streams: int
-    language: str | None  # None: detected, file by file
-    task: str
-    beam_size: int | None  # None: greedy
-    temperature: float | None  # None: 0, and higher ones where openai-whisper falls back on them
-    word_timestamps: bool
-
-    @classmethod
-    def from_arguments(cls, args: Namespace) -> Settings:
-        """Raises UserError where there is no such language, or no such model on disk."""
-        language, placement = check_language(args.language), Placement.from_arguments(args)
-        known = {**vars(args), "language": language, "placement": placement}
-        settings = cls(**{field.name: known[field.name] for field in fields(cls)})
-        command = f"export.py --model_name {args.model_name} --output {args.ovmodel_path}"
-        model_files.check_ir(*settings.ir_files(), hint=f"make it with `python3 {command}`")
-        return settings
+    options: dict  # of openai-whisper's transcribe()
 
     def ir_files(self) -> list[Path]:
         return [self.ovmodel_path / f"whisper_{part}.xml" for part in ("encoder", "decoder")]
-
-    def options(self) -> dict:
-        """Of openai-whisper's transcribe()."""
-        temperature = FALLBACK_TEMPERATURES if self.temperature is None else self.temperature
-        names = ("language", "task", "beam_size", "word_timestamps")
-        return {**{name: getattr(self, name) for name in names}, "temperature": temperature}
-
-    def describe_task(self, files: Sequence[dict]) -> dict:
-        """The record's task; `files` have the language that was given or detected."""
-        return {
-            "language": languages(files),
-            "language given": self.language is not None,
-            "task": self.task,
-            "beam size": self.beam_size,
-            "temperature": self.temperature,
-            "word timestamps": self.word_timestamps,
-        }
 
 
 @dataclass(frozen=True)
@@ -84,7 +56,22 @@ class Loaded:
     load_time_s: float  # reading and compiling, without imports
 
 
-def add_arguments(parser: ArgumentParser) -> None:
+@dataclass(frozen=True)
+class Job:
+    """A loaded model, and what it is to transcribe."""
+
+    settings: Settings
+    loaded: Loaded
+    system: dict  # the record's
+    recordings: list[Recording]
+    references: list[Reference]  # empty without --reference
+
+    def transcribe(self, label: str) -> list[Transcription]:
+        audio = [recording.samples for recording in self.recordings]
+        return transcribe(self.loaded.whisper, audio, self.settings.options, label)
+
+
+def add_arguments(parser: ArgumentParser, reference_required: bool = False) -> None:
     """What is transcribed, by which model, and how."""
     add = parser.add_argument
     add("--model_name", default="base", help="the Whisper model's name, for the record")
@@ -92,6 +79,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--ovmodel_path", type=Path, help=folder)
     audio = "audio files, videos with sound, folders of them (default: sample.mp3)"
     add("--audio", type=Path, nargs="+", metavar="PATH", help=audio)
+    reference = (
+        "true transcript, text or openai-whisper's JSON; or a folder with NAME.txt or NAME.json "
+        "for each audio NAME.ext: measures error rates"
+    )
+    required = reference_required
+    add("--reference", type=Path, metavar="PATH", required=required, help=reference)
     add("--language", help="language spoken, e.g. en (default: detected, file by file)")
     tasks = ("transcribe", "translate")
     add("--task", choices=tasks, default="transcribe", help="translate: into English")
@@ -102,13 +95,6 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--batch_size", type=cli.positive_int, default=1, help=batch)
     streams = "files, or batches of files, transcribed concurrently; they share the threads"
     add("--num_streams", type=cli.positive_int, default=1, help=streams)
-    parser.set_defaults(word_timestamps=False)
-
-
-REFERENCE_HELP = (
-    "true transcript, text or openai-whisper's JSON; or a folder with NAME.txt or NAME.json for "
-    "each audio NAME.ext"
-)
 
 
 def parse(parser: ArgumentParser) -> Namespace:
@@ -117,6 +103,32 @@ def parse(parser: ArgumentParser) -> Namespace:
     args.audio = args.audio or [Path("sample.mp3")]
     args.ovmodel_path = args.ovmodel_path or Path(f"whisper-{args.model_name}-ov-model")
     return args
+
+
+def prepare(args: Namespace, paths: Sequence[Path], word_timestamps: bool | None = False) -> Job:
+    """Check, read the audio, load the model and print the header.
+
+    `word_timestamps` None: where a reference has words' times. Raises UserError.
+    """
+    references = error_rates.read_references(args.reference, paths) if args.reference else []
+    if word_timestamps is None:
+        word_timestamps = any(reference.words for reference in references)
+    options = {
+        "language": check_language(args.language),  # None: detected, file by file
+        "task": args.task,
+        "beam_size": args.beam_size,  # None: greedy
+        "temperature": FALLBACK_TEMPERATURES if args.temperature is None else args.temperature,
+        "word_timestamps": word_timestamps,
+    }
+    known = {**vars(args), "placement": Placement.from_arguments(args), "options": options}
+    settings = Settings(**{field.name: known[field.name] for field in fields(Settings)})
+    command = f"export.py --model_name {args.model_name} --output {args.ovmodel_path}"
+    model_files.check_ir(*settings.ir_files(), hint=f"make it with `python3 {command}`")
+    run.check_destination(args)
+    recordings = [Recording(path, audio_input.read(path)) for path in paths]
+    loaded = load(settings)
+    system = run.print_header(loaded.model, loaded.placement, args.device, loaded.load_time_s)
+    return Job(settings, loaded, system, recordings, references)
 
 
 def check_language(language: str | None) -> str | None:
@@ -162,7 +174,9 @@ def load(settings: Settings) -> Loaded:
     config = openvino_setup.compile_config(core, device, placement, "LATENCY", extra)
     started = time.perf_counter()
     try:
-        whisper = OpenVINOWhisper(core, folder, device, config, settings.word_timestamps, *parallel)
+        whisper = OpenVINOWhisper(
+            core, folder, device, config, settings.options["word_timestamps"], *parallel
+        )
         weights = openvino_setup.weight_format(core.read_model(folder / DECODER))
     except (RuntimeError, ValueError, OSError, TypeError) as error:
         raise UserError(
@@ -170,7 +184,7 @@ def load(settings: Settings) -> Loaded:
         ) from None
     load_time_s = time.perf_counter() - started
     openvino_setup.check_int8(placement, weights)
-    check_model_knows(whisper, settings.language, settings.task)
+    check_model_knows(whisper, settings.options["language"], settings.options["task"])
     name = f"Whisper {settings.model_name}"
     described = model_files.describe(name, folder, settings.ir_files(), weights)
     placed = openvino_setup.describe(placement, whisper.compiled)
@@ -212,17 +226,34 @@ def languages(files: Sequence[dict]) -> str:
     return ", ".join(sorted({file["language"] for file in files}))
 
 
-def record_arguments(args: Namespace, loaded: Loaded, files: Sequence[dict]) -> dict:
-    """What the doors pass to harness.run.build() alike; `files` have the language of each."""
+def record_arguments(job: Job, files: Sequence[dict]) -> dict:
+    """What every door passes to harness.run.build() but its task; `files` have their language."""
+    settings, loaded = job.settings, job.loaded
     return {
+        "input": audio_input.describe(job.recordings),
+        "system": job.system,
         "model": loaded.model,
         "placement": loaded.placement,
-        "comparable_by": {"runtime": RUNTIME, "device": args.device},
-        "configuration": {"batch size": args.batch_size, "streams": args.num_streams},
+        "comparable_by": {"runtime": RUNTIME, "device": settings.device},
+        "configuration": {"batch size": settings.batch_size, "streams": settings.num_streams},
         "packages": PACKAGES,
         "resolved": {
             "runtime": RUNTIME,
             "language": languages(files),
-            "audio": [str(path) for path in args.audio],
+            "audio": [str(recording.path) for recording in job.recordings],
         },
+    }
+
+
+def describe_task(job: Job, files: Sequence[dict]) -> dict:
+    """The record's task; `files` have the language that was given or detected."""
+    options = job.settings.options
+    fallback = options["temperature"] == FALLBACK_TEMPERATURES
+    return {
+        "language": languages(files),
+        "language given": options["language"] is not None,
+        "task": options["task"],
+        "beam size": options["beam_size"],
+        "temperature": None if fallback else options["temperature"],
+        "word timestamps": options["word_timestamps"],
     }

@@ -109,36 +109,30 @@ class OpenVINOWhisper:
         slots = self.slots[: len(files)]
         for slot in slots:
             slot.stream.take()
-        with in_threads(serve, slots[1:], errors):
+        threads = [threading.Thread(target=serve, args=(each,), daemon=True) for each in slots[1:]]
+        with spectrogram_by_the_minute():
+            for thread in threads:
+                thread.start()
             serve(slots[0])  # in the main thread, which receives Ctrl-C
+            while any(thread.is_alive() for thread in threads):
+                try:
+                    for thread in threads:
+                        thread.join()
+                except KeyboardInterrupt as error:
+                    errors.append(error)
         if errors:
             raise errors[0]
         return done
 
 
 @contextmanager
-def in_threads(
-    serve: Callable[[Slot], None], slots: Sequence[Slot], errors: list[BaseException]
-) -> Iterator[None]:
-    """Let serve(slot) run in a thread per slot during the block, and wait for all at its end.
-
-    Ctrl-C while waiting is added to `errors`. Meanwhile openai-whisper's transcribe() makes its
-    spectrogram by log_mel_spectrogram() of this module.
-    """
-    threads = [threading.Thread(target=serve, args=(slot,), daemon=True) for slot in slots]
+def spectrogram_by_the_minute() -> Iterator[None]:
+    """Let openai-whisper's transcribe() make its spectrogram by log_mel_spectrogram() below."""
     module = sys.modules["whisper.transcribe"]  # which its function of that name hides
     own, module.log_mel_spectrogram = module.log_mel_spectrogram, log_mel_spectrogram
     try:
-        for thread in threads:
-            thread.start()
         yield
     finally:
-        for thread in threads:
-            while thread.is_alive():
-                try:
-                    thread.join()
-                except KeyboardInterrupt as error:
-                    errors.append(error)
         module.log_mel_spectrogram = own
 
 
