@@ -19,8 +19,10 @@ import audio_input
 import error_rates
 import model
 
-from harness import cli, run
+from harness import cli, progress, run
 from harness.monitor import SystemMonitor
+
+MAX_FILES_PRINTED = 20  # those with the highest word error rate
 
 
 def parse_args() -> argparse.Namespace:
@@ -33,7 +35,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     job = model.prepare(args, audio_input.find(args.audio), word_timestamps=None)
-    with SystemMonitor() as monitor:
+    with SystemMonitor() as monitor, progress.stage("Transcribing"):
         done = job.transcribe("transcribing")
     if monitor.status != "complete":
         raise KeyboardInterrupt
@@ -42,7 +44,8 @@ def main() -> int:
     texts = "\n".join(reference.text for reference in job.references)
     truth = hashlib.sha256(texts.encode()).hexdigest()
     samples = error_rates.score(files, job.references, args.task)
-    rates = [f"{file['name']}: word error rate {file['word_error_rate']:.2%}" for file in files]
+    worst = sorted(files, key=lambda file: -file["word_error_rate"])[:MAX_FILES_PRINTED]
+    rates = [f"{file['name']}: word error rate {file['word_error_rate']:.2%}" for file in worst]
     record = run.build(
         args,
         workload="audio-accuracy",

@@ -29,7 +29,7 @@ import model
 import numpy as np
 from audio_input import SAMPLE_RATE
 
-from harness import capacity, cli, plot, run, stats
+from harness import capacity, cli, plot, progress, run, stats
 
 LONGEST_WINDOW_S = 30.0  # what Whisper encodes at once
 PAUSE_S = 0.3
@@ -229,7 +229,8 @@ def main() -> int:
     args = parse_args()
     limits = Limits(args.window, args.max_delay, args.duration)
     job = model.prepare(args, audio_input.find(args.audio))
-    files, outputs = transcribe_windows(job, limits.window_s)
+    with progress.stage("Warm-up"):
+        files, outputs = transcribe_windows(job, limits.window_s)
 
     def measure_level(count: int) -> dict:
         return summarize(run_calls(job.loaded.whisper, files, limits, count), limits.max_delay_s)

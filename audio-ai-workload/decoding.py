@@ -16,29 +16,47 @@ from whisper import decoding as original
 PADDING = 0  # any token will do: it is never attended to
 
 
-class WindowsTask(original.DecodingTask):
-    """Decodes windows whose options differ in prompt and language only.
+class Steps(original.Inference):
+    """The decoding steps of some slots' windows; N sequences, windows times beams.
 
-    run() takes a tensor of as many rows as windows.
-
-    Parameters
-    ----------
-    model : as openai-whisper expects it.
-    options : of each window.
-    start : start(padding, sot_index) -> Inference, which gives the logits of all N sequences, N
-        being windows times beams. padding is int64 [N], how many of each sequence's first tokens
-        are none. The first logits requested are of two tokens, the one at sot_index and the last,
-        all others of the last only.
+    `padding` is int64 [N], how many of each sequence's first tokens are none.
     """
 
-    def __init__(self, model, options: Sequence[original.DecodingOptions], start):
+    def __init__(self, stream, slots: Sequence, padding: np.ndarray, sot_index: int):
+        self._stream, self._padding, self._sot_index = stream, padding, sot_index
+        self._beam_idx, self._begun = None, False
+        stream.begin(stream.decoder, slots)
+
+    def logits(self, tokens: torch.Tensor, audio_features: torch.Tensor) -> torch.Tensor:
+        """At first of two tokens, the one at sot_index and the last; then of the last only."""
+        logits_at = [self._sot_index, tokens.shape[1] - 1]
+        if self._begun:
+            tokens, logits_at = tokens[:, -1:].contiguous(), [0]
+        self._begun = True
+        beam_idx, self._beam_idx = self._beam_idx, None
+        step, request = self._stream.step, self._stream.decoder
+        return torch.from_numpy(step(request, tokens.numpy(), beam_idx, self._padding, logits_at))
+
+    def rearrange_kv_cache(self, source_indices) -> None:
+        self._beam_idx = np.array(source_indices, dtype=np.int32)
+
+
+class WindowsTask(original.DecodingTask):
+    """Decodes the windows that a stream has encoded for these slots.
+
+    `options` are those of each window, which differ in prompt and language only.
+    """
+
+    def __init__(self, stream, slots: Sequence, options: Sequence[original.DecodingOptions]):
+        model = slots[0]
         prompts = [original.DecodingTask(model, each).initial_tokens for each in options]
         longest = max(map(len, prompts))
         self._rows = [(PADDING,) * (longest - len(prompt)) + prompt for prompt in prompts]
         self._languages = [each.language for each in options]
         super().__init__(model, options[0])
         padding = np.array([longest - len(prompt) for prompt in prompts], np.int64)
-        self.inference = start(np.repeat(padding, self.n_group), self.sot_index)
+        padding = np.repeat(padding, self.n_group)
+        self.inference = Steps(stream, slots, padding, self.sot_index)
         self.sot_index = 0  # of the logits requested
         old = self.decoder
         if isinstance(old, original.BeamSearchDecoder):
@@ -46,6 +64,10 @@ class WindowsTask(original.DecodingTask):
         elif old.temperature == 0:
             self.decoder = Greedy(0, old.eot)
         self.logit_filters = [faster(rule) for rule in self.logit_filters]
+
+    def run_all(self) -> list[original.DecodingResult]:
+        """run() takes a tensor of as many rows as windows."""
+        return self.run(torch.empty(len(self._rows), 0))
 
     def _get_initial_tokens(self) -> tuple[int, ...]:
         return self._rows[0]

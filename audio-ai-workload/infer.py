@@ -25,7 +25,7 @@ import audio_input
 import error_rates
 import model
 
-from harness import cli, energy, run
+from harness import cli, energy, progress, run
 from harness.cli import UserError
 from harness.monitor import SystemMonitor, iterations
 
@@ -46,31 +46,24 @@ def parse_args() -> argparse.Namespace:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Samples per iteration, and what the last iteration returned."""
-
-    times_s: list[float]
-    file_times_s: list[list[float]]  # [iteration][file]
-    results: list[dict]  # openai-whisper's, by file
-    same_texts: bool  # in every iteration
+class Iteration:
+    time_s: float
+    files: list  # whisper_openvino.Transcription of each
 
 
 def measure(
     job: model.Job, num_iters: int, min_duration_s: float
-) -> tuple[Measured, SystemMonitor]:
+) -> tuple[list[Iteration], SystemMonitor]:
     """The timed loop. Raises KeyboardInterrupt where not even one iteration was completed."""
-    times_s, file_times_s, results, texts = [], [], [], set()
+    done = []
     with SystemMonitor() as monitor:
         for index in iterations(num_iters, min_duration_s):
             started = time.perf_counter()
-            done = job.transcribe(f"iteration {index + 1}")
-            times_s.append(time.perf_counter() - started)
-            file_times_s.append([each.time_s for each in done])
-            results = [each.result for each in done]
-            texts.add(tuple(result["text"] for result in results))
-    if not times_s:
+            transcriptions = job.transcribe(f"iteration {index + 1}")
+            done.append(Iteration(time.perf_counter() - started, transcriptions))
+    if not done:
         raise KeyboardInterrupt
-    return Measured(times_s, file_times_s, results, len(texts) == 1), monitor
+    return done, monitor
 
 
 def main() -> int:
@@ -80,22 +73,25 @@ def main() -> int:
         check_output(paths, args.output_format, args.output_dir)
     job = model.prepare(args, paths, args.word_timestamps)
     for _ in range(args.warmup):
-        job.transcribe("warm-up")
+        with progress.stage("Warm-up"):
+            job.transcribe("warm-up")
     measured, monitor = measure(job, args.num_iters, args.min_duration)
 
     files = describe_files(job.recordings, measured)
     audio_s = sum(file["duration_s"] for file in files)
-    count = audio_s * len(measured.times_s)
+    count = audio_s * len(measured)
     joules = energy.per_unit_j(monitor.usage, monitor.status, args.device, count)
     samples = {
-        "transcription_time_s": [[time_s] for time_s in measured.times_s],
-        "rtfx": [[audio_s / time_s] for time_s in measured.times_s],
-        "energy_per_audio_second_j": [[joules]] if joules else [],
+        "transcription_time_s": [[iteration.time_s] for iteration in measured],
+        "rtfx": [[audio_s / iteration.time_s] for iteration in measured],
+        "energy_per_audio_second_j": [] if joules is None else [[joules]],
         **(error_rates.score(files, job.references, args.task) if job.references else {}),
         "load_time_s": [[job.loaded.load_time_s]],
         "peak_rss_bytes": [[monitor.usage["peak_rss_bytes"]]],
     }
-    written = write_transcripts(args.output_format, args.output_dir, paths, measured.results)
+    results = [each.result for each in measured[-1].files]
+    written = write_transcripts(args.output_format, args.output_dir, paths, results)
+    texts = {tuple(each.result["text"] for each in iteration.files) for iteration in measured}
     output = {"files": files} if len(files) > 1 else files[0]
     record = run.build(
         args,
@@ -106,24 +102,26 @@ def main() -> int:
         task=model.describe_task(job, files),
         work=[("hour of audio", "rtfx", 3600)],
         monitor=monitor,
-        output={**output, "same_transcript_every_iteration": measured.same_texts},
+        output={**output, "same_transcript_every_iteration": len(texts) == 1},
         details=[*summary(files), *written],
         **model.record_arguments(job, files),
     )
     return run.finish(record, args)
 
 
-def describe_files(recordings: list[audio_input.Recording], measured: Measured) -> list[dict]:
-    """The record's output, by file."""
-    each = zip(recordings, zip(*measured.file_times_s), measured.results)
+def describe_files(
+    recordings: list[audio_input.Recording], measured: list[Iteration]
+) -> list[dict]:
+    """The record's output, by file: the last iteration's, and the times of all."""
+    by_file = zip(*(iteration.files for iteration in measured))
     return [
         {
             "name": recording.path.name,
             "duration_s": audio_input.seconds(recording.samples),
-            "transcription_times_s": list(times_s),
-            **model.describe(result),
+            "transcription_times_s": [each.time_s for each in transcriptions],
+            **model.describe(transcriptions[-1].result),
         }
-        for recording, times_s, result in each
+        for recording, transcriptions in zip(recordings, by_file)
     ]
 
 

@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import audio_input
 import error_rates
@@ -19,9 +19,6 @@ from error_rates import Reference
 from harness import cli, model_files, openvino_setup, progress, run
 from harness.cli import UserError
 from harness.openvino_setup import Placement
-
-if TYPE_CHECKING:  # torch and OpenVINO take seconds to import: mistakes are found before
-    from whisper_openvino import OpenVINOWhisper, Transcription
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads must not spin beside OpenVINO
 
@@ -50,7 +47,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Loaded:
-    whisper: OpenVINOWhisper
+    whisper: Any  # whisper_openvino.OpenVINOWhisper
     model: dict  # the record's
     placement: dict  # the record's
     load_time_s: float  # reading and compiling, without imports
@@ -66,7 +63,7 @@ class Job:
     recordings: list[Recording]
     references: list[Reference]  # empty without --reference
 
-    def transcribe(self, label: str) -> list[Transcription]:
+    def transcribe(self, label: str) -> list:
         audio = [recording.samples for recording in self.recordings]
         return transcribe(self.loaded.whisper, audio, self.settings.options, label)
 
@@ -125,8 +122,10 @@ def prepare(args: Namespace, paths: Sequence[Path], word_timestamps: bool | None
     command = f"export.py --model_name {args.model_name} --output {args.ovmodel_path}"
     model_files.check_ir(*settings.ir_files(), hint=f"make it with `python3 {command}`")
     run.check_destination(args)
-    recordings = [Recording(path, audio_input.read(path)) for path in paths]
-    loaded = load(settings)
+    with progress.stage("Reading the audio"):
+        recordings = [Recording(path, audio_input.read(path)) for path in paths]
+    with progress.stage("Loading the model"):
+        loaded = load(settings)
     system = run.print_header(loaded.model, loaded.placement, args.device, loaded.load_time_s)
     return Job(settings, loaded, system, recordings, references)
 
@@ -191,9 +190,7 @@ def load(settings: Settings) -> Loaded:
     return Loaded(whisper, described, placed, load_time_s)
 
 
-def transcribe(
-    whisper: OpenVINOWhisper, audio: Sequence[np.ndarray], options: dict, label: str
-) -> list[Transcription]:
+def transcribe(whisper, audio: Sequence[np.ndarray], options: dict, label: str) -> list:
     """Transcribe each file; for long audio with a progress bar, on a terminal."""
     audio_s = sum(map(audio_input.seconds, audio))
     if audio_s < PROGRESS_FROM_S:

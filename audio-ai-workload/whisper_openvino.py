@@ -24,7 +24,7 @@ import torch
 import whisper
 from decoding import WindowsTask
 from split_model import build_aligner, cross_names
-from whisper.decoding import DecodingOptions, Inference
+from whisper.decoding import DecodingOptions
 from whisper.model import ModelDimensions
 
 ENCODER, DECODER, DIMS = "whisper_encoder.xml", "whisper_decoder.xml", "dims.json"
@@ -199,8 +199,7 @@ class Stream:
     def _decode(self, group: Sequence[Request]) -> None:
         slots = [request.slot for request in group]
         options = [request.options for request in group]
-        task = WindowsTask(slots[0], options, lambda *start: Steps(self, slots, *start))
-        for request, result in zip(group, task.run(torch.empty(len(group), 0))):
+        for request, result in zip(group, WindowsTask(self, slots, options).run_all()):
             request.result = result
 
     def encode(self, slot: Slot, mel: torch.Tensor) -> torch.Tensor:
@@ -331,27 +330,6 @@ class Request:
     result: object = None
     error: BaseException | None = None
     done: bool = False
-
-
-class Steps(Inference):
-    """The decoding steps of some slots' windows. See WindowsTask for the parameters."""
-
-    def __init__(self, stream: Stream, slots: Sequence[Slot], padding: np.ndarray, sot_index: int):
-        self._stream, self._padding, self._sot_index = stream, padding, sot_index
-        self._beam_idx, self._begun = None, False
-        stream.begin(stream.decoder, slots)
-
-    def logits(self, tokens: torch.Tensor, audio_features: torch.Tensor) -> torch.Tensor:
-        logits_at = [self._sot_index, tokens.shape[1] - 1]
-        if self._begun:
-            tokens, logits_at = tokens[:, -1:].contiguous(), [0]
-        self._begun = True
-        beam_idx, self._beam_idx = self._beam_idx, None
-        step, request = self._stream.step, self._stream.decoder
-        return torch.from_numpy(step(request, tokens.numpy(), beam_idx, self._padding, logits_at))
-
-    def rearrange_kv_cache(self, source_indices) -> None:
-        self._beam_idx = np.array(source_indices, dtype=np.int32)
 
 
 def log_mel_spectrogram(audio: np.ndarray, n_mels: int, padding: int) -> torch.Tensor:
