@@ -34,24 +34,24 @@ def test_the_guides_command_measures_generated_tokens_only(llm):
     run, printed = llm.measure(f"--model_name={MODEL}", "--num_iters", 6)
     assert run["output"]["generated_tokens"] == [100] * 6
     for name, unit in (
-        ("Inference time: ", " s "),
+        ("Generation time: ", " s "),
         ("Throughput: ", " tokens/s"),
-        ("Time to first token: ", " s "),
-        ("Time per output token: ", " s "),
+        ("Time to first token (TTFT): ", " s "),
+        ("Time per output token (TPOT): ", " s "),
     ):
         assert any(line.startswith(name) and unit in line for line in printed.splitlines()), printed
-    times, rates = run["samples"]["inference_time_s"], run["samples"]["tokens_per_second"]
+    times, rates = run["samples"]["generation_time_s"], run["samples"]["tokens_per_second"]
     assert rates == pytest.approx([100 / t for t in times])
     metric = run["metrics"]["tokens_per_second"]
     assert metric["ci95"][0] <= metric["median"] <= metric["ci95"][1]
     first, each = run["metrics"]["time_to_first_token_s"]["median"], run["metrics"]["time_per_output_token_s"]["median"]
-    assert first + 99 * each == pytest.approx(run["metrics"]["inference_time_s"]["median"], rel=0.1)
+    assert first + 99 * each == pytest.approx(run["metrics"]["generation_time_s"]["median"], rel=0.1)
     assert (
-        0 < run["metrics"]["decode_bandwidth_share"]["median"] < 1.2
-        and 0 < run["metrics"]["prefill_compute_share"]["median"] < 1.2
+        0 < run["metrics"]["mbu"]["median"] < 1.2
+        and 0 < run["metrics"]["mfu"]["median"] < 1.2
     )
     assert run["output"]["traffic"]["weight_bytes_per_step"] == pytest.approx(run["model"]["bytes"], rel=0.1)
-    assert "Decode against memory's limit: " in printed and "Prefill against the cores' limit: " in printed
+    assert "Decode MBU: " in printed and "Prefill MFU: " in printed
     assert "intelligence" in run["output"]["text"] and run["output"]["same_tokens_every_iteration"]
     assert run["model"]["weight_format"] == "int8" and run["model"]["source"].endswith(".gguf")
 
@@ -75,7 +75,7 @@ def test_the_tokens_are_those_of_optimums_own_generate(llm, runtime):
     assert printed.count(run["output"]["text"].strip()) == 3  # twice as it came, and at the end
     assert run["parameters"]["runtime"] == {"optimum": "optimum-intel", "genai": "openvino-genai"}[runtime]
     placed = run["placement"]
-    assert placed["precision_used"] == "f32" and set(placed["executed_precisions"]["model"]) <= {"f32", "u8", "i8"}
+    assert placed["precision_effective"] == "f32" and set(placed["executed_precisions"]["model"]) <= {"f32", "u8", "i8"}
     properties = placed["openvino_properties"]["model"]
     assert properties["KV_CACHE_PRECISION"] == "f32" and properties["DYNAMIC_QUANTIZATION_GROUP_SIZE"] == 0
 
@@ -87,7 +87,7 @@ def test_phases_add_up(llm, runtime):
     samples = run["samples"]
     assert run["input"]["prompt_tokens"] == 100 and run["output"]["generated_tokens"] == [10] * 3
     assert len(samples["inter_token_latency_s"]) == 3 * 9
-    for index, time_s in enumerate(samples["inference_time_s"]):
+    for index, time_s in enumerate(samples["generation_time_s"]):
         first_s, gaps_s = samples["time_to_first_token_s"][index], samples["inter_token_latency_s"][9 * index : 9 * index + 9]
         assert first_s + sum(gaps_s) == pytest.approx(time_s, rel=0.05, abs=0.1)
         assert samples["time_per_output_token_s"][index] == pytest.approx(sum(gaps_s) / 9)
@@ -140,7 +140,7 @@ def test_the_cache_of_openvino_genais_graph_has_the_precision_recorded(asked):
 
 def test_a_chat_template_goes_around_the_prompt(llm):
     run, printed = llm.measure(*SHORT, "--chat", "--prompt", "Say hi.")
-    assert "decode_bandwidth_share" not in run["metrics"]
+    assert "mbu" not in run["metrics"]
     assert "<|im_start|>user\nSay hi.<|im_end|>\n<|im_start|>assistant" in printed and run["input"]["prompt_tokens"] > 15
     assert llm.infer(*SHORT, "--chat", "--prompt_tokens", 5).returncode == 2
 
@@ -192,10 +192,10 @@ def test_what_follows_an_answers_end_is_not_counted():
     assert (up_to_end([5, 6, 2, 0, 0], how), up_to_end([5, 6, 7, 8, 9], how)) == ([5, 6, 2], [5, 6, 7, 8, 9])
 
 
-def test_threads_asked_for_are_threads_given(llm):
+def test_threads_requested_for_are_threads_effective(llm):
     run, _ = llm.measure(*SHORT, env={"OMP_NUM_THREADS": "1"})
     placed = run["placement"]
-    assert (placed["threads_asked"], placed["threads_given"], placed["threads_asked_by"]) == (1, 1, "OMP_NUM_THREADS")
+    assert (placed["threads_requested"], placed["threads_effective"], placed["threads_requested_by"]) == (1, 1, "OMP_NUM_THREADS")
     assert run["usage"]["process_cores_busy"] < 1.3
 
 
@@ -205,7 +205,7 @@ def test_core_pinning_as_the_guide_shows_it(llm):
     pinned = ("numactl", "--localalloc", "--physcpubind=0")
     run, _ = llm.measure(*SHORT, "--threads", 1, prefix=pinned, env={"OMP_NUM_THREADS": "2"})
     placed = run["placement"]
-    assert placed["cpus"] == [0] and (placed["threads_given"], placed["threads_asked_by"]) == (1, "--threads")
+    assert placed["cpus"] == [0] and (placed["threads_effective"], placed["threads_requested_by"]) == (1, "--threads")
 
 
 def test_ctrl_c_keeps_the_answers_so_far(llm):
@@ -213,7 +213,7 @@ def test_ctrl_c_keeps_the_answers_so_far(llm):
         f"--model_name={MODEL}", "--num_iters", 1000, "--warmup", 0, "--max_new_tokens", 10, after="Placement", wait_s=12
     )
     assert status == 130 and "Traceback" not in errors
-    assert run["status"] == "interrupted" and 1 <= len(run["samples"]["inference_time_s"]) < 1000
+    assert run["status"] == "interrupted" and 1 <= len(run["samples"]["generation_time_s"]) < 1000
 
 
 def test_mistakes_are_told_in_one_line(llm, model_copy, tmp_path):
