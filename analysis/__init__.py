@@ -1,0 +1,1 @@
+"""What becomes of records, on any laptop: comparison, cost, report, history, systems under test."""
