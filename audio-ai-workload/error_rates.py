@@ -90,8 +90,8 @@ def score(
 ) -> dict[str, list[list[float]]]:
     """Samples of the error metrics over all files together; each file is given its own rates.
 
-    None without references. A long file weighs more than a short one: errors are summed, and words. Times of words are
-    compared where transcript and reference have the same word.
+    None without references. A long file weighs more than a short one: errors are summed, and
+    words. Times of words are compared where transcript and reference have the same word.
     """
     texts, starts_s, ends_s = [], [], []
     for file, reference in zip(files, references):
