@@ -1,4 +1,4 @@
-"""What becomes of records and systems, on any laptop: compared, priced, reported, watched.
+"""What becomes of records, on any laptop: compared, priced, reported, watched over time.
 
 Knows no workload: a record describes itself. Imports nothing that measures.
 """

@@ -1,5 +1,7 @@
-"""A network camera: an RTSP server (RFC 2326) that sends a video in real time, over and over, as MPEG-TS in RTP (RFC 2250) on the
-RTSP connection itself."""
+"""A network camera: an RTSP server (RFC 2326) that sends a video in real time, over and over.
+
+It goes as MPEG-TS in RTP (RFC 2250) on the RTSP connection itself.
+"""
 
 import io
 import socket
@@ -11,7 +13,10 @@ import time
 import av
 
 TS_PACKET_BYTES, PACKETS_A_DATAGRAM, MP2T, CLOCK_HZ = 188, 7, 33, 90_000
-SDP = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=camera\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=video 0 RTP/AVP 33\r\na=control:track1\r\n"
+SDP = (
+    "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=camera\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
+    "m=video 0 RTP/AVP 33\r\na=control:track1\r\n"
+)
 
 
 def transport_stream(path) -> tuple[bytes, float]:
@@ -19,7 +24,9 @@ def transport_stream(path) -> tuple[bytes, float]:
     buffer = io.BytesIO()
     with av.open(str(path)) as source, av.open(buffer, "w", format="mpegts") as target:
         video = source.streams.video[0]
-        stream = target.add_stream("libx264", rate=video.average_rate, options={"g": "5", "preset": "ultrafast", "bf": "0"})
+        stream = target.add_stream(
+            "libx264", rate=video.average_rate, options={"g": "5", "preset": "ultrafast", "bf": "0"}
+        )
         stream.width, stream.height, stream.pix_fmt = video.width, video.height, "yuv420p"
         count = 0
         for count, frame in enumerate(source.decode(video), 1):
@@ -59,7 +66,10 @@ class Camera:
                     if method == "OPTIONS":
                         more = "Public: DESCRIBE, SETUP, PLAY, TEARDOWN\r\n"
                     elif method == "DESCRIBE":
-                        more, body = f"Content-Type: application/sdp\r\nContent-Length: {len(SDP)}\r\n", SDP
+                        more, body = (
+                            f"Content-Type: application/sdp\r\nContent-Length: {len(SDP)}\r\n",
+                            SDP,
+                        )
                     elif method == "SETUP":
                         if "interleaved" not in headers["transport"]:
                             self.answer("461 Unsupported Transport", headers)
@@ -72,7 +82,9 @@ class Camera:
                         self.play()
 
             def answer(self, status, headers, more="", body=""):
-                self.wfile.write(f"RTSP/1.0 {status}\r\nCSeq: {headers['cseq']}\r\n{more}\r\n{body}".encode())
+                self.wfile.write(
+                    f"RTSP/1.0 {status}\r\nCSeq: {headers['cseq']}\r\n{more}\r\n{body}".encode()
+                )
 
             def play(self):
                 camera.played += 1
@@ -84,7 +96,9 @@ class Camera:
                         time.sleep(max(0.0, due_s - time.monotonic()))
                         payload = camera.data[offset : offset + size]
                         stamp = int((due_s - begins_s) * CLOCK_HZ) & 0xFFFFFFFF
-                        rtp = struct.pack("!BBHII", 0x80, MP2T, sequence & 0xFFFF, stamp, 1) + payload
+                        rtp = (
+                            struct.pack("!BBHII", 0x80, MP2T, sequence & 0xFFFF, stamp, 1) + payload
+                        )
                         self.wfile.write(struct.pack("!cBH", b"$", 0, len(rtp)) + rtp)
                         sequence += 1
                     begins_s += camera.duration_s
@@ -93,7 +107,9 @@ class Camera:
             allow_reuse_address = daemon_threads = True
 
         self.server = Server(("127.0.0.1", self.port), Handler)
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        threading.Thread(
+            target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+        ).start()
 
     def stop(self):
         if self.server:

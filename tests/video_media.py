@@ -1,10 +1,10 @@
-"""For the video workload's tests: what it comes with, and videos made on the spot."""
+"""For the video workload's tests: what it comes with, videos made on the spot, masks scored."""
 
 import sys
+from dataclasses import dataclass
 
 import av
 import numpy as np
-
 from conftest import REPO
 
 FOLDER = REPO / "video-ai-workload"
@@ -12,16 +12,28 @@ CLIP = FOLDER / "pharmacy_drivethru.mp4"
 MODEL = FOLDER / "yolov8n-seg_openvino_model" / "yolov8n-seg.xml"
 DEMO_WEIGHTS = FOLDER / "demo" / "yolov8n-seg-demo.pt"
 ONE_PASS = ("--num_iters", "1", "--warmup", "0")
+MIN_IOU = 0.5
 sys.path[:0] = [str(FOLDER), str(FOLDER / "demo")]
 
 
-def write_clip(path, frames, rate=10, pixels=None, codec="libx264", pts=None, time_base=None, audio_rate=None):
-    """A video of these frames, uint8 [H, W, 3]; `pts` in units of `time_base` for frames at uneven times; with a tone, AAC, where
-    `audio_rate` is given."""
+def flat(samples: list[list[float]]) -> list[float]:
+    """A metric's samples of all iterations together."""
+    return [sample for iteration in samples for sample in iteration]
+
+
+def write_clip(
+    path, frames, rate=10, pixels=None, codec="libx264", pts=None, time_base=None, audio_rate=None
+):
+    """A video of these frames, uint8 [H, W, 3]; with a tone, AAC, where `audio_rate` is given.
+
+    `pts`, in units of `time_base`, are for frames at uneven times.
+    """
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = pixels or ("yuv420p" if stream.width % 2 == 0 and stream.height % 2 == 0 else "yuv444p")
+        stream.pix_fmt = pixels or (
+            "yuv420p" if stream.width % 2 == 0 and stream.height % 2 == 0 else "yuv444p"
+        )
         if time_base:
             stream.codec_context.time_base = time_base
         sound = container.add_stream("aac", rate=audio_rate, layout="mono") if audio_rate else None
@@ -39,3 +51,58 @@ def write_clip(path, frames, rate=10, pixels=None, codec="libx264", pts=None, ti
             container.mux(sound.encode(frame))
             container.mux(sound.encode(None))
     return path
+
+
+@dataclass
+class Score:
+    """Objects drawn, those found with their class at mask IoU >= 0.5, and detections of nothing."""
+
+    drawn: int = 0
+    found: int = 0
+    false: int = 0
+
+    @property
+    def recall(self) -> float:
+        return self.found / self.drawn
+
+    @property
+    def false_share(self) -> float:
+        """False detections over all detections that count."""
+        return self.false / max(self.found + self.false, 1)
+
+    def add(self, other: "Score") -> None:
+        self.drawn += other.drawn
+        self.found += other.found
+        self.false += other.false
+
+    def add_frame(self, scene, t_s: float, ids: np.ndarray, detections) -> None:
+        """Score one drawn frame.
+
+        Parameters
+        ----------
+        ids : uint8 [H, W], from scenes.draw().
+        detections : (COCO class, mask bool [H, W]) of each object found, best first.
+        """
+        from scenes import hardly_visible
+
+        truths = [
+            (number, mover.kind, ids == number)
+            for number, mover in enumerate(scene.movers, 1)
+            if (ids == number).any()
+        ]
+        wanted = {n for n, _, mask in truths if not hardly_visible(scene, n, t_s, mask.sum())}
+        self.drawn += len(wanted)
+        taken = set()
+        for kind, mask in detections:
+            same = [(n, truth) for n, other, truth in truths if other == kind]
+            free = [(_iou(mask, truth), n) for n, truth in same if n not in taken]
+            best, number = max(free, default=(0.0, 0))
+            if best >= MIN_IOU:
+                taken.add(number)
+                self.found += number in wanted
+            elif not any(_iou(mask, truth) > 0.1 for n, truth in same if n not in wanted):
+                self.false += 1
+
+
+def _iou(a: np.ndarray, b: np.ndarray) -> float:
+    return np.logical_and(a, b).sum() / np.logical_or(a, b).sum()

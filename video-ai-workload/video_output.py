@@ -1,5 +1,8 @@
-"""What becomes of segmented frames: a video, through PyAV, and a list of detections. Both are written beside their place and
-put there when whole, so that what an earlier pass has left is lost to no later one."""
+"""What becomes of segmented frames: a video, through PyAV, and a list of detections.
+
+Both are written beside their place and put there when whole, so that a pass that fails leaves what
+an earlier one has written.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +10,34 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
-
-from harness import cli
-from harness.cli import UserError
 from segmentation import Letterbox
 from video_source import VideoSource
 
+from harness import cli
+from harness.cli import UserError
+
 ENCODER = "libx264"
-PRESETS = {"libx264": "veryfast", "libx265": "veryfast"}  # unless one is asked for
+PRESETS = {"libx264": "veryfast", "libx265": "veryfast"}  # unless one is given
 PIXELS = "yuv420p"  # what players know
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    video: Path | None  # None: no encoding
+    detections: Path | None
+    encoder: str = ENCODER  # FFmpeg's name
+    preset: str | None = None  # None: the encoder's own
+
+    @property
+    def encoder_label(self) -> str | None:
+        """Encoder and preset; None without encoding."""
+        return " ".join(filter(None, (self.encoder, self.preset))) if self.video else None
 
 
 def check_encoder(name: str) -> None:
@@ -30,50 +47,48 @@ def check_encoder(name: str) -> None:
     except av.codec.codec.UnknownCodecError:
         is_video = False
     if not is_video:
-        raise UserError(
-            f"no video encoder '{name}' here: libx264, libx265, libsvtav1, libvpx-vp9, mpeg4 or another of FFmpeg's (--encoder)"
-        )
+        known = "libx264, libx265, libsvtav1, libvpx-vp9, mpeg4 or another of FFmpeg's"
+        raise UserError(f"no video encoder '{name}' here: {known} (--encoder)")
 
 
 class VideoWriter:
-    """A video with the source's frame times and its audio, written beside `path` and put in its place by close(keep=True).
+    """A video with the source's frame times and its audio; close(keep=True) puts it in its place.
 
     Raises UserError where it can't be written.
     """
 
-    def __init__(self, path: Path, source: VideoSource, encoder: str = ENCODER, preset: str | None = None):
-        self.path, self.partial = path, _partial(path)
+    def __init__(self, settings: OutputSettings, source: VideoSource):
+        self.path, self.partial = settings.video, _partial(settings.video)
         self.time_base, self.audio = source.time_base, None
         self.size = source.height, source.width
-        preset = preset or PRESETS.get(encoder)
         try:
-            with self._telling():
-                self.container = av.open(str(self.partial), "w")
-                self.stream = self.container.add_stream(encoder, rate=source.rate, options={"preset": preset} if preset else {})
-                self.stream.height, self.stream.width = (side + side % 2 for side in self.size)  # encoders want even sides
-                formats = [known.name for known in self.stream.codec_context.codec.video_formats or ()]
-                self.stream.pix_fmt = PIXELS if PIXELS in formats or not formats else formats[0]
-                self.stream.codec_context.time_base = self.time_base
-                if source.audio_codec in self.container.supported_codecs:
-                    with source.template() as original:
-                        self.audio = self.container.add_stream_from_template(original.streams.audio[0])
-                self.container.start_encoding()
+            with self._errors():
+                self._open(settings, source)
         except UserError:
             self.partial.unlink(missing_ok=True)
             raise
 
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """Say in a line what FFmpeg could not do."""
-        try:
-            yield
-        except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise UserError(
-                f"cannot write the video {self.path}: {cli.one_line(error)} (--output, --encoder, --no_output)"
-            ) from None
+    def _open(self, settings: OutputSettings, source: VideoSource) -> None:
+        options = {"preset": settings.preset} if settings.preset else {}
+        self.container = av.open(str(self.partial), "w")
+        stream = self.container.add_stream(settings.encoder, rate=source.rate, options=options)
+        stream.height, stream.width = (side + side % 2 for side in self.size)  # encoders want even
+        formats = [known.name for known in stream.codec_context.codec.video_formats or ()]
+        stream.pix_fmt = PIXELS if PIXELS in formats or not formats else formats[0]
+        stream.codec_context.time_base = self.time_base
+        self.stream = stream
+        if source.audio_codec in self.container.supported_codecs:
+            with source.template() as original:
+                audio = original.streams.audio[0]
+                self.audio = self.container.add_stream_from_template(audio)
+        self.container.start_encoding()
+
+    def _errors(self):
+        options = "--output, --encoder, --no_output"
+        return _user_errors(f"the video {self.path}", options)
 
     def write(self, picture: np.ndarray, pts: int) -> None:
-        """Add a frame, uint8 [H, W, 3], RGB. One of another size than the video's first is fitted in."""
+        """Add a frame, uint8 [H, W, 3], RGB. One of another size than the first is fitted in."""
         if picture.shape[:2] != self.size:
             fitted = np.empty((*self.size, 3), np.uint8)
             Letterbox(*picture.shape[:2], *self.size).place(picture, fitted)
@@ -86,7 +101,7 @@ class VideoWriter:
         self._encode(frame)
 
     def _encode(self, frame: av.VideoFrame | None) -> None:
-        with self._telling():
+        with self._errors():
             self.container.mux(self.stream.encode(frame))
 
     def write_audio(self, packets: list[av.Packet]) -> None:
@@ -94,7 +109,7 @@ class VideoWriter:
         if self.audio:
             for packet in packets:
                 packet.stream = self.audio
-                with self._telling():
+                with self._errors():
                     self.container.mux(packet)
 
     def close(self, keep: bool) -> None:
@@ -107,34 +122,44 @@ class VideoWriter:
 
 
 class DetectionsWriter:
-    """What was found, one JSON object a line: frame, time_s, class, score, box (left, top, right, bottom, in pixels of the
-    frame) and mask (run lengths in COCO's format). Written beside `path` and put in its place by close(keep=True)."""
+    """What was found, as JSON Lines, one object each; close(keep=True) puts it in its place.
+
+    A line has frame, time_s, class, score, box (left, top, right, bottom, in pixels of the frame)
+    and mask (run lengths in COCO's format).
+    """
 
     def __init__(self, path: Path):
         self.path, self.partial = path, _partial(path)
-        with self._telling():
+        with self._errors():
             self.file = open(self.partial, "w")
 
-    @contextmanager
-    def _telling(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise UserError(f"cannot write {self.path}: {error.strerror} (--save_detections)") from None
+    def _errors(self):
+        return _user_errors(str(self.path), "--save_detections")
 
-    def write(self, frame: int, time_s: float, told: list[dict]) -> None:
-        """Add one frame's detections, from Detections.told()."""
-        with self._telling():
-            for each in told:
-                self.file.write(json.dumps({"frame": frame, "time_s": round(time_s, 6), **each}) + "\n")
+    def write(self, frame: int, time_s: float, detections: list[dict]) -> None:
+        """Add one frame's detections, from Detections.to_json()."""
+        with self._errors():
+            for each in detections:
+                line = json.dumps({"frame": frame, "time_s": round(time_s, 6), **each})
+                self.file.write(line + "\n")
 
     def close(self, keep: bool) -> None:
         """Finish the file; keep it as `path`, or drop it."""
         try:
-            with self._telling():
+            with self._errors():
                 self.file.close()
         finally:
             _settle(self.partial, self.path, keep)
+
+
+@contextmanager
+def _user_errors(what: str, options: str) -> Iterator[None]:
+    """Turn what could not be written into one line."""
+    try:
+        yield
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or cli.one_line(error)
+        raise UserError(f"cannot write {what}: {reason} ({options})") from None
 
 
 def _partial(path: Path) -> Path:

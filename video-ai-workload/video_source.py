@@ -1,4 +1,4 @@
-"""Where frames come from: video files, still images, folders of them, web addresses, network cameras and webcams (PyAV)."""
+"""Where frames come from, through PyAV: videos, images, folders of them, web addresses, cameras."""
 
 from __future__ import annotations
 
@@ -13,27 +13,31 @@ from pathlib import Path
 import av
 import numpy as np
 
-from harness import cli, model as model_files
+from harness import cli, model_files
 from harness.cli import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 IMAGES_PER_SECOND = 25  # of a folder, as a video
 LIVE = ("rtsp://", "rtsps://", "rtmp://", "rtp://", "udp://", "srt://", "/dev/video")
 ADDRESS = re.compile(r"[a-z0-9]+://")
-TIMEOUT_S = 10.0  # without a word from the network
-MAX_RATE = 1000  # frames a second: streams that don't know their rate claim that of their clock
+TIMEOUT_S = 10.0  # of silence on the network
+MAX_RATE = 1000  # frames/s: streams that don't know their rate claim that of their clock
 HELP = (
-    f"video file, image, folder of images ({IMAGES_PER_SECOND} a second), http(s):// or rtsp:// address, or webcam (/dev/video0)"
+    f"video file, image, folder of images ({IMAGES_PER_SECOND} per second), http(s):// or rtsp:// "
+    "address, or webcam (/dev/video0)"
 )
 
 
 class VideoSource:
     """Frames of a video, upright, in order, with their times.
 
-    height, width : of the first frame, pixels. rate : frames per second, as far as is known. time_base : unit of times, seconds.
-    damaged : packets, frames and images that could not be decoded, in the last pass.
-    lost : why a live source ended before its time, in the last pass; None where it did not.
-    reconnected : how often a live source was lost and came back, in the last pass.
+    height, width : of the first frame, pixels.
+    rate : frames per second, as far as is known. time_base : unit of times, seconds.
+    announced_frames : frames that the container says it holds; 0 where it does not say.
+    Of the last pass:
+    damaged : packets, frames and images that could not be decoded.
+    lost : why a live source ended before its time; None where it did not.
+    reconnected : how often a live source was lost and came back.
 
     Parameters
     ----------
@@ -45,32 +49,36 @@ class VideoSource:
 
     def __init__(self, address: str, retry_s: float = 30.0):
         self.address, self.retry_s = address, retry_s
-        self.live, self.remote = address.startswith(LIVE), bool(ADDRESS.match(address)) or address.startswith("/dev/video")
+        self.live = address.startswith(LIVE)
+        self.remote = bool(ADDRESS.match(address)) or address.startswith("/dev/video")
         self.name = cli.without_secrets(address) if self.remote else Path(address).name
         self.images = self._images()
+        self.damaged, self.reconnected, self.lost = 0, 0, None
         self._stop = threading.Event()
         self._audio: list[av.Packet] = []
         self._zero_s = Fraction(0)  # the first frame's time
-        self.audio_codec, self.damaged = None, 0
         container = next(self._containers(), None)
         if container is None:
             raise UserError(f"the folder {address} holds no image that can be decoded (--video)")
         with container:
-            stream = container.streams.video[0]
-            self.codec = stream.codec_context.name
-            self.announced_frames = len(self.images) or stream.frames  # 0 where the container does not say
-            if self.images:
-                self.rate, self.time_base = Fraction(IMAGES_PER_SECOND), Fraction(1, IMAGES_PER_SECOND)
-            else:
-                rates = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate and rate <= MAX_RATE]
-                self.rate = rates[0] if rates else Fraction(25)
-                self.time_base = stream.time_base or Fraction(1, 90_000)
-                if container.streams.audio and not self.live:
-                    self.audio_codec = container.streams.audio[0].codec_context.name
+            self._read_properties(container)
             first = next(self._decoded(container), None)
         if first is None:
             raise UserError(f"{self.name} holds no frame that can be decoded (--video)")
         self.height, self.width = upright(first).shape[:2]
+
+    def _read_properties(self, container: av.container.InputContainer) -> None:
+        stream, audio = container.streams.video[0], container.streams.audio
+        self.codec, self.audio_codec = stream.codec_context.name, None
+        self.announced_frames = len(self.images) or stream.frames
+        if self.images:
+            self.rate, self.time_base = Fraction(IMAGES_PER_SECOND), Fraction(1, IMAGES_PER_SECOND)
+            return
+        rates = (stream.average_rate, stream.guessed_rate, Fraction(25))
+        self.rate = next(rate for rate in rates if rate and rate <= MAX_RATE)
+        self.time_base = stream.time_base or Fraction(1, 90_000)
+        if audio and not self.live:
+            self.audio_codec = audio[0].codec_context.name
 
     def _images(self) -> list[Path]:
         """The images of a folder, by name; none where the source is no folder."""
@@ -79,12 +87,49 @@ class VideoSource:
             return []
         images = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
         if not images:
-            raise UserError(f"the folder {folder} holds no images ({', '.join(IMAGE_SUFFIXES)}) (--video)")
+            known = ", ".join(IMAGE_SUFFIXES)
+            raise UserError(f"the folder {folder} holds no images ({known}) (--video)")
         return images
 
     def sha256(self) -> str | None:
-        """Hash of the file's contents, or of all images'; None for what is read over a wire."""
+        """Hash of the file's contents, or of all images'; None for what is not a local file."""
         return None if self.remote else model_files.sha256(*(self.images or [Path(self.address)]))
+
+    def describe(self) -> dict:
+        """The record's input."""
+        return {
+            "name": self.name,
+            "sha256": self.sha256(),
+            "width": self.width,
+            "height": self.height,
+            "codec": self.codec,
+            "source_frames_per_second": float(self.rate),
+        }
+
+    def warnings(self, frames: int, frames_per_second: float, whole: bool) -> list[str]:
+        """What the source did in the last pass that speaks against the result.
+
+        Parameters
+        ----------
+        frames : that the last pass decoded. frames_per_second : the throughput measured.
+        whole : whether the pass was to go to the source's end, and did.
+        """
+        found = []
+        if whole and (self.damaged or frames < self.announced_frames):
+            announced = f" of the {self.announced_frames} announced" * bool(self.announced_frames)
+            decoded = f"{frames} frames{announced} could be decoded"
+            found.append(f"the video is damaged or cut: {decoded}")
+        if self.reconnected:
+            found.append(
+                f"the source was lost and came back {self.reconnected} time(s) in the last pass: "
+                "the gaps are in the figures"
+            )
+        if self.live and frames_per_second > 0.95 * self.rate:
+            found.append(
+                f"frames came at {self.rate:.3g} per second: this is the camera's rate, "
+                "not what the machine can do (see capacity.py)"
+            )
+        return found
 
     def template(self) -> av.container.InputContainer:
         """The source once more, for its streams' parameters."""
@@ -99,7 +144,10 @@ class VideoSource:
         return self._stop.is_set()
 
     def take_audio(self) -> list[av.Packet]:
-        """The audio packets passed since the last call, their times counted from the first frame; what was before it is left out."""
+        """The audio packets passed since the last call, their times from the first frame.
+
+        What was before that frame is left out.
+        """
         taken, self._audio = self._audio, []
         for packet in taken:
             packet.pts -= round(self._zero_s / packet.time_base)
@@ -107,28 +155,30 @@ class VideoSource:
         return [packet for packet in taken if packet.pts >= 0]
 
     def _open(self, address: Path | str):
-        options, how = {}, {}
+        options, settings = {}, {}
         if self.remote:
-            how["timeout"] = TIMEOUT_S
+            settings["timeout"] = TIMEOUT_S
             if self.address.startswith("rtsp"):
-                options["rtsp_flags"] = "prefer_tcp"  # a packet lost on the way would be a damaged frame
+                options["rtsp_flags"] = "prefer_tcp"  # a lost packet would be a damaged frame
             elif self.address.startswith("/dev/video"):
-                how["format"] = "v4l2"
+                settings["format"] = "v4l2"
         elif not Path(address).is_file():
             raise UserError(f"no video file {address} (--video)")
         try:
-            container = av.open(str(address), options=options, **how)
+            container = av.open(str(address), options=options, **settings)
         except (av.error.FFmpegError, OSError) as error:
-            raise UserError(
-                f"{cli.without_secrets(str(address))} can't be read as video ({error.strerror or cli.one_line(error)})"
-            ) from None
+            name, reason = cli.without_secrets(str(address)), error.strerror or cli.one_line(error)
+            raise UserError(f"{name} can't be read as video ({reason})") from None
         if not container.streams.video or not container.streams.video[0].codec_context.width:
             container.close()
             raise UserError(f"{self.name} has no video stream")
         return container
 
     def frames(self, max_frames: int | None = None) -> Iterator[tuple[np.ndarray, int]]:
-        """Each frame, uint8 [H, W, 3], RGB, and when it is shown, in units of time_base from the first one."""
+        """Each frame, uint8 [H, W, 3], RGB, and when it is shown.
+
+        Times are in units of time_base, from the first frame's.
+        """
         self.damaged, self.reconnected, self.lost, self._audio = 0, 0, None, []
         index, last, arrived_s = 0, -1, 0.0
         for container in self._containers():
@@ -152,7 +202,10 @@ class VideoSource:
                         break  # the others are those of a moving image
 
     def _containers(self) -> Iterator[av.container.InputContainer]:
-        """What is to be decoded, opened, one after the other: a file; all images; a live source, each time it comes back."""
+        """What is to be decoded, opened: a file; all images; a live source, as often as it returns.
+
+        Sets `lost` where a live source did not return within retry_s.
+        """
         if self.images:
             for image in self.images:
                 try:
@@ -162,20 +215,31 @@ class VideoSource:
             return
         yield self._open(self.address)
         while self.live and not self.stopped:
-            print(f"warning: {self.name} was lost: trying for {self.retry_s:g} s to reach it again", file=sys.stderr, flush=True)
-            deadline_s = time.monotonic() + self.retry_s
-            container = None
-            while not container and not self.stopped:
-                try:
-                    container = self._open(self.address)
-                except UserError:
-                    if time.monotonic() > deadline_s:
-                        self.lost = f"{self.name} was lost and did not come back within {self.retry_s:g} s (--retry)"
-                        return
-                    self._stop.wait(0.5)
+            print(
+                f"warning: {self.name} was lost: trying for {self.retry_s:g} s to reach it again",
+                file=sys.stderr,
+                flush=True,
+            )
+            container = self._reopened()
             if container:
                 self.reconnected += 1
                 yield container
+            elif not self.stopped:
+                gone = f"was lost and did not come back within {self.retry_s:g} s (--retry)"
+                self.lost = f"{self.name} {gone}"
+                return
+
+    def _reopened(self) -> av.container.InputContainer | None:
+        """A lost source, once it is there again; None after retry_s, or after stop()."""
+        deadline_s = time.monotonic() + self.retry_s
+        while not self.stopped:
+            try:
+                return self._open(self.address)
+            except UserError:
+                if time.monotonic() > deadline_s:
+                    return None
+                self._stop.wait(0.5)
+        return None
 
     def _decoded(self, container) -> Iterator[av.VideoFrame]:
         """An open source's whole frames; its audio is put aside for take_audio()."""
@@ -188,7 +252,7 @@ class VideoSource:
                 packet = next(packets)
             except StopIteration:
                 return
-            except (av.error.FFmpegError, OSError):  # the file ends in the middle of a packet, or the network is gone
+            except (av.error.FFmpegError, OSError):  # the file is cut, or the network is gone
                 self.damaged += not self.live
                 return
             if packet.stream is audio:
@@ -206,7 +270,7 @@ class VideoSource:
 
 
 def upright(decoded: av.VideoFrame) -> np.ndarray:
-    """A frame's pixels, uint8 [H, W, 3], RGB, turned as its metadata say."""
+    """A frame's pixels, uint8 [H, W, 3], RGB, turned as its metadata says."""
     pixels = decoded.to_ndarray(format="rgb24")
     quarters = round(decoded.rotation / 90) % 4  # counter-clockwise
     return np.ascontiguousarray(np.rot90(pixels, quarters)) if quarters else pixels

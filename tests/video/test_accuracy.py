@@ -1,10 +1,9 @@
-"""Mean average precision: right on detections made up to be right or wrong, and on the demo model."""
+"""Mean average precision: of detections made up to be right or wrong, and of the demo model."""
 
 import copy
 import json
 
 import pytest
-
 from conftest import assert_one_line
 from video_media import CLIP
 
@@ -18,65 +17,92 @@ def truth_file(tmp_path_factory):
     return path
 
 
-def judge(truth_file, detections) -> dict[str, float]:
-    from accuracy import mean_average_precision, read_truth
+def score(truth_file, detections) -> dict[str, float]:
+    from average_precision import mean_average_precision, read_truth
 
     truth = read_truth(truth_file)
     return mean_average_precision(truth, detections, sorted(truth.imgs), sorted(truth.cats))
 
 
 def perfect(truth_file) -> list[dict]:
-    told = json.loads(truth_file.read_text())["annotations"]
+    dataset = json.loads(truth_file.read_text())["annotations"]
     kept = ("image_id", "category_id", "bbox", "segmentation")
-    return [{**{name: copy.deepcopy(truth[name]) for name in kept}, "score": 0.9} for truth in told if not truth["iscrowd"]]
+    return [
+        {**{name: copy.deepcopy(truth[name]) for name in kept}, "score": 0.9}
+        for truth in dataset
+        if not truth["iscrowd"]
+    ]
 
 
 def test_detections_equal_to_the_truth_score_1_and_none_score_0(truth_file):
-    assert judge(truth_file, perfect(truth_file)) == pytest.approx(dict.fromkeys(
-        ("mask_map50_95", "mask_map50", "box_map50_95", "box_map50"), 1.0))  # fmt: skip
-    assert set(judge(truth_file, []).values()) == {0.0}
+    assert score(truth_file, perfect(truth_file)) == pytest.approx(
+        dict.fromkeys(("mask_map50_95", "mask_map50", "box_map50_95", "box_map50"), 1.0)
+    )
+    assert set(score(truth_file, []).values()) == {0.0}
 
 
 def test_half_of_the_objects_score_half_and_wrong_classes_nothing(truth_file):
-    half = judge(truth_file, perfect(truth_file)[::2])
+    half = score(truth_file, perfect(truth_file)[::2])
     assert 0.4 < half["mask_map50_95"] < 0.6
     swapped = [{**found, "category_id": 2 - found["category_id"]} for found in perfect(truth_file)]
-    assert judge(truth_file, swapped)["mask_map50"] < 0.05
+    assert score(truth_file, swapped)["mask_map50"] < 0.05
 
 
 def test_the_demo_model_is_right_about_the_demo_clip(video, truth_file, tmp_path):
-    done = video.run("accuracy.py", "--ground_truth", truth_file, "--results_dir", video.results, "--precision", "f32",
-                     "--save_detections", tmp_path / "found.json")  # fmt: skip
+    done = video.run(
+        "accuracy.py",
+        "--ground_truth",
+        truth_file,
+        "--results_dir",
+        video.results,
+        "--precision",
+        "f32",
+        "--save_detections",
+        tmp_path / "found.json",
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     run = video.last_record()
     values = {name: metric["median"] for name, metric in run["metrics"].items()}
     assert run["workload"] == "video-accuracy" and run["output"]["images"] == 40
-    assert values["mask_map50"] > 0.95 and values["mask_map50_95"] > 0.75 and values["box_map50"] > 0.95
+    assert (
+        values["mask_map50"] > 0.95
+        and values["mask_map50_95"] > 0.75
+        and values["box_map50"] > 0.95
+    )
     saved = json.loads((tmp_path / "found.json").read_text())
     assert len(saved) == run["output"]["detections"]
-    assert judge(truth_file, saved) == pytest.approx(values)
+    assert score(truth_file, saved) == pytest.approx(values)
 
 
-def test_images_in_a_folder_are_judged_like_the_frames_of_a_video(video, truth_file, tmp_path):
+def test_images_in_a_folder_are_scored_like_the_frames_of_a_video(video, truth_file, tmp_path):
     import cv2
     from video_source import VideoSource
 
-    told = json.loads(truth_file.read_text())
-    told["images"] = told["images"][:6]
-    told["annotations"] = [truth for truth in told["annotations"] if truth["image_id"] < 6]
-    for image, (frame, _) in zip(told["images"], VideoSource(str(CLIP)).frames(6)):
+    dataset = json.loads(truth_file.read_text())
+    dataset["images"] = dataset["images"][:6]
+    dataset["annotations"] = [truth for truth in dataset["annotations"] if truth["image_id"] < 6]
+    for image, (frame, _) in zip(dataset["images"], VideoSource(str(CLIP)).frames(6)):
         image["file_name"] = f"{image['id']}.png"
         cv2.imwrite(str(tmp_path / image["file_name"]), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-    (tmp_path / "few.json").write_text(json.dumps(told))
+    (tmp_path / "few.json").write_text(json.dumps(dataset))
     values = []
     for source in (["--images", tmp_path], ["--max_images", 6]):
-        done = video.run("accuracy.py", "--ground_truth", tmp_path / "few.json", "--results_dir", video.results, *source)
+        done = video.run(
+            "accuracy.py",
+            "--ground_truth",
+            tmp_path / "few.json",
+            "--results_dir",
+            video.results,
+            *source,
+        )
         assert done.returncode == 0, done.stderr
-        values.append({name: metric["median"] for name, metric in video.last_record()["metrics"].items()})
+        values.append(
+            {name: metric["median"] for name, metric in video.last_record()["metrics"].items()}
+        )
     assert values[0] == pytest.approx(values[1]) and values[0]["mask_map50"] > 0.9
 
 
-def test_mistakes_are_told_in_one_line(video, truth_file, tmp_path):
+def test_mistakes_end_in_one_line(video, truth_file, tmp_path):
     def run(*args):
         return video.run("accuracy.py", "--results_dir", video.results, *args)
 
@@ -85,8 +111,12 @@ def test_mistakes_are_told_in_one_line(video, truth_file, tmp_path):
     assert_one_line(run("--ground_truth", tmp_path / "odd.json"), "names no images")
     (tmp_path / "cut.json").write_text('{"images": [')
     assert_one_line(run("--ground_truth", tmp_path / "cut.json"), "not ground truth")
-    assert_one_line(run("--ground_truth", truth_file, "--images", tmp_path), "can't be read as an image")
+    assert_one_line(
+        run("--ground_truth", truth_file, "--images", tmp_path), "can't be read as an image"
+    )
     other = json.loads(truth_file.read_text())
     other["categories"] = [{"id": 0, "name": "unicorn"}, {"id": 2, "name": "dragon"}]
     (tmp_path / "other.json").write_text(json.dumps(other))
-    assert_one_line(run("--ground_truth", tmp_path / "other.json"), "no class of the model", "unicorn")
+    assert_one_line(
+        run("--ground_truth", tmp_path / "other.json"), "no class of the model", "unicorn"
+    )

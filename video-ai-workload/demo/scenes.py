@@ -1,17 +1,17 @@
 """Drive-thru scenes drawn from a seed: frames with the exact mask of every car and person in them.
 
-A scene is a fixed camera over a pharmacy's drive-thru. Cars queue in two lanes and stop for the pick-up
-window, people walk by; what is nearer hides what is farther. Everything is drawn at twice the size and
-averaged down, so edges look like a camera's, and every object is drawn a second time, in its own number,
-into a map of objects: that map is the ground truth.
+A scene is a fixed camera over a pharmacy's drive-thru. Cars queue in two lanes and stop for the
+pick-up window, people walk by; what is nearer hides what is farther. Everything is drawn at twice
+the size and averaged down, so edges look like a camera's, and every object is drawn a second time,
+in its own number, into a map of objects: that map is the ground truth.
 
 Sizes are in design pixels of a 768 x 432 frame; `height` scales them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -19,22 +19,31 @@ import numpy as np
 PERSON, CAR = 0, 2  # COCO class indices
 DESIGN_WIDTH, DESIGN_HEIGHT = 768, 432
 SUPERSAMPLE = 2
+MIN_VISIBLE_SHARE, MIN_AREA = 0.3, 150  # of an object, and pixels: less is hardly to be seen
 
-# Outlines of cars seen from the side, facing right; x along the length, y up, both in car lengths.
+
+def _points(text: str) -> list[tuple[float, float]]:
+    return [tuple(map(float, point.split(","))) for point in text.split()]
+
+
+# Cars seen from the side, facing right; x along the length, y up, both in car lengths.
 CAR_OUTLINES = {
-    "sedan": [(0, .07), (.01, .2), (.16, .225), (.3, .335), (.58, .34), (.74, .23), (.95, .2), (1, .15), (1, .07)],
-    "hatchback": [(0, .07), (.01, .24), (.1, .36), (.55, .37), (.72, .25), (.95, .21), (1, .15), (1, .07)],
-    "suv": [(0, .08), (0, .3), (.06, .42), (.6, .43), (.74, .29), (.97, .26), (1, .2), (1, .08)],
-    "van": [(0, .07), (0, .46), (.04, .49), (.7, .49), (.86, .29), (.98, .25), (1, .18), (1, .07)],
-    "pickup": [(0, .09), (0, .25), (.4, .26), (.44, .4), (.66, .41), (.76, .27), (.97, .25), (1, .2), (1, .09)],
-}  # fmt: skip
+    "sedan": _points("0,.07 .01,.2 .16,.225 .3,.335 .58,.34 .74,.23 .95,.2 1,.15 1,.07"),
+    "hatchback": _points("0,.07 .01,.24 .1,.36 .55,.37 .72,.25 .95,.21 1,.15 1,.07"),
+    "suv": _points("0,.08 0,.3 .06,.42 .6,.43 .74,.29 .97,.26 1,.2 1,.08"),
+    "van": _points("0,.07 0,.46 .04,.49 .7,.49 .86,.29 .98,.25 1,.18 1,.07"),
+    "pickup": _points("0,.09 0,.25 .4,.26 .44,.4 .66,.41 .76,.27 .97,.25 1,.2 1,.09"),
+}
 CAR_WINDOWS = {
-    "sedan": [[(.22, .235), (.32, .315), (.43, .32), (.43, .235)], [(.46, .235), (.46, .32), (.56, .32), (.68, .235)]],
-    "hatchback": [[(.09, .26), (.13, .34), (.36, .345), (.36, .26)], [(.39, .26), (.39, .345), (.53, .35), (.66, .26)]],
-    "suv": [[(.05, .3), (.09, .4), (.3, .405), (.3, .3)], [(.33, .3), (.33, .405), (.57, .41), (.69, .3)]],
-    "van": [[(.55, .31), (.55, .45), (.68, .45), (.8, .31)]],
-    "pickup": [[(.47, .28), (.49, .38), (.63, .385), (.71, .28)]],
-}  # fmt: skip
+    "sedan": [".22,.235 .32,.315 .43,.32 .43,.235", ".46,.235 .46,.32 .56,.32 .68,.235"],
+    "hatchback": [".09,.26 .13,.34 .36,.345 .36,.26", ".39,.26 .39,.345 .53,.35 .66,.26"],
+    "suv": [".05,.3 .09,.4 .3,.405 .3,.3", ".33,.3 .33,.405 .57,.41 .69,.3"],
+    "van": [".55,.31 .55,.45 .68,.45 .8,.31"],
+    "pickup": [".47,.28 .49,.38 .63,.385 .71,.28"],
+}
+HEADLIGHT = _points(".955,.16 .955,.195 .995,.165 .995,.145")
+TAIL_LIGHT = _points(".005,.17 .005,.2 .03,.2 .03,.17")
+PAINTS = "ebebeb 19191c 8c8f94 a5191e 1e3c82 c8aa3c 285a3c 5f3c2d"
 
 
 @dataclass
@@ -55,6 +64,10 @@ class Mover:
 
     def x_at(self, t_s: float) -> float:
         return self.x + self.speed * self.travelled_s(t_s)
+
+    def phase_at(self, t_s: float) -> float:
+        """Of a person's steps, radians."""
+        return self.look["phase"] + abs(self.speed) * self.travelled_s(t_s) * 8.0 / self.size
 
 
 @dataclass
@@ -77,12 +90,20 @@ class Canvas:
         if number is not None:
             cv2.fillPoly(self.ids, corners, number)
 
+    def box(self, x0, y0, x1, y1, colour):
+        self.polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], colour)
+
     def ellipse(self, centre, axes, colour, number=None):
         centre = tuple(int(round(c * self.scale)) for c in centre)
         axes = tuple(max(1, int(round(a * self.scale))) for a in axes)
         cv2.ellipse(self.picture, centre, axes, 0, 0, 360, colour, -1)
         if number is not None:
             cv2.ellipse(self.ids, centre, axes, 0, 0, 360, number, -1)
+
+    def text(self, text, corner, size, colour):
+        place, width = tuple(int(c * self.scale) for c in corner), max(1, int(2 * self.scale))
+        font, size = cv2.FONT_HERSHEY_DUPLEX, size * self.scale
+        cv2.putText(self.picture, text, place, font, size, colour, width, cv2.LINE_AA)
 
     def limb(self, start, end, width, colour, number=None):
         ends = [tuple(int(round(c * self.scale)) for c in p) for p in (start, end)]
@@ -94,6 +115,10 @@ class Canvas:
 
 def _shade(colour, factor: float) -> tuple[int, int, int]:
     return tuple(int(min(255, max(0, c * factor))) for c in colour)
+
+
+def _colour(rng: np.random.Generator, low, high) -> tuple[int, int, int]:
+    return tuple(int(c) for c in rng.uniform(low, high, 3))
 
 
 def _draw_car(canvas: Canvas, car: Mover, t_s: float, number: int) -> None:
@@ -109,11 +134,11 @@ def _draw_car(canvas: Canvas, car: Mover, t_s: float, number: int) -> None:
     sill = [(px, min(py, 0.13)) for px, py in outline]
     canvas.polygon(at(sill), _shade(colour, 0.72))
     for window in CAR_WINDOWS[look["shape"]]:
-        canvas.polygon(at(window), look["glass"])
+        canvas.polygon(at(_points(window)), look["glass"])
     for door_x in look["doors"]:
         canvas.limb(*at([(door_x, 0.1), (door_x, 0.22)]), 0.006 * length, _shade(colour, 0.55))
-    canvas.polygon(at([(0.955, 0.16), (0.955, 0.195), (0.995, 0.165), (0.995, 0.145)]), (250, 240, 190))
-    canvas.polygon(at([(0.005, 0.17), (0.005, 0.2), (0.03, 0.2), (0.03, 0.17)]), (190, 25, 25))
+    canvas.polygon(at(HEADLIGHT), (250, 240, 190))
+    canvas.polygon(at(TAIL_LIGHT), (190, 25, 25))
     for wheel_x in (0.2, 0.79):
         (centre,) = at([(wheel_x, 0.072)])
         canvas.ellipse(centre, (0.072 * length, 0.072 * length), (25, 25, 27), number)
@@ -122,24 +147,31 @@ def _draw_car(canvas: Canvas, car: Mover, t_s: float, number: int) -> None:
 
 def _draw_person(canvas: Canvas, person: Mover, t_s: float, number: int) -> None:
     h, x, y, look = person.size, person.x_at(t_s), person.ground_y, person.look
-    swing = np.sin(look["phase"] + abs(person.speed) * person.travelled_s(t_s) * 8.0 / h)
-    hip, shoulder, stride, build = y - 0.48 * h, y - 0.8 * h, 0.13 * h * swing, look["build"]
-    canvas.ellipse((x, y), (0.16 * h, 0.025 * h), (50, 50, 52))
-    canvas.limb((x, shoulder + 0.04 * h), (x + 1.1 * stride, hip), 0.065 * h, _shade(look["top"], 0.7), number)
+    facing, half = np.sign(person.speed), 0.105 * look["build"]
+    stride = 0.13 * np.sin(person.phase_at(t_s))
+
+    def at(px, py):  # in heights, from the ground
+        return x + px * h, y - py * h
+
+    def limb(start, end, width, colour):
+        canvas.limb(at(*start), at(*end), width * h, colour, number)
+
+    def ellipse(centre, width, height, colour, number=number):
+        canvas.ellipse(at(*centre), (width * h, height * h), colour, number)
+
+    ellipse((0, 0), 0.16, 0.025, (50, 50, 52), number=None)  # shadow
+    limb((0, 0.76), (1.1 * stride, 0.48), 0.065, _shade(look["top"], 0.7))
     for side in (-1, 1):
-        foot = (x + side * stride, y - 0.02 * h)
-        canvas.limb((x + side * 0.025 * h, hip), foot, 0.09 * h, _shade(look["legs"], 0.85 if side < 0 else 1), number)
-        canvas.ellipse((foot[0] + 0.02 * h * np.sign(person.speed), y - 0.015 * h), (0.05 * h, 0.022 * h), (40, 32, 28), number)
-    half = 0.105 * h * build
-    canvas.polygon(
-        [(x - half, shoulder), (x - 0.5 * half, shoulder - 0.03 * h), (x + 0.5 * half, shoulder - 0.03 * h),
-         (x + half, shoulder), (x + 0.85 * half, hip + 0.03 * h), (x - 0.85 * half, hip + 0.03 * h)],
-        look["top"], number,
-    )  # fmt: skip
-    canvas.limb((x, shoulder + 0.04 * h), (x - 1.1 * stride, hip), 0.065 * h, _shade(look["top"], 0.85), number)
-    canvas.limb((x, shoulder), (x, shoulder - 0.07 * h), 0.06 * h, look["skin"], number)
-    canvas.ellipse((x, y - 0.915 * h), (0.062 * h, 0.08 * h), look["skin"], number)
-    canvas.ellipse((x - 0.01 * h * np.sign(person.speed), y - 0.945 * h), (0.066 * h, 0.056 * h), look["hair"], number)
+        legs = _shade(look["legs"], 0.85 if side < 0 else 1)
+        limb((side * 0.025, 0.48), (side * stride, 0.02), 0.09, legs)
+        ellipse((side * stride + 0.02 * facing, 0.015), 0.05, 0.022, (40, 32, 28))
+    right = [(half, 0.8), (0.85 * half, 0.45)]
+    left = [(-0.85 * half, 0.45), (-half, 0.8), (-0.5 * half, 0.83), (0.5 * half, 0.83)]
+    canvas.polygon([at(*point) for point in right + left], look["top"], number)
+    limb((0, 0.76), (-1.1 * stride, 0.48), 0.065, _shade(look["top"], 0.85))
+    limb((0, 0.8), (0, 0.87), 0.06, look["skin"])
+    ellipse((0, 0.915), 0.062, 0.08, look["skin"])
+    ellipse((-0.01 * facing, 0.945), 0.066, 0.056, look["hair"])
 
 
 def _draw_mover(canvas: Canvas, mover: Mover, t_s: float, number: int) -> None:
@@ -147,73 +179,70 @@ def _draw_mover(canvas: Canvas, mover: Mover, t_s: float, number: int) -> None:
 
 
 def _background(rng: np.random.Generator, scale: float) -> np.ndarray:
-    """The place without anyone in it: sky, trees, the pharmacy, two lanes, and things that are neither car nor person."""
+    """The place without anyone in it: sky, trees, the pharmacy, two lanes, street furniture."""
     width, height = int(DESIGN_WIDTH * scale), int(DESIGN_HEIGHT * scale)
-    horizon = 0.4
     sky = np.linspace(rng.uniform(150, 215), rng.uniform(200, 245), height)[:, None, None]
-    picture = np.broadcast_to(sky * np.array([0.88, 0.95, 1.0]), (height, width, 3)).astype(np.uint8).copy()
+    picture = np.empty((height, width, 3), np.uint8)
+    picture[:] = sky * np.array([0.88, 0.95, 1.0])
     canvas = Canvas(picture, np.zeros((height, width), np.uint8), scale)
-
-    def box(x0, y0, x1, y1, colour):
-        canvas.polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], colour)
-
-    ground_y = horizon * DESIGN_HEIGHT + 35
+    ground_y = 0.4 * DESIGN_HEIGHT + 35
     for _ in range(rng.integers(8, 22)):
         green = _shade((60, 105, 55), rng.uniform(0.6, 1.3))
-        canvas.ellipse((rng.uniform(0, 768), rng.uniform(150, ground_y)), (rng.uniform(15, 60), rng.uniform(15, 50)), green)
+        centre = rng.uniform(0, 768), rng.uniform(150, ground_y)
+        canvas.ellipse(centre, (rng.uniform(15, 60), rng.uniform(15, 50)), green)
     asphalt = int(rng.integers(85, 135))
-    box(0, ground_y, 768, 432, (asphalt, asphalt, asphalt + 3))
-    box(0, ground_y, 768, ground_y + 22, _shade((190, 186, 178), rng.uniform(0.75, 1.1)))  # pavement
-    box(0, ground_y + 22, 768, ground_y + 27, (150, 148, 143))  # kerb
-
-    left = rng.uniform(-60, 380)
-    right, top = left + rng.uniform(260, 460), rng.uniform(30, 90)
-    wall = tuple(int(c) for c in rng.uniform([150, 130, 115], [235, 220, 205]))
-    box(left, top, right, ground_y, wall)
-    for brick_y in np.arange(top + 10, ground_y, 12):
-        canvas.limb((left, brick_y), (right, brick_y), 1, _shade(wall, 0.93))
-    sign = tuple(int(c) for c in rng.uniform(20, 190, 3))
-    box(left + 20, top + 10, right - 20, top + 40, sign)
-    cv2.putText(picture, "PHARMACY", (int((left + 40) * scale), int((top + 33) * scale)), cv2.FONT_HERSHEY_DUPLEX,
-                0.75 * scale, (245, 245, 245), max(1, int(2 * scale)), cv2.LINE_AA)  # fmt: skip
-    window_x = rng.uniform(left + 50, right - 110)
-    box(window_x - 12, top + 52, window_x + 82, top + 60, _shade(sign, 0.8))  # awning
-    box(window_x, top + 62, window_x + 70, top + 108, (60, 78, 92))
-    box(window_x + 4, top + 66, window_x + 33, top + 104, (120, 145, 160))
-    door_x = rng.uniform(left + 15, right - 45)
-    box(door_x, ground_y - 62, door_x + 28, ground_y, (80, 70, 62))
-
-    for lane_y in (ground_y + 88, ground_y + 190):
-        for dash_x in np.arange(rng.uniform(-60, 0), 768, 70):
-            canvas.polygon(
-                [(dash_x, lane_y), (dash_x + 34, lane_y), (dash_x + 30, lane_y + 4), (dash_x - 4, lane_y + 4)], (205, 200, 170)
-            )
-    for _ in range(rng.integers(2, 9)):  # bollards, bins, menu boards, poles
-        x, y = rng.uniform(0, 768), ground_y + rng.uniform(0, 26)
-        tint = tuple(int(c) for c in rng.uniform(30, 230, 3))
-        w, h = [(4, 24), (16, 26), (34, 62), (3, 130)][rng.integers(4)]
-        box(x, y - h, x + w, y, tint)
-        if h == 62:
-            box(x + 3, y - h + 4, x + w - 3, y - 26, (225, 225, 215))
-    texture = rng.normal(0, rng.uniform(1, 7), (height // 2 + 1, width // 2 + 1, 1)).astype(np.float32)
+    canvas.box(0, ground_y, 768, 432, (asphalt, asphalt, asphalt + 3))
+    pavement = _shade((190, 186, 178), rng.uniform(0.75, 1.1))
+    canvas.box(0, ground_y, 768, ground_y + 22, pavement)
+    canvas.box(0, ground_y + 22, 768, ground_y + 27, (150, 148, 143))  # kerb
+    _pharmacy(canvas, rng, ground_y)
+    _street(canvas, rng, ground_y)
+    roughness, half = rng.uniform(1, 7), (height // 2 + 1, width // 2 + 1, 1)
+    texture = rng.normal(0, roughness, half).astype(np.float32)
     texture = cv2.resize(texture, (width, height), interpolation=cv2.INTER_LINEAR)[..., None]
     return np.clip(picture + texture, 0, 255).astype(np.uint8)
 
 
+def _pharmacy(canvas: Canvas, rng: np.random.Generator, ground_y: float) -> None:
+    left = rng.uniform(-60, 380)
+    right, top = left + rng.uniform(260, 460), rng.uniform(30, 90)
+    wall = _colour(rng, [150, 130, 115], [235, 220, 205])
+    canvas.box(left, top, right, ground_y, wall)
+    for brick_y in np.arange(top + 10, ground_y, 12):
+        canvas.limb((left, brick_y), (right, brick_y), 1, _shade(wall, 0.93))
+    sign = _colour(rng, 20, 190)
+    canvas.box(left + 20, top + 10, right - 20, top + 40, sign)
+    canvas.text("PHARMACY", (left + 40, top + 33), 0.75, (245, 245, 245))
+    window_x = rng.uniform(left + 50, right - 110)
+    awning = _shade(sign, 0.8)
+    canvas.box(window_x - 12, top + 52, window_x + 82, top + 60, awning)
+    canvas.box(window_x, top + 62, window_x + 70, top + 108, (60, 78, 92))
+    canvas.box(window_x + 4, top + 66, window_x + 33, top + 104, (120, 145, 160))
+    door_x = rng.uniform(left + 15, right - 45)
+    canvas.box(door_x, ground_y - 62, door_x + 28, ground_y, (80, 70, 62))
+
+
+def _street(canvas: Canvas, rng: np.random.Generator, ground_y: float) -> None:
+    """Dashed lines of two lanes, and bollards, bins, menu boards and poles."""
+    for lane_y in (ground_y + 88, ground_y + 190):
+        for dash_x in np.arange(rng.uniform(-60, 0), 768, 70):
+            upper = [(dash_x, lane_y), (dash_x + 34, lane_y)]
+            lower = [(dash_x + 30, lane_y + 4), (dash_x - 4, lane_y + 4)]
+            canvas.polygon(upper + lower, (205, 200, 170))
+    for _ in range(rng.integers(2, 9)):
+        x, y = rng.uniform(0, 768), ground_y + rng.uniform(0, 26)
+        tint = _colour(rng, 30, 230)
+        w, h = [(4, 24), (16, 26), (34, 62), (3, 130)][rng.integers(4)]
+        canvas.box(x, y - h, x + w, y, tint)
+        if h == 62:
+            canvas.box(x + 3, y - h + 4, x + w - 3, y - 26, (225, 225, 215))
+
+
 def _car_look(rng: np.random.Generator) -> dict:
-    paints = [
-        (235, 235, 235),
-        (25, 25, 28),
-        (140, 143, 148),
-        (165, 25, 30),
-        (30, 60, 130),
-        (200, 170, 60),
-        (40, 90, 60),
-        (95, 60, 45),
-    ]
+    paints = PAINTS.split()
     return {
         "shape": str(rng.choice(list(CAR_OUTLINES))),
-        "colour": _shade(paints[rng.integers(len(paints))], rng.uniform(0.8, 1.2)),
+        "colour": _shade(bytes.fromhex(paints[rng.integers(len(paints))]), rng.uniform(0.8, 1.2)),
         "glass": _shade((70, 90, 108), rng.uniform(0.5, 1.5)),
         "rim": _shade((150, 150, 155), rng.uniform(0.5, 1.3)),
         "doors": (0.44,) if rng.random() < 0.3 else (0.31, 0.45, 0.62),
@@ -222,8 +251,8 @@ def _car_look(rng: np.random.Generator) -> dict:
 
 def _person_look(rng: np.random.Generator) -> dict:
     return {
-        "top": tuple(int(c) for c in rng.uniform(20, 235, 3)),
-        "legs": tuple(int(c) for c in rng.uniform(20, 140, 3)),
+        "top": _colour(rng, 20, 235),
+        "legs": _colour(rng, 20, 140),
         "skin": _shade((224, 180, 150), rng.uniform(0.4, 1.1)),
         "hair": _shade((120, 90, 60), rng.uniform(0.15, 1.6)),
         "build": rng.uniform(0.8, 1.3),
@@ -244,12 +273,14 @@ def make_scene(rng: np.random.Generator, height: int = DESIGN_HEIGHT) -> Scene:
     for ground_y, base, direction in ((268, 150, -1), (352, 205, 1)):
         speed = direction * rng.uniform(55, 130)
         stop = rng.uniform(0.5, 5)
-        pause_s = (stop, stop + rng.uniform(0, 4))  # the whole lane stops, so nobody drives into anybody
+        # The whole lane stops, so nobody drives into anybody.
+        pause_s = (stop, stop + rng.uniform(0, 4))
         x = rng.uniform(-160, 100) if direction > 0 else rng.uniform(640, 900)
         for _ in range(rng.integers(0, 6)):
             size = base * rng.uniform(0.88, 1.15)
             x -= direction * size / 2
-            movers.append(Mover(CAR, x, ground_y + rng.uniform(-4, 4), size, speed, pause_s, _car_look(rng)))
+            y = ground_y + rng.uniform(-4, 4)
+            movers.append(Mover(CAR, x, y, size, speed, pause_s, _car_look(rng)))
             x -= direction * (size / 2 + rng.uniform(12, 150))
     for _ in range(rng.integers(0, 7)):
         y = rng.uniform(214, 232) if rng.random() < 0.6 else rng.uniform(285, 420)
@@ -287,11 +318,16 @@ def whole_area(scene: Scene, number: int, t_s: float) -> int:
     margin = int(mover.size)
     alone = Mover(mover.kind, margin, 2 * margin, mover.size, mover.speed, look=mover.look)
     if mover.kind == PERSON:  # the same step, seen at another place
-        alone.look = {**mover.look, "phase": mover.look["phase"] + abs(mover.speed) * mover.travelled_s(t_s) * 8.0 / mover.size}
+        alone.look = {**mover.look, "phase": mover.phase_at(t_s)}
     side = int(margin * 2.2 * scene.scale) + 1
     ids = np.zeros((side, side), np.uint8)
     _draw_mover(Canvas(np.zeros((side, side, 3), np.uint8), ids, scene.scale), alone, 0.0, 1)
     return int(ids.sum())
+
+
+def hardly_visible(scene: Scene, number: int, t_s: float, area: int) -> bool:
+    """Whether so few pixels of mover `number` are seen that finding it or not does not count."""
+    return area < MIN_AREA or area < MIN_VISIBLE_SHARE * whole_area(scene, number, t_s)
 
 
 def clip(

@@ -1,13 +1,15 @@
-"""Train YOLOv8n-seg from nothing on drawn drive-thru scenes; makes yolov8n-seg-demo.pt.
+"""Train YOLOv8n-seg from random weights on drawn drive-thru scenes; makes yolov8n-seg-demo.pt.
 
-The network is the official one (yolov8n-seg.yaml, 80 COCO classes), so its speed stands for the official
-weights'. It learns persons and cars only, from scenes no two of which are the same, in plain PyTorch with
-ultralytics' own loss. Seeds below TRAIN_SEEDS are kept for clips that it must never have seen.
+The network is the official one (yolov8n-seg.yaml, 80 COCO classes), so its speed stands for the
+official weights'. It learns persons and cars only, from scenes no two of which are the same, in
+plain PyTorch with ultralytics' own loss. Seeds below TRAIN_SEEDS are kept for clips that it must
+never have seen.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import time
 from copy import deepcopy
@@ -29,7 +31,10 @@ SHUFFLE_BUFFER = 256
 
 
 class DrawnScenes(IterableDataset):
-    """Endless crops of ever new scenes: (uint8 [3, S, S], classes [n], boxes xywh 0..1 [n, 4], mask of numbers [S/4, S/4])."""
+    """Endless crops of ever new scenes.
+
+    Each is (uint8 [3, S, S], classes [n], boxes xywh 0..1 [n, 4], mask of numbers [S/4, S/4]).
+    """
 
     def __init__(self, size: int, seed: int):
         self.size, self.seed = size, seed
@@ -38,7 +43,8 @@ class DrawnScenes(IterableDataset):
         rng = np.random.default_rng(TRAIN_SEEDS + self.seed)
         buffer = []
         while True:
-            scene = make_scene(rng, height=int(rng.integers(int(0.9 * self.size), int(1.35 * self.size))))
+            height = int(rng.integers(int(0.9 * self.size), int(1.35 * self.size)))
+            scene = make_scene(rng, height)
             for _ in range(3):
                 frame, ids = draw(scene, rng.uniform(0, 8), rng)
                 frame = self._disturb(frame, rng)
@@ -53,7 +59,8 @@ class DrawnScenes(IterableDataset):
         gain = rng.uniform(0.65, 1.3) * rng.uniform(0.93, 1.07, 3)
         frame = np.clip(frame * gain, 0, 255).astype(np.uint8)
         if rng.random() < 0.5:
-            _, jpeg = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 95))])
+            quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 95))]
+            _, jpeg = cv2.imencode(".jpg", frame, quality)
             frame = cv2.imdecode(jpeg, cv2.IMREAD_COLOR)
         return frame
 
@@ -68,21 +75,22 @@ class DrawnScenes(IterableDataset):
         if rng.random() < 0.5:
             frame, ids = frame[:, ::-1], ids[:, ::-1]
         areas = np.bincount(ids.ravel(), minlength=len(kinds) + 1)[1:]
-        kept = [n for n in np.argsort(-areas) if areas[n] >= 40]  # largest first, as overlap_mask wants it
+        # Largest first, as overlap_mask wants it.
+        kept = [n for n in np.argsort(-areas) if areas[n] >= 40]
         classes, boxes = [], []
         mask = np.zeros((size, size), np.uint8)
         for number, n in enumerate(kept, start=1):
             seen = ids == n + 1
             ys, xs = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
             x0, x1, y0, y1 = xs[0], xs[-1] + 1, ys[0], ys[-1] + 1
-            boxes.append([(x0 + x1) / 2 / size, (y0 + y1) / 2 / size, (x1 - x0) / size, (y1 - y0) / size])
+            boxes.append(np.array([(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0]) / size)
             classes.append(kinds[n])
             mask[seen] = number
         step = MASK_RATIO
         return (
             torch.from_numpy(np.ascontiguousarray(frame.transpose(2, 0, 1))),
             torch.tensor(classes, dtype=torch.float32),
-            torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+            torch.tensor(np.array(boxes), dtype=torch.float32).reshape(-1, 4),
             torch.from_numpy(mask[step // 2 :: step, step // 2 :: step].copy()),
         )
 
@@ -103,31 +111,36 @@ def learning_rate(done: float, peak: float) -> float:
     return peak * min(done / 0.04, 1.0) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_name("yolov8n-seg-demo.pt"))
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    output = Path(__file__).with_name("yolov8n-seg-demo.pt")
+    parser.add_argument("--output", type=Path, default=output)
     parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--imgsz", type=int, default=320)
     parser.add_argument("--peak_lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    return parser.parse_args()
 
+
+def main() -> None:
+    args = parse_args()
     torch.manual_seed(args.seed)
     net = SegmentationModel("yolov8n-seg.yaml", nc=80, verbose=False)
     net.names = dict(YAML.load(check_yaml("coco.yaml"))["names"])
-    net.args = get_cfg(overrides={"task": "segment", "overlap_mask": True, "mask_ratio": MASK_RATIO})
+    overrides = {"task": "segment", "overlap_mask": True, "mask_ratio": MASK_RATIO}
+    net.args = get_cfg(overrides=overrides)
     net.train()
-    decayed = [p for p in net.parameters() if p.requires_grad and p.ndim > 1]
-    plain = [p for p in net.parameters() if p.requires_grad and p.ndim <= 1]
-    optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 5e-4}, {"params": plain, "weight_decay": 0.0}])
+    learnt = [p for p in net.parameters() if p.requires_grad]
+    decayed = {"params": [p for p in learnt if p.ndim > 1], "weight_decay": 5e-4}
+    plain = {"params": [p for p in learnt if p.ndim <= 1], "weight_decay": 0.0}
+    optimizer = torch.optim.AdamW([decayed, plain])
     average = deepcopy(net).eval()  # exponential moving average of the weights: what is kept
 
-    loader = DataLoader(DrawnScenes(args.imgsz, args.seed), batch_size=args.batch_size, num_workers=1, collate_fn=collate)
-    started = time.perf_counter()
-    for step, batch in enumerate(loader):
-        if step == args.steps:
-            break
+    scenes = DrawnScenes(args.imgsz, args.seed)
+    loader = DataLoader(scenes, batch_size=args.batch_size, num_workers=1, collate_fn=collate)
+    started_s = time.perf_counter()
+    for step, batch in enumerate(itertools.islice(loader, args.steps)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step / args.steps, args.peak_lr)
         loss, parts = net.loss(batch)
@@ -135,30 +148,35 @@ def main() -> None:
         torch.nn.utils.clip_grad_norm_(net.parameters(), 10.0)
         optimizer.step()
         optimizer.zero_grad()
-        decay = 0.998 * (1 - math.exp(-step / 200))
-        with torch.no_grad():
-            for kept, new in zip(average.state_dict().values(), net.state_dict().values()):
-                if kept.dtype.is_floating_point:
-                    kept.lerp_(new, 1 - decay)
-                else:
-                    kept.copy_(new)
+        update(average, net, step)
         if step % 50 == 0:
-            shown = "  ".join(f"{name} {float(value):.3f}" for name, value in parts.items())
-            print(f"step {step:5d}  {time.perf_counter() - started:6.0f} s  {shown}", flush=True)
+            losses = "  ".join(f"{name} {float(value):.3f}" for name, value in parts.items())
+            print(f"step {step:5d}  {time.perf_counter() - started_s:6.0f} s  {losses}", flush=True)
         if step % 400 == 399 or step == args.steps - 1:
-            save(average, args)
+            save(average, args.output)
     print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB")
 
 
-def save(net: SegmentationModel, args: argparse.Namespace) -> None:
+@torch.no_grad()
+def update(average: SegmentationModel, net: SegmentationModel, step: int) -> None:
+    """Move the average towards the network's weights: slower from step to step."""
+    decay = 0.998 * (1 - math.exp(-step / 200))
+    for kept, new in zip(average.state_dict().values(), net.state_dict().values()):
+        if kept.dtype.is_floating_point:
+            kept.lerp_(new, 1 - decay)
+        else:
+            kept.copy_(new)
+
+
+def save(net: SegmentationModel, path: Path) -> None:
     """A checkpoint as ultralytics reads it: half-precision weights, no optimizer."""
-    net = deepcopy(net).half()
+    net = deepcopy(net).half().requires_grad_(False)
     if hasattr(net, "criterion"):
         del net.criterion
-    for parameter in net.parameters():
-        parameter.requires_grad = False
-    train_args = {"task": "segment", "model": "yolov8n-seg.yaml", "imgsz": 640, "data": "drawn drive-thru scenes"}
-    torch.save({"model": net, "ema": None, "optimizer": None, "epoch": -1, "train_args": train_args}, args.output)
+    train_args = {"task": "segment", "model": "yolov8n-seg.yaml", "imgsz": 640}
+    train_args["data"] = "drawn drive-thru scenes"
+    checkpoint = {"model": net, "ema": None, "optimizer": None, "epoch": -1}
+    torch.save({**checkpoint, "train_args": train_args}, path)
 
 
 if __name__ == "__main__":
