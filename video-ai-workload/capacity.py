@@ -24,16 +24,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would spin against OpenVINO's
 
 import cv2
-import model
-from segmentation import Letterbox, Thresholds
-from video_source import VideoSource
-
 from harness import capacity, cli, plot, run, stats
 from harness.cli import UserError
 from harness.metrics import Metric
 
+import model
+from pipeline import SPARE_REQUESTS
+from segmentation import Letterbox, Thresholds
+from video_source import VideoSource
+
 SETTLE_S = 1.0  # at the start of each number of cameras, not counted
-SPARE_REQUESTS = 2  # hold results while others run
 ALL_FRAMES = "Frames of all cameras, over time."
 DUE_TO_DONE = "From when a frame was due to its result."
 OWN_METRICS = (
@@ -69,10 +69,6 @@ class CameraSettings:
     max_latency_s: float
     duration_s: float
     thresholds: Thresholds
-
-    @property
-    def interval_s(self) -> float:
-        return 1 / self.target_fps
 
 
 @dataclass
@@ -118,7 +114,7 @@ class Level:
         self.counted_s = begins_s + SETTLE_S
         self.ends_s = self.counted_s + self.settings.duration_s
         finishing = min(4, os.cpu_count() or 1)
-        apart_s = self.settings.interval_s / len(self.cameras)
+        apart_s = 1 / self.settings.target_fps / len(self.cameras)
         with ThreadPoolExecutor(finishing + len(self.cameras)) as threads:
             finishers = [threads.submit(self._guarded, self._finish) for _ in range(finishing)]
             players = [
@@ -156,7 +152,7 @@ class Level:
 
     def _play(self, camera: Camera, first_s: float) -> None:
         """One camera: a frame each interval from `first_s` on, until the end."""
-        interval_s = self.settings.interval_s
+        interval_s = 1 / self.settings.target_fps
         source = VideoSource(self.settings.video)
         frames = source.frames()
         number = math.ceil((self.ends_s - first_s) / interval_s)
@@ -212,10 +208,7 @@ def main() -> int:
         reason = "cameras play a file at their own pace"
         raise UserError(f"{reason}: give a video file or a folder of images (--video)")
     cv2.setNumThreads(1)  # the cameras already run side by side
-    prepared = model.prepare(
-        args,
-        model.LoadSettings.from_arguments(args, hint=args.hint, num_requests=args.num_requests),
-    )
+    prepared = model.prepare(args, hint=args.hint, num_requests=args.num_requests)
     loaded = prepared.model
     settings = CameraSettings(
         args.video, args.target_fps, args.max_latency, args.duration, model.thresholds(args)
@@ -248,6 +241,7 @@ def build_record(
     return run.build(
         args,
         workload="video-capacity",
+        title="Video AI capacity",
         primary="cameras",
         samples={
             "cameras": [[found.most]],

@@ -16,11 +16,11 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
-from segmentation import Letterbox
-from video_source import VideoSource
-
 from harness import cli
 from harness.cli import UserError
+
+from segmentation import Letterbox
+from video_source import VideoSource
 
 ENCODER = "libx264"
 PRESETS = {"libx264": "veryfast", "libx265": "veryfast"}  # unless one is given
@@ -150,6 +150,31 @@ class DetectionsWriter:
                 self.file.close()
         finally:
             _settle(self.partial, self.path, keep)
+
+
+@dataclass
+class Writers:
+    """The outputs of one pass."""
+
+    video: VideoWriter | None = None
+    detections: DetectionsWriter | None = None
+    keep: bool = False  # put the files in their place, rather than drop them
+
+
+@contextmanager
+def opened(settings: OutputSettings, source: VideoSource) -> Iterator[Writers]:
+    """The outputs that are wanted, closed at the end of the block."""
+    writers = Writers()
+    try:
+        if settings.detections:
+            writers.detections = DetectionsWriter(settings.detections)
+        if settings.video:
+            writers.video = VideoWriter(settings, source)
+        yield writers
+    finally:
+        for writer in (writers.video, writers.detections):
+            if writer:
+                writer.close(writers.keep)
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import av
 import numpy as np
-
 from harness import cli, model_files
 from harness.cli import UserError
 
