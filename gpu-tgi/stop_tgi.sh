@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Stop and remove the container that start_tgi.sh started. The weights in VOLUME stay. Usage: [CONTAINER=tgi] bash stop_tgi.sh
+# Stop and remove the container that start_tgi.sh started. The weights in VOLUME stay.
+# Usage: [CONTAINER=tgi] bash stop_tgi.sh
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../harness/environment.sh"
 

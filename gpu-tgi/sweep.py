@@ -1,16 +1,20 @@
-"""The two ends of a sweep over levels of concurrency; run_ab.sh calls them around level.py.
+"""Measure an LLM server at several levels of concurrency; run_ab.sh starts this.
 
-python3 sweep.py begin   look at the server, prepare the requests, write sweep.json
-python3 sweep.py end     read the levels' records: table, CSV, plots, the sweep's own record
+Looks at the server, prepares the requests, measures the levels, and writes a record of each, the
+table, the plots and the sweep's own record.
 """
+
+from __future__ import annotations
 
 import argparse
 import csv
 import hashlib
 import json
+import shutil
 import sys
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -18,10 +22,12 @@ import ab
 import level
 import server
 import tgi_log
-from harness import cli, files, measure, record, system
-from harness.cli import UserError
 
-# Columns: name in sweep.csv, metric, statistic, heading in the printed table (None: only in the CSV).
+from harness import capacity, cli, files, plot, run, system
+from harness.cli import UserError
+from harness.monitor import SystemMonitor
+
+# Columns: name in sweep.csv, metric, statistic, heading in the printed table (None: only in CSV).
 COLUMNS = (
     ("requests_per_second", "requests_per_second", "median", "requests/s"),
     ("tokens_per_second", "tokens_per_second", "median", "tokens/s"),
@@ -33,321 +39,351 @@ COLUMNS = (
     ("server_total_time_mean_s", "server_total_time_s", "mean", "total s"),
     ("validation_time_mean_s", "validation_time_s", "mean", None),
     ("queue_time_mean_s", "queue_time_s", "mean", "queue s"),
-    ("inference_time_mean_s", "inference_time_s", "mean", "inference s"),
-    ("inference_time_p95_s", "inference_time_s", "p95", None),
-    ("time_per_output_token_mean_s", "time_per_output_token_s", "mean", "s/token"),
-    ("time_per_output_token_p95_s", "time_per_output_token_s", "p95", None),
+    ("server_inference_time_mean_s", "server_inference_time_s", "mean", "inference s"),
+    ("server_inference_time_p95_s", "server_inference_time_s", "p95", None),
+    ("server_time_per_token_mean_s", "server_time_per_token_s", "mean", "s/token"),
+    ("server_time_per_token_p95_s", "server_time_per_token_s", "p95", None),
     ("gpu_utilization", "gpu_utilization", "mean", "GPU"),
     ("gpu_memory_used_bytes", "gpu_memory_used_bytes", "max", None),
     ("gpu_power_w", "gpu_power_w", "median", "GPU W"),
     ("gpu_energy_per_token_j", "gpu_energy_per_token_j", "median", "J/token"),
 )
+PANELS = {  # of the plot: axis, and columns by label
+    "requests/s": {"answered": "requests_per_second"},
+    "generated tokens/s": {"tokens": "tokens_per_second"},
+    "latency, s": {"median": "latency_p50_s", "95 %": "latency_p95_s", "99 %": "latency_p99_s"},
+}
+MIN_REQUESTS = 20  # at a level without -n: as many as a 95th percentile needs
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
-    parser.add_argument("step", choices=("begin", "end"))
-    parser.add_argument("--sweep", type=Path, required=True, help="the sweep's folder")
-    parser.add_argument("--results_dir", type=Path, required=True, help="folder the records are written to")
-    begin = parser.add_argument_group("begin")
-    begin.add_argument("--url", help="where requests are sent")
-    begin.add_argument("--api", choices=("tgi", "openai"), help="form of the requests")
-    begin.add_argument("--model", help="name the server knows the model by")
-    begin.add_argument("--container", help="Docker container of the server")
-    begin.add_argument("--data", type=Path, help="JSON file with the request")
-    begin.add_argument("--prompts", type=Path, help="JSON Lines: requests, or prompts as strings")
-    begin.add_argument("--log", action="store_true", help="server.log in the sweep's folder follows the server's log")
-    begin.add_argument("--timeout_s", type=float, default=600.0)
-    end = parser.add_argument_group("end")
-    end.add_argument("--slo_p95", type=cli.non_negative_float, metavar="S", help="limit of the 95th percentile of latency")
-    end.add_argument("--not_run", type=int, nargs="*", default=[], help="levels that were asked for and not run")
-    end.add_argument("--interrupted", action="store_true")
+    add = parser.add_argument
+    add("--folder", type=Path, required=True, help="of the sweep, for reports")
+    add("--results_dir", type=Path, required=True, help="folder for the records")
+    add("--url", required=True, help="where requests are sent")
+    add("--api", choices=("tgi", "openai"), required=True, help="form of the requests")
+    add("--model", help="name by which the server knows the model")
+    add("--container", default="tgi", help="Docker container of the server")
+    add("--log_file", type=Path, help="the server's log, instead of the container's")
+    add("--data", type=Path, required=True, help="JSON file with the request")
+    add("--prompts", type=Path, help="JSON Lines: requests, or prompts as strings")
+    add("--levels", type=cli.positive_int, nargs="+", required=True, help="ascending")
+    add("--requests", type=cli.positive_int, help="requests of an ab run")
+    per_client = "the same per concurrent request, without --requests"
+    add("--requests_per_client", type=cli.positive_int, default=10, help=per_client)
+    add("--repeats", type=cli.positive_int, default=1, help="ab runs per level")
+    add("--warmup", type=cli.non_negative_int, default=1, help="rounds of requests before a level")
+    add("--slo_p95", type=cli.non_negative_float, metavar="S", help="limit of p95 latency")
+    add("--timeout_s", type=cli.positive_float, default=600.0, help="of the first request")
+    add("command", nargs="+", help="after --: ab and the options that all runs share")
     parser.set_defaults(json=None)  # records are named by the kit
     return parser.parse_args()
 
 
-def read_json(path: Path) -> dict:
+def parse_request(text: str, where: str, body: dict | None = None) -> dict:
+    """A request (a JSON object), or `body` with another prompt (a JSON string)."""
     try:
-        found = json.loads(files.read_text(path, "DATA"))
+        found = json.loads(text)
     except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error} (DATA)") from None
+        raise UserError(f"{where}: not JSON: {error}; a prompt goes in quotes") from None
+    if isinstance(found, str) and found.strip() and body:
+        found = server.with_prompt(body, found)
     if not isinstance(found, dict):
-        raise UserError(f"{path} is not a JSON object (DATA)")
+        raise UserError(f"{where}: neither a request (a JSON object) nor, in PROMPTS, a prompt")
     return found
 
 
-def read_prompts(path: Path, body: dict, args: argparse.Namespace) -> list[dict]:
-    """Requests from JSON Lines: objects as they are, strings as prompts put into `body`."""
-    requests = []
-    for number, text in enumerate(files.read_text(path, "PROMPTS").splitlines(), 1):
-        if not text.strip():
-            continue
-        try:
-            found = json.loads(text)
-        except ValueError:
-            raise UserError(f"{path}, line {number}: not JSON; a prompt goes in quotes (PROMPTS)") from None
-        if isinstance(found, str) and found.strip():
-            found = server.with_prompt(body, found)
-        elif not isinstance(found, dict):
-            raise UserError(f"{path}, line {number}: neither a request (a JSON object) nor a prompt (a JSON string) (PROMPTS)")
-        requests.append(server.request_body(found, args.api, args.url, body.get("model", "")))
+def read_bodies(args: argparse.Namespace, model: str) -> tuple[dict, list[dict]]:
+    """The request of DATA, and the requests to measure: of PROMPTS, or the same."""
+    data = parse_request(files.read_text(args.data, "DATA"), f"{args.data} (DATA)")
+    body = server.request_body(data, args.api, args.url, model)
+    if not args.prompts:
+        return body, [body]
+    lines = files.read_text(args.prompts, "PROMPTS").splitlines()
+    requests = [
+        parse_request(text, f"{args.prompts}, line {number} (PROMPTS)", body)
+        for number, text in enumerate(lines, 1)
+        if text.strip()
+    ]
     if not requests:
-        raise UserError(f"{path} holds no requests (PROMPTS)")
-    return requests
+        raise UserError(f"{args.prompts} has no requests (PROMPTS)")
+    return body, [server.request_body(each, args.api, args.url, model) for each in requests]
 
 
-def look(args: argparse.Namespace, body: bytes, log: tgi_log.Follower | None) -> tuple[server.Probe, bool]:
-    """One answer in full, and whether the log then tells of it."""
-    if log:
-        log.mark()
-    answer = server.probe(args.url, body, args.timeout_s)
-    return answer, bool(level.wait_for_log(log, 1))
+def follow_log(
+    args: argparse.Namespace, container: dict | None, stack: ExitStack
+) -> tgi_log.LogTail | None:
+    """The server's log from now on, until `stack` is closed; None where it can't be read."""
+    if args.api != "tgi" or not (args.log_file or container):
+        return None
+    command = ["docker", "logs", "--follow", "--tail", "0", args.container]
+    if args.log_file:
+        command = ["tail", "-n", "0", "-F", str(args.log_file)]
+    return stack.enter_context(tgi_log.follow(command, args.folder / "server.log"))
 
 
-def begin(args: argparse.Namespace) -> int:
-    record.check_destination(args)
-    told_server, model = server.describe(args.url, args.api, args.model, args.container)
-    body = server.request_body(read_json(args.data), args.api, args.url, model["name"])
-    bodies = read_prompts(args.prompts, body, args) if args.prompts else [body]
-    encoded = json.dumps(body, ensure_ascii=False).encode()
-    (args.sweep / "body.json").write_bytes(encoded)
-    (args.sweep / "bodies").mkdir()
-    for number, request in enumerate(bodies):
-        (args.sweep / "bodies" / f"{number:06d}.json").write_text(json.dumps(request, ensure_ascii=False), encoding="utf-8")
-
-    log = tgi_log.Follower(args.sweep / "server.log") if args.log else None
-    answer, log_works = look(args, encoded, log)
-    if log and not log_works:  # the first answer may have come before the log was followed
-        answer, log_works = look(args, encoded, log)
-    machine = system.describe()
+def prepare(args: argparse.Namespace, stack: ExitStack) -> level.Setup:
+    """Look at the server, write the bodies and send one."""
+    info, model = server.describe(args.url, args.api, args.model, args.container)
+    body, bodies = read_bodies(args, model["name"])
+    first = args.folder / "body.json"
+    paths = [args.folder / "bodies" / f"{number:06d}.json" for number in range(len(bodies))]
+    paths[0].parent.mkdir()
+    for path, content in zip([first, *paths], [body, *bodies]):
+        path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     # Without the model's name, which may be a path: the record's `model` has it.
-    asked = [{key: value for key, value in request.items() if key != "model"} for request in bodies]
-    digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
-    state = {
-        "server": told_server,
-        "model": model,
-        "system": machine,
-        "input": {"name": str(args.prompts or args.data), "sha256": digest, "bodies": len(bodies),
-                  "prompt_tokens": answer.prompt_tokens},
-        "probe": vars(answer),
-        "log_works": log_works,
-        "ab_starts_alone": ab.starts_alone(["ab"]),
-        "bodies_used": 0,
-        "levels": [],
-    }  # fmt: skip
-    level.write_state(args.sweep / "sweep.json", state)
+    contents = [{key: each[key] for key in each if key != "model"} for each in bodies]
+    digest = hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
 
-    where = "on this machine" if told_server["is_local"] else "on another machine"
-    print(f"Server: {' '.join(filter(None, (told_server['name'], told_server['version'])))}, {where}, {args.url}")
+    log = follow_log(args, info["container"], stack)
+    probe = server.probe(args.url, first.read_bytes(), args.timeout_s)
+    if log and not log.wait_for(1):  # that answer may have come before the log was followed
+        log.mark()
+        probe = server.probe(args.url, first.read_bytes(), args.timeout_s)
+        log = log if log.wait_for(1) else None
+    return level.Setup(
+        url=args.url,
+        ab=args.command,
+        starts_alone=ab.starts_alone(["ab"]),
+        repeats=args.repeats,
+        warmup=args.warmup,
+        body=first,
+        bodies=paths,
+        log=log,
+        probe=probe,
+        server=info,
+        model=model,
+        input={
+            "name": str(args.prompts or args.data),
+            "sha256": digest,
+            "bodies": len(bodies),
+            "prompt_tokens": probe.prompt_tokens,
+        },
+        system=system.describe(),
+        task={
+            "API": args.api,
+            "max new tokens": server.max_new_tokens(bodies[0]),
+            "keep alive": "-k" in args.command,
+        },
+    )
+
+
+def print_header(setup: level.Setup) -> None:
+    info, model, machine = setup.server, setup.model, setup.system
+    where = "on this machine" if info["is_local"] else "on another machine"
+    name = " ".join(filter(None, (info["name"], info["version"])))
+    print(f"Server: {name}, {where}, {info['url']}")
     print(f"Model: {model['name']}: {model['weight_format']} weights")
-    print(f"System: {system.one_line(machine)}" + "".join(f", {card['name']}" for card in machine["gpus"]))
-    if not told_server["is_local"]:
+    print(", ".join([f"System: {system.one_line(machine)}", *(c["name"] for c in machine["gpus"])]))
+    if not info["is_local"]:
         print("        (the machine that sends the requests; the server's own is not known)")
-    if args.api == "tgi" and not log_works:
-        print("Log: none (CONTAINER, LOG_FILE): the server's times come from its answers' headers, in whole milliseconds")
-    print(
-        f"Request: {len(bodies)} different, the first answered with {answer.generated_tokens or 'an unknown number of'} tokens",
-        flush=True,
-    )
-    return cli.EXIT_OK
+    if info["api"] == "tgi" and not setup.log:
+        print(
+            "Log: none (CONTAINER, LOG_FILE): the server's times come from its responses' headers, "
+            "in whole milliseconds"
+        )
+    tokens = setup.probe.generated_tokens or "an unknown number of"
+    print(f"Request: {len(setup.bodies)} different, the first answered with {tokens} tokens")
+    print(f"Command: {' '.join(setup.ab)}\n", flush=True)
 
 
-def statistic(run: dict, metric: str, name: str) -> float | None:
-    return run["metrics"].get(metric, {}).get(name)
+@dataclass
+class Sweep:
+    """The state of a sweep: which levels were measured, and how it ended."""
+
+    args: argparse.Namespace
+    setup: level.Setup
+    levels: dict[int, dict] = field(default_factory=dict)  # records by concurrency
+    paths: list[Path] = field(default_factory=list)  # of these records
+    ended: str | None = None  # why nothing more can be measured
+    within: int = 0  # the highest level within the SLO
+
+    def measure(self) -> None:
+        """All levels; with an SLO those up to the first that misses it, then bisection."""
+        levels = self.args.levels
+        self.within = capacity.search(self.sustained, levels)
+        if not self.within:  # below the first
+            self.within = capacity.search(self.sustained, [1, levels[0]])
+
+    def sustained(self, concurrency: int) -> bool | None:
+        """Whether a level is within the SLO, if any; None where nothing more can be measured."""
+        if concurrency not in self.levels and not self.ended:
+            try:
+                self.measure_level(concurrency)
+            except KeyboardInterrupt:
+                self.ended = level.INTERRUPTED
+        if self.ended:
+            return None
+        slo_p95_s = self.args.slo_p95
+        return slo_p95_s is None or level.is_within(self.levels[concurrency], slo_p95_s)
+
+    def measure_level(self, concurrency: int) -> None:
+        args = self.args
+        if not server.wait_until_healthy(args.url):
+            self.ended = f"the server does not answer any more: {concurrency} was not run"
+            return
+        plan = level.Plan(
+            concurrency=concurrency,
+            requests=args.requests or max(MIN_REQUESTS, args.requests_per_client * concurrency),
+            first=sum(each["output"]["requests"] for each in self.levels.values()),
+            folder=args.folder / f"concurrency-{concurrency:04d}",
+        )
+        record = level.measure(self.setup, plan, args)
+        self.paths.append(run.save(record, args))
+        self.levels[concurrency] = record
+        print(level.line(record), flush=True)
+        if record["status"] == "interrupted":
+            self.ended = level.INTERRUPTED
+
+    def finish(self) -> int:
+        """Write table, plots and the sweep's record; print them, and return the exit status."""
+        if not self.levels:
+            if self.ended == level.INTERRUPTED:
+                raise KeyboardInterrupt
+            raise UserError(self.ended)
+        table, path = self.rows(), self.args.folder / "sweep.csv"
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, max(table, key=len).keys())
+            writer.writeheader()
+            writer.writerows(table)
+        print("\n".join(["", *(f"Record: {each}" for each in self.paths), f"Table: {path}"]))
+        if sum(row["status"] == "complete" for row in table) > 1:
+            self.plot(table)
+        print()
+        return run.finish(self.build_record(table), self.args)
+
+    def rows(self) -> list[dict]:
+        """One flat row per level, ascending; what was not measured is None or missing."""
+        table = []
+        for concurrency, record in self.levels.items():
+            metrics, output = record["metrics"], record["output"]
+            row = {"concurrency": concurrency, "status": record["status"]}
+            row["requests"] = output["requests"]
+            row["failed_requests"] = sum(output["failures"].values())
+            for name, metric, statistic, _ in COLUMNS:
+                row[name] = metrics.get(metric, {}).get(statistic)
+            row["generated_tokens"] = output["generated_tokens"]
+            table.append({**row, "error": record["error"], "record": record["id"]})
+        if self.ended:
+            not_run = [number for number in self.args.levels if number not in self.levels]
+            table += [{"concurrency": number, "status": "not run"} for number in not_run]
+        return sorted(table, key=lambda row: row["concurrency"])
+
+    def plot(self, table: list[dict]) -> None:
+        """Throughput and latency over concurrency, and throughput over latency."""
+
+        def points(column: str) -> list[plot.Point]:
+            known = [row for row in table if row.get(column) is not None]
+            return [(row["concurrency"], row[column]) for row in known]
+
+        info, limit_s, panels = self.setup.server, self.args.slo_p95, []
+        title = f"{self.setup.model['name']} on {info['name']} {info['version'] or ''}"
+        for ylabel, columns in PANELS.items():
+            series = {label: points(column) for label, column in columns.items() if points(column)}
+            has_limit = limit_s is not None and "latency" in ylabel
+            limit = (f"limit {limit_s:g} s", limit_s) if has_limit else None
+            if series:
+                panels.append(plot.Panel(ylabel, series, limit))
+        plot.lines(self.args.folder / "sweep.png", panels, "concurrency", title)
+        rates = dict(points("requests_per_second"))
+        latencies = points("latency_p95_s")
+        series = {f"concurrency {c}": [(round(p95_s, 3), rates[c])] for c, p95_s in latencies}
+        if series:
+            panel, path = plot.Panel("requests/s", series), self.args.folder / "tradeoff.png"
+            plot.lines(path, [panel], "95th percentile of latency, s", title)
+
+    def build_record(self, table: list[dict]) -> dict:
+        """The sweep's record; its metrics are those of the level with the highest throughput."""
+        complete = [each for each in self.levels.values() if each["status"] == "complete"]
+        samples, details = {"levels": [[len(complete)]]}, table_lines(table)
+        if complete:
+            key = "requests_per_second"
+            best = max(complete, key=lambda each: each["metrics"][key]["median"])
+            samples |= best["samples"]
+            concurrency = best["task"]["concurrency"]
+            details = [f"(metrics of concurrency {concurrency}, the highest throughput)", *details]
+        slo, p95_s = None, self.args.slo_p95
+        if p95_s is not None:
+            # The search leaves nothing above it that was sustained.
+            ended = [row for row in table if row["status"] in ("complete", "failed")]
+            over = [row["concurrency"] for row in ended if row["concurrency"] > self.within]
+            slo = {"p95_s": p95_s, "concurrency": self.within or None}
+            slo["first_over"] = min(over, default=None)
+            details.append(slo_sentence(**slo))
+            if self.within:
+                samples["concurrency_within_slo"] = [[self.within]]
+        monitor = SystemMonitor()
+        monitor.status, monitor.error, monitor.usage = *self.outcome(table), {}
+        return level.build(
+            self.setup,
+            self.args,
+            workload="gpu-tgi-sweep",
+            title="LLM server, sweep",
+            primary=None,
+            samples=samples,
+            task=self.setup.task,
+            work=[],
+            monitor=monitor,
+            output={"levels": table, "slo": slo, "folder": str(self.args.folder)},
+            details=details,
+            warnings=self.warnings(),
+        )
+
+    def outcome(self, table: list[dict]) -> tuple[str, str | None]:
+        """Status and error."""
+        if self.ended == level.INTERRUPTED:
+            return "interrupted", self.ended
+        failed = [f"{row['concurrency']}: {row['error']}" for row in table if row.get("error")]
+        failed += [self.ended] if self.ended else []
+        failed += [f"{row['concurrency']}: not run" for row in table if row["status"] == "not run"]
+        if not failed:
+            return "complete", None
+        return "failed", f"not every level could be measured: {'; '.join(failed)}"
+
+    def warnings(self) -> list[str]:
+        """Every warning once, with the levels it concerns."""
+        levels: dict[str, list[str]] = {}
+        for concurrency, record in sorted(self.levels.items()):
+            for warning in record["warnings"]:
+                levels.setdefault(warning, []).append(str(concurrency))
+        return [f"{warning} [concurrency {', '.join(at)}]" for warning, at in levels.items()]
 
 
-def rows(levels: list[dict], not_run: list[int]) -> list[dict]:
-    """One flat row a level, ascending; what was not measured is None."""
-    table = []
-    for run in levels:
-        table.append({
-            "concurrency": run["parameters"]["concurrency"],
-            "status": run["status"],
-            "requests": run["output"]["requests"],
-            "failed_requests": sum(run["output"]["failures"].values()),
-            **{name: statistic(run, metric, which) for name, metric, which, _ in COLUMNS},
-            "generated_tokens": run["output"]["generated_tokens"],
-            "error": run["error"],
-            "record": run["id"],
-        })  # fmt: skip
-    table += [{"concurrency": concurrency, "status": "not run"} for concurrency in not_run]
-    return sorted(table, key=lambda row: row["concurrency"])
-
-
-def print_table(table: list[dict]) -> None:
-    shown = [("concurrency", "at a time"), ("requests", "requests"), ("failed_requests", "failed")]
-    shown += [(name, heading) for name, _, _, heading in COLUMNS if heading and any(row.get(name) is not None for row in table)]
+def table_lines(table: list[dict]) -> list[str]:
+    headings = {"concurrency": "concurrency", "requests": "requests", "failed_requests": "failed"}
+    headings |= {name: heading for name, _, _, heading in COLUMNS if heading}
     if any(row["status"] != "complete" for row in table):
-        shown.append(("status", "status"))
-    cells = [[heading for _, heading in shown]]
+        headings["status"] = "status"
+    names = [name for name in headings if any(row.get(name) is not None for row in table)]
+    cells = [[headings[name] for name in names]]
     for row in table:
-        values = [row.get(name) for name, _ in shown]
-        cells.append(["-" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in values])
-    print("\n".join(cli.columns(cells, str.rjust)))
+        values = [row.get(name) for name in names]
+        values = [f"{value:.4g}" if isinstance(value, float) else value for value in values]
+        cells.append(["-" if value is None else str(value) for value in values])
+    return ["", *cli.columns(cells, str.rjust)]
 
 
-def write_csv(table: list[dict], path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        names = ["concurrency", "status", "requests", "failed_requests", *(name for name, *_ in COLUMNS), "generated_tokens",
-                 "error", "record"]  # fmt: skip
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(table)
+def slo_sentence(p95_s: float, concurrency: int | None, first_over: int | None) -> str:
+    if concurrency is None:
+        return f"No concurrency keeps the 95th percentile of latency within {p95_s:g} s"
+    rest = f"({first_over} is over)" if first_over else "(the highest tried)"
+    return f"Within {p95_s:g} s at the 95th percentile: concurrency {concurrency} {rest}"
 
 
-def plot(table: list[dict], path: Path, title: str, slo_p95_s: float | None) -> None:
-    """Throughput and latency against concurrency, and throughput against the 95th percentile of latency."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    measured = [row for row in table if row.get("requests_per_second") is not None]
-    figure, ((requests, tokens), (latency, tradeoff)) = pyplot.subplots(2, 2, figsize=(11, 8), layout="constrained")
-    figure.suptitle(title)
-
-    def draw(axes, x: str, y: str, **how) -> list[dict]:
-        told = [row for row in measured if row.get(x) is not None and row.get(y) is not None]
-        if told:
-            axes.plot([row[x] for row in told], [row[y] for row in told], **how)
-        return told
-
-    draw(requests, "concurrency", "requests_per_second", marker="o")
-    requests.set(title="Throughput in requests", ylabel="answered requests per second")
-    lost = [row["concurrency"] for row in table if row["status"] == "failed"]
-    if lost:
-        requests.plot(lost, [0] * len(lost), "x", color="black", markersize=9, clip_on=False, label="not measured: failed")
-        requests.legend()
-    draw(tokens, "concurrency", "tokens_per_second", marker="o")
-    tokens.set(title="Throughput in tokens", ylabel="generated tokens per second")
-    for name, label, marker in (("p50", "median", "o"), ("p95", "95th percentile", "s"), ("p99", "99th percentile", "^")):
-        draw(latency, "concurrency", f"latency_{name}_s", marker=marker, label=label)
-    latency.set(title="Latency of a request", ylabel="seconds")
-    for axes in (requests, tokens, latency):
-        axes.set(xlabel="requests at a time", ylim=(0, None))
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter("{x:.0f}")
-    for row in draw(tradeoff, "latency_p95_s", "requests_per_second", marker="o"):
-        tradeoff.annotate(str(row["concurrency"]), (row["latency_p95_s"], row["requests_per_second"]), xytext=(4, -12),
-                          textcoords="offset points", fontsize=8)  # fmt: skip
-    tradeoff.set(title="Throughput against latency", xlabel="95th percentile of latency, seconds   (numbers: requests at a time)",
-                 ylabel="answered requests per second", xlim=(0, None), ylim=(0, None))  # fmt: skip
-    tradeoff.margins(0.15)
-    if slo_p95_s is not None:
-        latency.axhline(slo_p95_s, color="black", linestyle=":", label=f"limit {slo_p95_s:g} s")
-        tradeoff.axvline(slo_p95_s, color="black", linestyle=":")
-    if latency.get_legend_handles_labels()[0]:
-        latency.legend()
-    for axes in (requests, tokens, latency, tradeoff):
-        axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
-
-
-def highest_within(levels: list[dict], slo_p95_s: float) -> dict:
-    """The highest concurrency below the first that misses the limit; and that first one (None: none missed it)."""
-    within, over = None, None
-    for run in sorted(levels, key=lambda run: run["parameters"]["concurrency"]):
-        if not level.meets(run, slo_p95_s):
-            over = run["parameters"]["concurrency"]
-            break
-        within = run["parameters"]["concurrency"]
-    return {"p95_s": slo_p95_s, "concurrency": within, "first_over": over}
-
-
-def print_slo(slo: dict) -> None:
-    if slo["concurrency"] is None:
-        print(f"No concurrency keeps the 95th percentile within {slo['p95_s']:g} s")
-    elif slo["first_over"] is None:
-        print(f"Within {slo['p95_s']:g} s at the 95th percentile: {slo['concurrency']} at a time, the most that was tried")
-    else:
-        print(f"Within {slo['p95_s']:g} s at the 95th percentile: {slo['concurrency']} at a time ({slo['first_over']} is over)")
-
-
-def print_warnings(levels: list[dict]) -> None:
-    """Every warning once, with the levels it concerns."""
-    concerned: dict[str, list[str]] = {}
-    for run in levels:
-        for sign in run["trouble"]:
-            concerned.setdefault(sign, []).append(str(run["parameters"]["concurrency"]))
-    for sign, at in concerned.items():
-        print(f"warning: {sign}" + (f" [at {', '.join(at)}]" if len(levels) > 1 else ""))
-
-
-def end(args: argparse.Namespace) -> int:
-    state = json.loads((args.sweep / "sweep.json").read_text(encoding="utf-8"))
-    levels = [record.read(Path(entry["record"])) for entry in state["levels"]]
-    levels.sort(key=lambda run: run["parameters"]["concurrency"])
-    if not levels:
-        raise UserError("no level was measured: see above")
-    table = rows(levels, args.not_run)
-    complete = [run for run in levels if run["status"] == "complete"]
-    slo = highest_within(levels, args.slo_p95) if args.slo_p95 is not None else None
-
-    print()
-    print_table(table)
-    if len(levels) == 1:
-        print_guide(levels[0])
-    if slo:
-        print_slo(slo)
-    print()
-    print_warnings(levels)
-    write_csv(table, args.sweep / "sweep.csv")
-    print(f"Table: {args.sweep / 'sweep.csv'}")
-    if len(complete) > 1:
-        plot(table, args.sweep / "sweep.png", f"{state['model']['name']} on {state['server']['name']} {state['server']['version'] or ''}",
-             args.slo_p95)  # fmt: skip
-        print(f"Plots: {args.sweep / 'sweep.png'}")
-
-    failed = [f"{run['parameters']['concurrency']}: {run['error']}" for run in levels if run["status"] == "failed"]
-    failed += [f"{concurrency}: not run" for concurrency in args.not_run]
-    status = "interrupted" if args.interrupted else "failed" if failed else "complete"
-    best = max(complete, key=lambda run: run["metrics"]["requests_per_second"]["median"], default=None)
-    metrics = {"levels": measure.summarize([len(complete)], "levels", None)}
-    for name in ("requests_per_second", "tokens_per_second"):
-        if best and name in best["metrics"]:
-            metrics[name] = best["metrics"][name]
-    if slo and slo["concurrency"]:
-        metrics["concurrency_within_slo"] = measure.summarize([slo["concurrency"]], "requests", "higher")
-    whole = record.build(
-        "gpu-tgi-sweep",
-        args,
-        headline="requests_per_second" if best else "levels",
-        metrics=metrics,
-        samples={},
-        model=state["model"],
-        source=state["input"],
-        machine=state["system"],
-        placement=levels[0]["placement"],
-        watch=SimpleNamespace(
-            status=status, error="; ".join(failed) or ("interrupted by the user" if args.interrupted else None), usage=None
-        ),
-        output={"levels": table, "slo": slo, "folder": str(args.sweep)},
-        server=state["server"],
-        signs=[],
-    )
-    for entry in state["levels"]:
-        print(f"Record: {entry['record']}")
-    print(f"Record: {record.save(whole, args)}")
-    if args.interrupted:
-        print("interrupted: the records hold what was measured until then", file=sys.stderr)
-        return cli.EXIT_INTERRUPTED
-    if failed:
-        print(f"error: not every level could be measured: {'; '.join(failed)}", file=sys.stderr)
-    return cli.EXIT_FAILED if failed else cli.EXIT_OK
-
-
-def print_guide(run: dict) -> None:
-    """The figures of a single level, in the words of the original guide."""
-    words = (("Requests per second", "requests_per_second"), ("Latency", "request_latency_s"), ("Total time", "server_total_time_s"),
-             ("Validation time", "validation_time_s"), ("Queue time", "queue_time_s"), ("Inference time", "inference_time_s"),
-             ("Time per token", "time_per_output_token_s"), ("Throughput", "tokens_per_second"))  # fmt: skip
-    print()
-    for word, name in words:
-        if name in run["metrics"]:
-            print(f"{word}: {measure.describe(run['metrics'][name])}")
+def main() -> int:
+    args = parse_args()
+    with ExitStack() as stack:
+        try:
+            setup = prepare(args, stack)
+        except BaseException:
+            shutil.rmtree(args.folder)
+            raise
+        print_header(setup)
+        sweep = Sweep(args, setup)
+        sweep.measure()
+    return sweep.finish()
 
 
 if __name__ == "__main__":
-    args = parse_args()
-    cli.run(lambda: begin(args) if args.step == "begin" else end(args))
+    cli.run(main)

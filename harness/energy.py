@@ -96,7 +96,8 @@ class Meter:
     def __init__(self, root: Path = POWERCAP, nvml=None, interval_s: float = INTERVAL_S):
         self.joules: dict[str, float] | None = None
         self.unknown: str | None = None
-        self._root, self._interval_s, self._zones = root, interval_s, []
+        self._root, self._interval_s = root, interval_s
+        self._zones: list[Zone] = []
         self._gpus, self._stopped = gpu.EnergyCounters(nvml), threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 

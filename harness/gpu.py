@@ -5,7 +5,6 @@ Without a GPU or its driver there are no figures, and no error.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import operator
 import statistics
@@ -35,17 +34,16 @@ class Sampler:
     Parameters
     ----------
     indices : the GPUs to read; None for all.
-    nvml : the NVML binding.
+    nvml : the NVML binding; by default pynvml, where it is installed.
     """
 
     def __init__(self, indices: Sequence[int] | None = None, nvml=None):
-        if nvml is None:
-            import pynvml as nvml
-        self._nvml, self._indices, self.gpus = nvml, indices, []
+        self._nvml, self._indices = nvml or _pynvml(), indices
+        self.gpus: list[dict] = []
 
     def __enter__(self) -> Sampler:
         self._handles = _open(self._nvml, self._indices)
-        self._samples = {index: [] for index in self._handles}
+        self._samples: dict[int, list[dict]] = {index: [] for index in self._handles}
         self._energy_before_mj = {index: self._energy_mj(index) for index in self._handles}
         self._started_s = time.perf_counter()
         self._stop = threading.Event()
@@ -103,11 +101,11 @@ class Sampler:
         highest = {field: max(values, default=None) for field, values in fields.items()}
         reasons = functools.reduce(operator.or_, fields["slowdown"], 0)
         before_mj, after_mj = self._energy_before_mj[index], self._energy_mj(index)
+        energy_j = None
         if before_mj is not None and after_mj is not None:
             energy_j = (after_mj - before_mj) / 1000
-        else:
-            passed_s = time.perf_counter() - self._started_s
-            energy_j = mean["power_w"] * passed_s if "power_w" in mean else None
+        elif "power_w" in mean:
+            energy_j = mean["power_w"] * (time.perf_counter() - self._started_s)
         return {
             "index": index,
             "name": self._nvml.nvmlDeviceGetName(self._handles[index]),
@@ -126,18 +124,13 @@ class Sampler:
 class EnergyCounters:
     """All GPUs' own energy counters.
 
-    NVML stays open from here to close(), as a driver that nobody uses may forget them.
-
-    Parameters
-    ----------
-    nvml : the NVML binding; by default pynvml, where it is installed.
+    NVML stays open until close(), as a driver that nobody uses may forget them. `nvml` is the NVML
+    binding; by default pynvml, where it is installed.
     """
 
     def __init__(self, nvml=None):
-        if nvml is None:
-            with contextlib.suppress(ImportError):
-                import pynvml as nvml
-        self._nvml, self._handles = nvml, _open(nvml) if nvml else {}
+        self._nvml = nvml or _pynvml()
+        self._handles = _open(self._nvml)
 
     def read_j(self) -> float | None:
         """Used by all GPUs so far; None without a GPU, and where one has no counter."""
@@ -154,8 +147,18 @@ class EnergyCounters:
             self._nvml.nvmlShutdown()
 
 
+def _pynvml():
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    return pynvml
+
+
 def _open(nvml, indices: Sequence[int] | None = None) -> dict:
-    """Start NVML: GPU handles by index, of all GPUs unless named; none without a driver."""
+    """Start NVML: GPU handles by index, of all GPUs unless named; none without pynvml or driver."""
+    if nvml is None:
+        return {}
     try:
         nvml.nvmlInit()
         count = nvml.nvmlDeviceGetCount()

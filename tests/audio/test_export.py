@@ -4,20 +4,34 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from audio_media import FOLDER, MODEL, ONCE, at_f32, same_transcript
 from conftest import assert_one_line
 
 
 def random_checkpoint(path, **dims):
-    """An openai-whisper checkpoint of a few small layers, the rest as in the family; its weights mean nothing."""
+    """An openai-whisper checkpoint of a few small layers, the rest as in the family.
+
+    Its weights mean nothing.
+    """
     import torch
     from whisper.model import ModelDimensions, Whisper
 
     torch.manual_seed(1)
-    shape = ModelDimensions(**{"n_mels": 80, "n_audio_ctx": 1500, "n_audio_state": 64, "n_audio_head": 2, "n_audio_layer": 3,
-                               "n_vocab": 51865, "n_text_ctx": 448, "n_text_state": 64, "n_text_head": 2, "n_text_layer": 2,
-                               **dims})  # fmt: skip
+    shape = ModelDimensions(
+        **{
+            "n_mels": 80,
+            "n_audio_ctx": 1500,
+            "n_audio_state": 64,
+            "n_audio_head": 2,
+            "n_audio_layer": 3,
+            "n_vocab": 51865,
+            "n_text_ctx": 448,
+            "n_text_state": 64,
+            "n_text_head": 2,
+            "n_text_layer": 2,
+            **dims,
+        }
+    )
     model = Whisper(shape)
     with torch.no_grad():
         model.decoder.positional_embedding.normal_()  # openai-whisper leaves it as memory had it
@@ -25,46 +39,70 @@ def random_checkpoint(path, **dims):
     return path
 
 
-# large-v3 and large-v3-turbo have 128 mel bins, one language more, and, in turbo, fewer layers of decoder than of encoder.
-@pytest.mark.parametrize("dims", [{"n_mels": 128, "n_vocab": 51866}, {"n_vocab": 51864}], ids=["large-v3", "english only"])
+# large-v3 and large-v3-turbo have 128 mel bins, one language more, and, in turbo, fewer layers of
+# decoder than of encoder.
+@pytest.mark.parametrize(
+    "dims",
+    [{"n_mels": 128, "n_vocab": 51866}, {"n_vocab": 51864}],
+    ids=["large-v3", "english only"],
+)
 def test_other_sizes_of_the_family_transcribe_as_by_openai_whisper(speech, tmp_path, dims):
     import export
     import whisper
 
-    theirs = whisper.load_model(str(random_checkpoint(tmp_path / "random.pt", **dims)), device="cpu")
+    theirs = whisper.load_model(
+        str(random_checkpoint(tmp_path / "random.pt", **dims)), device="cpu"
+    )
     export.export(theirs, tmp_path, "fp32")
-    endless = {"no_speech_threshold": None, "logprob_threshold": None, "compression_ratio_threshold": None, "sample_len": 16}
+    endless = {
+        "no_speech_threshold": None,
+        "logprob_threshold": None,
+        "compression_ratio_threshold": None,
+        "sample_len": 16,
+    }
     result = same_transcript((at_f32(tmp_path), theirs), speech, temperature=0, **endless)
     assert result["segments"]
 
 
 def test_int8_weights_are_half_as_large_and_transcribe_as_well(audio, tmp_path):
-    done = audio.run("export.py", "--checkpoint", "models/base.pt", "--weight_format", "int8", "--output", tmp_path / "model")
-    assert done.returncode == 0, done.stderr
-    run, _ = audio.measure("--ovmodel_path", tmp_path / "model", "--reference", "sample.txt", "--precision", "int8", *ONCE,
-                           "--word_timestamps")  # fmt: skip
-    assert run["model"]["weight_format"] == "int8" and run["model"]["export"]["packages"]["nncf"] == "3.4.0"
+    options = "--checkpoint models/base.pt --weight_format int8 --output".split()
+    done = audio.run("export.py", *options, tmp_path / "model")
+    assert done.returncode == 0 and done.stderr == "", done.stderr  # libraries are quiet
+    command = f"python3 infer.py --model_name base --ovmodel_path {tmp_path / 'model'}"
+    assert done.stdout.splitlines()[1:] == [f"Next: {command}"]
+    options = "--reference sample.txt --precision int8 --word_timestamps".split()
+    run, _ = audio.measure("--ovmodel_path", tmp_path / "model", *options, *ONCE)
+    assert run["model"]["weight_format"] == "int8"
+    assert run["model"]["export"]["packages"]["nncf"] == "3.4.0"
     assert run["model"]["bytes"] < 0.6 * sum(path.stat().st_size for path in MODEL.glob("*.bin"))
     assert run["metrics"]["word_error_rate"]["median"] <= 0.02
     assert run["output"]["segments"][0]["words"][0]["word"] == " Good"
-    assert "exported already" in audio.run("export.py", "--checkpoint", "models/base.pt", "--weight_format", "int8",
-                                           "--output", tmp_path / "model").stdout  # fmt: skip
+
+
+def test_what_was_exported_already_is_kept(audio):
+    done = audio.run("export.py", "--checkpoint", "models/base.pt")
+    assert "exported already" in done.stdout and "Next: python3 infer.py" in done.stdout
 
 
 def test_measuring_does_not_load_nncf():
     import subprocess
 
-    code = "import sys, infer, whisper_openvino, accuracy, audio_input; print('nncf' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=FOLDER, capture_output=True, text=True, check=True)
+    code = "import sys, infer, whisper_openvino, accuracy, capacity; print('nncf' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=FOLDER, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "False"
 
 
-@pytest.mark.parametrize("given, name, output", [
-    ((), "base", "whisper-base-ov-model"),
-    (("--model_name", "large-v3-turbo"), "large-v3-turbo", "whisper-large-v3-turbo-ov-model"),
-    (("--checkpoint", "models/small.en.pt"), "small.en", "whisper-small.en-ov-model"),
-    (("--checkpoint", "x.pt", "--model_name", "tiny", "--output", "here"), "tiny", "here"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "given, name, output",
+    [
+        ((), "base", "whisper-base-ov-model"),
+        (("--model_name", "large-v3-turbo"), "large-v3-turbo", "whisper-large-v3-turbo-ov-model"),
+        (("--checkpoint", "models/small.en.pt"), "small.en", "whisper-small.en-ov-model"),
+        (("--checkpoint", "x.pt", "--model_name", "tiny", "--output", "here"), "tiny", "here"),
+    ],
+)
 def test_the_folder_is_named_after_the_model(monkeypatch, given, name, output):
     import export
 
@@ -79,19 +117,30 @@ def test_a_checkpoint_has_the_alignment_heads_of_the_model_it_is_named_after(mon
 
     def heads(*given):
         monkeypatch.setattr(sys, "argv", ["export.py", *map(str, given)])
-        return export.load(export.parse_args()).alignment_heads.indices().T.tolist()
+        args = export.parse_args()
+        return export.load(args.model_name, args.checkpoint).alignment_heads.indices().T.tolist()
 
     base, other = FOLDER / "models" / "base.pt", random_checkpoint(tmp_path / "base.pt")
     published = whisper.load_model(str(base), device="cpu")
     published.set_alignment_heads(whisper._ALIGNMENT_HEADS["base"])
     assert heads("--checkpoint", base) == published.alignment_heads.indices().T.tolist()
-    assert heads("--checkpoint", other) == [[1, 0], [1, 1]]  # not of base's shape: the upper half of the layers
-    assert heads("--checkpoint", base, "--model_name", "mine") == [[layer, head] for layer in (3, 4, 5) for head in range(8)]
+    assert heads("--checkpoint", other) == [
+        [1, 0],
+        [1, 1],
+    ]  # not of base's shape: the upper half of the layers
+    assert heads("--checkpoint", base, "--model_name", "mine") == [
+        [layer, head] for layer in (3, 4, 5) for head in range(8)
+    ]
 
 
-def test_a_checkpoint_that_is_none_is_told_in_one_line(audio, tmp_path):
+def test_a_checkpoint_that_is_none_is_one_line_of_error(audio, tmp_path):
     (tmp_path / "x.pt").write_bytes(b"no checkpoint")
-    assert_one_line(audio.run("export.py", "--checkpoint", tmp_path / "x.pt", "--output", tmp_path / "out"), "x.pt")
+    assert_one_line(
+        audio.run("export.py", "--checkpoint", tmp_path / "x.pt", "--output", tmp_path / "out"),
+        "x.pt",
+    )
     assert_one_line(audio.run("export.py", "--checkpoint", tmp_path / "no.pt"), "no checkpoint")
-    assert_one_line(audio.run("export.py", "--model_name", "enormous", "--output", tmp_path / "out"), "enormous")
+    assert_one_line(
+        audio.run("export.py", "--model_name", "enormous", "--output", tmp_path / "out"), "enormous"
+    )
     assert not (tmp_path / "out").exists()

@@ -1,17 +1,18 @@
-"""What is fed to the audio workload: files and folders, videos, references, and what is wrong with them."""
+"""The audio workload's input: files and folders, videos, references, and mistakes in them."""
 
 import json
 import os
 import subprocess
 import sys
 import types
-
-import numpy as np
-import pytest
+from pathlib import Path
 
 import audio_media  # noqa: F401 (finds the workload's modules)
+import numpy as np
+import pytest
 from audio_media import FOLDER, MODEL, RATE, SAMPLE, write_media, write_wav
 from conftest import assert_one_line
+
 from harness.cli import UserError
 
 
@@ -22,7 +23,9 @@ def refused(monkeypatch, tmp_path):
 
     def line(*args) -> str:
         monkeypatch.chdir(FOLDER)
-        monkeypatch.setattr(sys, "argv", ["infer.py", "--results_dir", str(tmp_path / "results"), *map(str, args)])
+        monkeypatch.setattr(
+            sys, "argv", ["infer.py", "--results_dir", str(tmp_path / "results"), *map(str, args)]
+        )
         with pytest.raises(UserError) as caught:
             infer.main()
         assert "\n" not in str(caught.value)
@@ -33,10 +36,13 @@ def refused(monkeypatch, tmp_path):
 
 def same_sound(samples, expected) -> bool:
     n = min(len(samples), len(expected))
-    return abs(len(samples) - len(expected)) < 0.1 * RATE and np.corrcoef(samples[:n], expected[:n])[0, 1] > 0.99
+    return (
+        abs(len(samples) - len(expected)) < 0.1 * RATE
+        and np.corrcoef(samples[:n], expected[:n])[0, 1] > 0.99
+    )
 
 
-def test_a_folder_is_measured_as_a_whole_and_told_file_by_file(audio, speech, tmp_path):
+def test_a_folder_is_measured_as_a_whole_and_reported_file_by_file(audio, speech, tmp_path):
     folder, references, written = tmp_path / "in", tmp_path / "references", tmp_path / "out"
     folder.mkdir()
     references.mkdir()
@@ -46,15 +52,38 @@ def test_a_folder_is_measured_as_a_whole_and_told_file_by_file(audio, speech, tm
     (folder / "notes.txt").write_text("no audio")
     (references / "a.txt").write_text("Good morning, and welcome to the PHARMACY!")
     (references / "b.txt").write_text("My subscription should be ready today.")
-    run, printed = audio.measure("--audio", folder, "--reference", references, "--num_iters", 2, "--warmup", 0, "--word_timestamps",
-                                 "--output_format", "srt", "--output_dir", written)  # fmt: skip
+    run, printed = audio.measure(
+        "--audio",
+        folder,
+        "--reference",
+        references,
+        "--num_iters",
+        2,
+        "--warmup",
+        0,
+        "--word_timestamps",
+        "--output_format",
+        "srt",
+        "--output_dir",
+        written,
+    )
     a, b = run["output"]["files"]
-    assert (a["name"], b["name"]) == ("a.wav", "b.mp4") == tuple(file["name"] for file in run["input"]["files"])
+    assert (
+        (a["name"], b["name"])
+        == ("a.wav", "b.mp4")
+        == tuple(file["name"] for file in run["input"]["files"])
+    )
     assert "pharmacy" in a["transcript"] and "prescription" in b["transcript"]
-    assert run["input"]["duration_s"] == a["duration_s"] + b["duration_s"] == pytest.approx(4.9, abs=0.1)
-    total = run["samples"]["inference_time_s"]
-    assert total == pytest.approx([sum(times) for times in zip(a["inference_times_s"], b["inference_times_s"])], rel=0.02)
-    assert run["samples"]["rtfx"] == pytest.approx([run["input"]["duration_s"] / time for time in total])
+    assert (
+        run["input"]["duration_s"]
+        == a["duration_s"] + b["duration_s"]
+        == pytest.approx(4.9, abs=0.1)
+    )
+    total_s = [time_s for (time_s,) in run["samples"]["transcription_time_s"]]
+    each_s = zip(a["transcription_times_s"], b["transcription_times_s"])
+    assert total_s == pytest.approx([sum(times_s) for times_s in each_s], rel=0.02)
+    rtfx = [rate for (rate,) in run["samples"]["rtfx"]]
+    assert rtfx == pytest.approx([run["input"]["duration_s"] / time_s for time_s in total_s])
     # One wrong word of thirteen: over all files together, not the mean of the files' rates.
     assert (a["word_error_rate"], b["word_error_rate"]) == (0, pytest.approx(1 / 6))
     assert run["metrics"]["word_error_rate"]["median"] == pytest.approx(1 / 13)
@@ -62,27 +91,39 @@ def test_a_folder_is_measured_as_a_whole_and_told_file_by_file(audio, speech, tm
     words = [word for segment in a["segments"] for word in segment["words"]]
     assert all(0 <= word["start"] <= word["end"] <= 2.4 for word in words) and len(words) == 7
     assert sorted(path.name for path in written.iterdir()) == ["a.srt", "b.srt"]
-    assert "pharmacy" in (written / "a.srt").read_text() and "00:00:0" in (written / "a.srt").read_text()
+    assert (
+        "pharmacy" in (written / "a.srt").read_text()
+        and "00:00:0" in (written / "a.srt").read_text()
+    )
     assert "b.mp4: 2.6" in printed and "word error rate 16.67%" in printed
 
 
 def test_transcripts_are_written_in_every_format_and_never_over_a_file(speech, tmp_path):
     import infer
 
-    result = {"text": " Hi.", "language": "en", "segments": [{"start": 0.0, "end": 1.5, "text": " Hi.", "tokens": [1]}]}
-    args = types.SimpleNamespace(output_format="all", output_dir=tmp_path / "new" / "folder")
-    infer.check_output(args, [SAMPLE])
-    infer.write_transcripts(args, [SAMPLE], [result])
-    texts = {path.suffix: path.read_text() for path in args.output_dir.iterdir()}
+    result = {
+        "text": " Hi.",
+        "language": "en",
+        "segments": [{"start": 0.0, "end": 1.5, "text": " Hi.", "tokens": [1]}],
+    }
+    folder = tmp_path / "new" / "folder"
+    infer.check_output([SAMPLE], "all", folder)
+    assert infer.write_transcripts("all", folder, [SAMPLE], [result]) == [
+        f"Transcripts: {folder}/*.*"
+    ]
+    texts = {path.suffix: path.read_text() for path in folder.iterdir()}
     assert set(texts) == {".txt", ".srt", ".vtt", ".json", ".tsv"}
-    assert json.loads(texts[".json"])["segments"][0]["end"] == 1.5 and texts[".tsv"].splitlines()[1] == "0\t1500\tHi."
+    assert (
+        json.loads(texts[".json"])["segments"][0]["end"] == 1.5
+        and texts[".tsv"].splitlines()[1] == "0\t1500\tHi."
+    )
     assert "00:00:00,000 --> 00:00:01,500" in texts[".srt"] and texts[".vtt"].startswith("WEBVTT")
     with pytest.raises(UserError, match="is not overwritten"):
-        infer.check_output(args, [SAMPLE])
+        infer.check_output([SAMPLE], "all", folder)
     with pytest.raises(UserError, match="would both be written to"):
-        infer.check_output(types.SimpleNamespace(output_format="txt", output_dir=tmp_path), [SAMPLE, tmp_path / "sample.wav"])
+        infer.check_output([SAMPLE, tmp_path / "sample.wav"], "txt", tmp_path)
     with pytest.raises(UserError, match="cannot write to /proc/no"):
-        infer.check_output(types.SimpleNamespace(output_format="txt", output_dir=tmp_path.__class__("/proc/no")), [SAMPLE])
+        infer.check_output([SAMPLE], "txt", Path("/proc/no"))
 
 
 def test_any_container_rate_and_number_of_channels_is_read_as_mono_at_16_khz(speech, tmp_path):
@@ -113,7 +154,8 @@ def test_sound_in_a_single_channel_is_not_lost(speech, tmp_path):
     eight[:, 3] = speech[: 2 * RATE]  # where a film has its bass channel, which players leave out
     write_wav(path, eight.reshape(-1), channels=1)
     header = bytearray(path.read_bytes())
-    header[22:24], header[28:32], header[32:34] = (8).to_bytes(2, "little"), (RATE * 16).to_bytes(4, "little"), b"\x10\0"
+    header[22:24], header[32:34] = (8).to_bytes(2, "little"), b"\x10\0"
+    header[28:32] = (RATE * 16).to_bytes(4, "little")
     path.write_bytes(header)
     assert same_sound(audio_input.read(path) * 8, speech[: 2 * RATE])
 
@@ -124,11 +166,13 @@ def test_a_recording_that_was_cut_is_read_as_far_as_it_goes(speech, tmp_path):
     whole = SAMPLE.read_bytes()
     (tmp_path / "cut.mp3").write_bytes(whole[: len(whole) // 2])
     samples = audio_input.read(tmp_path / "cut.mp3")
-    assert len(samples) == pytest.approx(len(speech) / 2, rel=0.02) and same_sound(samples, speech[: len(samples)])
+    assert len(samples) == pytest.approx(len(speech) / 2, rel=0.02) and same_sound(
+        samples, speech[: len(samples)]
+    )
 
 
 def test_an_hour_is_held_once_with_its_spectrogram(tmp_path):
-    """Reading and the spectrogram take the samples, half as much again for the spectrogram, and little besides."""
+    """Reading and spectrogram take the samples, half as much again, and little besides."""
     write_wav(tmp_path / "hour.wav", np.zeros(3600 * RATE // 2), 8000)
     code = """
 import resource, sys
@@ -143,7 +187,11 @@ print(samples.nbytes, peak() - before)
 """
     env = {**os.environ, "PYTHONPATH": str(FOLDER.parent)}
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "hour.wav")], cwd=FOLDER, capture_output=True, text=True, env=env
+        [sys.executable, "-c", code, str(tmp_path / "hour.wav")],
+        cwd=FOLDER,
+        capture_output=True,
+        text=True,
+        env=env,
     )
     assert done.returncode == 0, done.stderr
     held, grown = map(int, done.stdout.split())
@@ -151,44 +199,73 @@ print(samples.nbytes, peak() - before)
 
 
 def test_error_rates_are_counted_after_whispers_normalization():
-    import accuracy
+    import error_rates
 
-    assert accuracy.errors("The cat sat, on the mat.", "the cat sat on the MAT", "en").word_error_rate == 0
-    wrong = accuracy.errors("the cat sat there", "the hat sat there", "en")
-    assert (wrong.word_error_rate, wrong.character_error_rate) == (pytest.approx(1 / 4), pytest.approx(1 / 17))
-    assert accuracy.errors("colour", "color", "en").word_errors == 0 and accuracy.errors("colour", "color", "de").word_errors == 1
-    chinese = accuracy.errors("你好，世界", "你好时界", "zh")  # no spaces: words are characters
-    assert (chinese.word_errors, chinese.words, chinese.character_errors, chinese.characters) == (1, 4, 1, 4)
-    surplus = accuracy.errors("yes", "yes yes yes", "en")
-    assert surplus.word_error_rate == 2
-    both = accuracy.pooled([wrong, surplus])
-    assert (both.word_errors, both.words) == (3, 5)
+    def rates(*texts) -> tuple[float, float]:
+        found = error_rates.rates(texts)
+        return found["word_error_rate"], found["character_error_rate"]
+
+    assert rates(("The cat sat, on the mat.", "the cat sat on the MAT", "en")) == (0, 0)
+    wrong = ("the cat sat there", "the hat sat there", "en")
+    assert rates(wrong) == pytest.approx((1 / 4, 1 / 17))
+    assert rates(("colour", "color", "en"))[0] == 0 and rates(("colour", "color", "de"))[0] == 1
+    chinese = ("你好，世界", "你好时界", "zh")  # no spaces: words are characters
+    assert rates(chinese) == (1 / 4, 1 / 4)
+    surplus = ("yes", "yes yes yes", "en")
+    assert rates(surplus)[0] == 2
+    assert rates(wrong, surplus)[0] == pytest.approx(3 / 5)  # errors over words of both
+    assert rates(wrong, chinese) == pytest.approx((2 / 8, 2 / 21))
 
 
-def test_times_of_words_are_judged_where_the_reference_knows_them(audio, tmp_path):
-    import accuracy
+def test_times_of_words_are_compared_where_the_reference_knows_them(audio, tmp_path):
+    import error_rates
 
     def words(*timed):
-        return [accuracy.Word(*word) for word in timed]
+        return [error_rates.Word(*word) for word in timed]
 
-    true = words(("Good", 0.0, 0.4), ("morning,", 0.5, 0.9), ("and", 1.0, 1.1), ("don't", 1.2, 1.5), ("go", 1.6, 1.8))
-    found = words((" good", 0.1, 0.4), (" Morning.", 0.5, 0.8), (" or", 1.0, 1.1), (" -", 1.1, 1.1), (" don't", 1.2, 1.9))
-    starts_s, ends_s = accuracy.word_time_errors(true, found, "en")
+    true = words(
+        ("Good", 0.0, 0.4),
+        ("morning,", 0.5, 0.9),
+        ("and", 1.0, 1.1),
+        ("don't", 1.2, 1.5),
+        ("go", 1.6, 1.8),
+    )
+    found = words(
+        (" good", 0.1, 0.4),
+        (" Morning.", 0.5, 0.8),
+        (" or", 1.0, 1.1),
+        (" -", 1.1, 1.1),
+        (" don't", 1.2, 1.9),
+    )
+    starts_s, ends_s = error_rates.word_time_errors(true, found, "en")
     assert starts_s == pytest.approx([0.1, 0, 0]) and ends_s == pytest.approx([0, 0.1, 0.4])
-    assert accuracy.word_time_errors([], found, "en") == ([], [])
+    assert error_rates.word_time_errors([], found, "en") == ([], [])
 
     written = tmp_path / "sample.json"
     first, _ = audio.measure(
-        "--word_timestamps", "--output_format", "json", "--output_dir", tmp_path, "--num_iters", 1, "--warmup", 0
+        "--word_timestamps",
+        "--output_format",
+        "json",
+        "--output_dir",
+        tmp_path,
+        "--num_iters",
+        1,
+        "--warmup",
+        0,
     )
     assert "word_start_error_s" not in first["metrics"]
-    told = json.loads(written.read_text())
-    for segment in told["segments"]:
+    content = json.loads(written.read_text())
+    for segment in content["segments"]:
         for word in segment["words"]:
             word["start"] += 0.25
-    written.write_text(json.dumps(told))
-    second, printed = audio.measure("--word_timestamps", "--reference", written, "--num_iters", 1, "--warmup", 0)
-    assert second["metrics"]["word_error_rate"]["median"] == 0 and "Error of words' times: start 0.25 s" in printed
+    written.write_text(json.dumps(content))
+    second, printed = audio.measure(
+        "--word_timestamps", "--reference", written, "--num_iters", 1, "--warmup", 0
+    )
+    assert (
+        second["metrics"]["word_error_rate"]["median"] == 0
+        and "Word start error: 0.25 s" in printed
+    )
     assert (
         second["metrics"]["word_start_error_s"]["max"] == pytest.approx(0.25)
         and second["metrics"]["word_end_error_s"]["max"] < 1e-6
@@ -198,12 +275,14 @@ def test_times_of_words_are_judged_where_the_reference_knows_them(audio, tmp_pat
     assert_one_line(audio.infer("--reference", tmp_path / "list.json"), "openai-whisper's JSON")
 
 
-def test_references_that_do_not_fit_are_told_in_one_line(refused, speech, tmp_path):
+def test_references_that_do_not_fit_are_one_line_of_error(refused, speech, tmp_path):
     for name in ("a", "b"):
         write_wav(tmp_path / f"{name}.wav", speech[:RATE])
     both = (tmp_path / "a.wav", tmp_path / "b.wav")
     assert "no.txt" in refused("--reference", tmp_path / "no.txt")
-    assert "one transcript for 2 audio files" in refused("--audio", *both, "--reference", "sample.txt")
+    assert "one transcript for 2 audio files" in refused(
+        "--audio", *both, "--reference", "sample.txt"
+    )
     (tmp_path / "a.txt").write_text("hello")
     assert f"no reference {tmp_path}/b.txt" in refused("--audio", *both, "--reference", tmp_path)
     (tmp_path / "b.txt").write_text(" \n")
@@ -214,35 +293,47 @@ def test_references_that_do_not_fit_are_told_in_one_line(refused, speech, tmp_pa
     assert "b.txt is not a UTF-8 text file" in refused("--audio", *both, "--reference", tmp_path)
 
 
-def test_audio_that_is_none_is_told_in_one_line(refused, speech, tmp_path):
+def test_audio_that_is_none_is_one_line_of_error(refused, speech, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "no audio or video file in the folder" in refused("--audio", tmp_path / "empty")
-    assert "has no audio track" in refused("--audio", write_media(tmp_path / "silent film.mp4", video=True))
+    assert "has no audio track" in refused(
+        "--audio", write_media(tmp_path / "silent film.mp4", video=True)
+    )
     holes = speech[:RATE].copy()
     holes[77] = np.nan
-    assert "samples that are not numbers" in refused("--audio", write_media(tmp_path / "nan.wav", holes, "pcm_f32le"))
+    assert "samples that are not numbers" in refused(
+        "--audio", write_media(tmp_path / "nan.wav", holes, "pcm_f32le")
+    )
     assert "holds no sound" in refused("--audio", write_wav(tmp_path / "zero.wav", np.zeros(0)))
-    for name, content in (("text.mp3", b"this is not music\n" * 50), ("empty.mp3", b""), ("random.wav", bytes(range(256)) * 40)):
+    for name, content in (
+        ("text.mp3", b"this is not music\n" * 50),
+        ("empty.mp3", b""),
+        ("random.wav", bytes(range(256)) * 40),
+    ):
         (tmp_path / name).write_bytes(content)
         assert f"{name} can't be read as audio" in refused("--audio", SAMPLE, tmp_path / name)
 
 
-def test_languages_that_the_model_does_not_know_are_told_in_one_line(refused):
-    import infer
+def test_languages_that_the_model_does_not_know_are_one_line_of_error(refused):
+    import model
 
     assert "no language 'klingon'" in refused("--language", "klingon")
     assert "does not know cantonese" in refused("--language", "yue")
     english = types.SimpleNamespace(is_multilingual=False, num_languages=99)
     for wrong in (("de", "transcribe"), (None, "translate")):
         with pytest.raises(UserError, match="English only"):
-            infer.check_model_knows(english, *wrong)
-    infer.check_model_knows(english, "en", "transcribe")
+            model.check_model_knows(english, *wrong)
+    model.check_model_knows(english, "en", "transcribe")
 
 
-def test_an_older_export_without_alignment_heads_is_told_to_be_made_again(audio, tmp_path):
+def test_an_older_export_without_alignment_heads_must_be_made_again(audio, tmp_path):
     for path in MODEL.iterdir():
         if path.name != "dims.json":
             (tmp_path / path.name).symlink_to(path)
     dims = json.loads((MODEL / "dims.json").read_text())
-    (tmp_path / "dims.json").write_text(json.dumps({name: value for name, value in dims.items() if name != "alignment_heads"}))
-    assert_one_line(audio.infer("--ovmodel_path", tmp_path, "--word_timestamps"), "alignment heads", "export.py")
+    (tmp_path / "dims.json").write_text(
+        json.dumps({name: value for name, value in dims.items() if name != "alignment_heads"})
+    )
+    assert_one_line(
+        audio.infer("--ovmodel_path", tmp_path, "--word_timestamps"), "alignment heads", "export.py"
+    )

@@ -1,4 +1,4 @@
-"""Running the shell scripts as a user does: against the stand-in server with a real ab, or with a recording docker."""
+"""The shell scripts run as a user does: a real ab and a stand-in server, or a recording docker."""
 
 import json
 import os
@@ -25,11 +25,23 @@ class StandIn:
         self.log, self._served = folder / "tgi.log", folder / "served.jsonl"
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         self.process = subprocess.Popen(
-            [sys.executable, HERE / "tgi_stand_in.py", "--port", str(port), "--log", self.log, "--served", self._served, *words],
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            [
+                sys.executable,
+                HERE / "tgi_stand_in.py",
+                "--port",
+                str(port),
+                "--log",
+                self.log,
+                "--served",
+                self._served,
+                *words,
+            ],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         self.port = int(self.process.stdout.readline())
         self.url = f"http://127.0.0.1:{self.port}/generate"
+        self.version = options.get("version", "3.3.4")
 
     def served(self) -> list[dict]:
         return [json.loads(line) for line in self._served.read_text().splitlines()]
@@ -61,15 +73,45 @@ class Scripts:
         self.results = folder / "results"
 
     def environment(self, **settings) -> dict[str, str]:
-        clean = {k: v for k, v in os.environ.items() if k not in ("TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "MODEL")}
-        return {**clean, "RESULTS_DIR": str(self.results), **{k: str(v) for k, v in settings.items()}}
+        clean = {
+            k: v
+            for k, v in os.environ.items()
+            if k not in ("TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "MODEL")
+        }
+        return {
+            **clean,
+            "RESULTS_DIR": str(self.results),
+            **{k: str(v) for k, v in settings.items()},
+        }
 
     def run(self, script: str, *args, timeout=300, **settings) -> subprocess.CompletedProcess:
-        return subprocess.run(["bash", SCRIPTS / script, *map(str, args)], capture_output=True, text=True, timeout=timeout, cwd=REPO,
-                              env=self.environment(**settings))  # fmt: skip
+        return subprocess.run(
+            ["bash", SCRIPTS / script, *map(str, args)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            cwd=REPO,
+            env=self.environment(**settings),
+        )
 
     def ab(self, server: StandIn, *args, **settings) -> subprocess.CompletedProcess:
-        return self.run("run_ab.sh", *args, **{"URL": server.url, "LOG_FILE": server.log, "WARMUP": 0, **settings})
+        return self.run(
+            "run_ab.sh",
+            *args,
+            **{"URL": server.url, "LOG_FILE": server.log, "WARMUP": 0, **settings},
+        )
+
+    def start_ab(self, server: StandIn, **settings) -> subprocess.Popen:
+        """run_ab.sh without waiting for its end, in a process group of its own."""
+        settings = {"URL": server.url, "LOG_FILE": server.log, "WARMUP": 0, **settings}
+        return subprocess.Popen(
+            ["bash", SCRIPTS / "run_ab.sh"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env=self.environment(**settings),
+        )
 
     def levels(self) -> dict[int, dict]:
         """The records of the levels by concurrency, checked against the schema."""
@@ -102,26 +144,42 @@ class Docker:
         (self.state / what).write_text(text)
 
     def environment(self, **settings) -> dict[str, str]:
-        return self.scripts.environment(**{
-            "PATH": f"{HERE / 'bin'}:{os.environ['PATH']}", "DOCKER_STATE": self.state, "GPU_FREE_MIB": 24000, "PORT": self.port,
-            "VOLUME": self.state / "data", "HF_HOME": self.state / "no-hf", **settings,
-        })  # fmt: skip
+        return self.scripts.environment(
+            **{
+                "PATH": f"{HERE / 'bin'}:{os.environ['PATH']}",
+                "DOCKER_STATE": self.state,
+                "GPU_FREE_MIB": 24000,
+                "PORT": self.port,
+                "VOLUME": self.state / "data",
+                "HF_HOME": self.state / "no-hf",
+                **settings,
+            }
+        )
 
     def run(self, script: str, *args, **settings) -> subprocess.CompletedProcess:
         return self.scripts.run(script, *args, **self.environment(**settings))
 
     def start(self, script: str, **settings) -> subprocess.Popen:
-        """Without waiting for its end; in a process group of its own, and with Ctrl-C working though the tests may run in the
-        background, where a shell ignores it for good."""
-        return subprocess.Popen(["bash", SCRIPTS / script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                env=self.environment(**settings), start_new_session=True,
-                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # fmt: skip
+        """Without waiting for its end; in a process group of its own.
+
+        Ctrl-C works though the tests may run in the background, where a shell ignores it.
+        """
+        return subprocess.Popen(
+            ["bash", SCRIPTS / script],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=self.environment(**settings),
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
 
     def calls(self, *verbs: str) -> list[dict]:
         """What docker was called with; of these verbs, or at all."""
         path = self.state / "calls.jsonl"
-        told = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        return [call for call in told if not verbs or call["arguments"][0] in verbs]
+        lines = path.read_text().splitlines() if path.exists() else []
+        calls = [json.loads(line) for line in lines]
+        return [call for call in calls if not verbs or call["arguments"][0] in verbs]
 
 
 @pytest.fixture

@@ -21,32 +21,61 @@ def value(arguments: list[str], option: str) -> str:
 def test_the_guides_settings_are_the_defaults(docker):
     done = docker.run("start_tgi.sh")
     assert done.returncode == 0, done.stderr
-    assert "Ready after" in done.stdout and f"http://127.0.0.1:{docker.port}/generate" in done.stdout
+    assert (
+        "Ready after" in done.stdout and f"http://127.0.0.1:{docker.port}/generate" in done.stdout
+    )
     (call,) = docker.calls("run")
     arguments = call["arguments"]
     assert value(arguments, "--publish") == f"127.0.0.1:{docker.port}:80"
     assert value(arguments, "--volume") == f"{docker.state / 'data'}:/data"
-    assert value(arguments, "--gpus") == "all" and value(arguments, "--shm-size") == "1g" and value(arguments, "--name") == "tgi"
+    assert (
+        value(arguments, "--gpus") == "all"
+        and value(arguments, "--shm-size") == "1g"
+        and value(arguments, "--name") == "tgi"
+    )
     image = arguments.index("ghcr.io/huggingface/text-generation-inference:1.1.0")
-    assert arguments[image + 1 :] == ["--model-id", "meta-llama/Llama-2-7b-chat-hf", "--max-concurrent-requests", "2000",
-                                      "--dtype", "bfloat16"]  # fmt: skip
+    assert arguments[image + 1 :] == [
+        "--model-id",
+        "meta-llama/Llama-2-7b-chat-hf",
+        "--max-concurrent-requests",
+        "2000",
+        "--dtype",
+        "bfloat16",
+    ]
     assert "HF_TOKEN" not in arguments
 
 
 def test_every_setting_reaches_docker(docker):
-    done = docker.run("start_tgi.sh", "--max-total-tokens", "4096", MODEL="mistralai/Mistral-7B-v0.1", IMAGE="tgi:3.3.4", GPUS="0,1",
-                      NUM_SHARD=2, QUANTIZE="awq", MAX_CONCURRENT_REQUESTS=64)  # fmt: skip
+    done = docker.run(
+        "start_tgi.sh",
+        "--max-total-tokens",
+        "4096",
+        MODEL="mistralai/Mistral-7B-v0.1",
+        IMAGE="tgi:3.3.4",
+        GPUS="0,1",
+        NUM_SHARD=2,
+        QUANTIZE="awq",
+        MAX_CONCURRENT_REQUESTS=64,
+    )
     assert done.returncode == 0, done.stderr
     (call,) = docker.calls("run")
     arguments = call["arguments"]
     assert value(arguments, "--gpus") == '"device=0,1"'
     assert arguments[arguments.index("tgi:3.3.4") + 1 :] == [
-        "--model-id", "mistralai/Mistral-7B-v0.1", "--max-concurrent-requests", "64", "--quantize", "awq", "--num-shard", "2",
-        "--max-total-tokens", "4096",
-    ]  # fmt: skip
+        "--model-id",
+        "mistralai/Mistral-7B-v0.1",
+        "--max-concurrent-requests",
+        "64",
+        "--quantize",
+        "awq",
+        "--num-shard",
+        "2",
+        "--max-total-tokens",
+        "4096",
+    ]
 
 
-def test_no_gpu_is_asked_for_with_gpus_none(docker):
+def test_no_gpu_is_requested_with_gpus_none(docker):
     docker.does("runtimes", "runc")
     done = docker.run("start_tgi.sh", GPUS="none", GPU_FREE_MIB="")
     assert done.returncode == 0, done.stderr
@@ -56,7 +85,16 @@ def test_no_gpu_is_asked_for_with_gpus_none(docker):
 def test_the_token_reaches_the_container_and_is_found_nowhere_else(docker):
     done = docker.run("start_tgi.sh", TOKEN=TOKEN)
     assert done.returncode == 0, done.stderr
-    measured = docker.run("run_ab.sh", "-n", 4, "-c", 2, URL=f"http://127.0.0.1:{docker.port}/generate", TOKEN=TOKEN, WARMUP=0)
+    measured = docker.run(
+        "run_ab.sh",
+        "-n",
+        4,
+        "-c",
+        2,
+        URL=f"http://127.0.0.1:{docker.port}/generate",
+        TOKEN=TOKEN,
+        WARMUP=0,
+    )
     assert measured.returncode == 0, measured.stderr
     assert docker.calls("run")[0]["secrets"] == {"HF_TOKEN": TOKEN, "HUGGING_FACE_HUB_TOKEN": TOKEN}
     for call in docker.calls():
@@ -76,7 +114,10 @@ def test_the_token_is_in_no_process_list_while_the_server_starts(docker):
             assert time.monotonic() < deadline
             time.sleep(0.1)
         for _ in range(20):
-            assert TOKEN not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+            assert (
+                TOKEN
+                not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+            )
             time.sleep(0.05)
     finally:
         process.kill()
@@ -110,25 +151,37 @@ def test_a_container_that_dies_shows_its_last_lines_without_the_token(docker):
     docker.does("dies", f"Downloading with {TOKEN}\nError: ShardCannotStart\n")
     done = docker.run("start_tgi.sh", TOKEN=TOKEN)
     assert_one_line(done, "ended while starting")
-    assert "ShardCannotStart" in done.stderr and "Downloading with (token)" in done.stderr and TOKEN not in done.stderr
+    assert (
+        "ShardCannotStart" in done.stderr
+        and "Downloading with (token)" in done.stderr
+        and TOKEN not in done.stderr
+    )
 
 
-def test_a_server_that_does_not_get_healthy_is_waited_for_no_longer_than_told(docker):
+def test_a_server_that_does_not_get_healthy_is_waited_for_no_longer_than_configured(docker):
     docker.does("silent")
     began = time.monotonic()
-    assert_one_line(docker.run("start_tgi.sh", START_TIMEOUT_S=3), "not healthy after 3 s", "START_TIMEOUT_S")
-    assert 3 <= time.monotonic() - began < 20
+    assert_one_line(
+        docker.run("start_tgi.sh", START_TIMEOUT_S=3), "not healthy after 3 s", "START_TIMEOUT_S"
+    )
+    assert 2 <= time.monotonic() - began < 20  # bash counts whole seconds
 
 
 @pytest.mark.parametrize(
     "says, words",
     [
-        ("permission denied while trying to connect to the Docker daemon socket", ["usermod -aG docker"]),
-        ("Cannot connect to the Docker daemon at unix:///var/run/docker.sock.", ["not running", "systemctl start docker"]),
+        (
+            "permission denied while trying to connect to the Docker daemon socket",
+            ["usermod -aG docker"],
+        ),
+        (
+            "Cannot connect to the Docker daemon at unix:///var/run/docker.sock.",
+            ["not running", "systemctl start docker"],
+        ),
         ("error during connect: tls", ["does not answer", "tls"]),
     ],
 )
-def test_a_docker_that_can_not_be_used_is_told_with_the_remedy(docker, says, words):
+def test_a_docker_that_can_not_be_used_is_reported_with_the_remedy(docker, says, words):
     docker.does("version_error", says)
     assert_one_line(docker.run("start_tgi.sh"), *words)
     assert not docker.calls("run")
@@ -153,7 +206,9 @@ def test_a_docker_that_can_not_be_used_is_told_with_the_remedy(docker, says, wor
         ({"VOLUME": "/proc/nowhere"}, {}, ["cannot write to /proc/nowhere"]),
     ],
 )
-def test_what_can_not_work_is_said_in_one_line_before_anything_is_started(docker, settings, does, words):
+def test_what_can_not_work_is_said_in_one_line_before_anything_is_started(
+    docker, settings, does, words
+):
     for what, text in does.items():
         docker.does(what, text)
     assert_one_line(docker.run("start_tgi.sh", **settings), *words)
@@ -166,12 +221,21 @@ def test_weights_that_fit_quantized_are_let_through(docker):
 
 def test_a_disk_too_small_is_said(docker, tmp_path):
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/df").write_text("#!/bin/sh\necho Filesystem 1024-blocks Used Available\necho /dev/x 9 9 1048576\n")
+    (tmp_path / "bin/df").write_text(
+        "#!/bin/sh\necho Filesystem 1024-blocks Used Available\necho /dev/x 9 9 1048576\n"
+    )
     (tmp_path / "bin/df").chmod(0o755)
     path = docker.environment()["PATH"]
-    assert_one_line(docker.run("start_tgi.sh", PATH=f"{tmp_path / 'bin'}:{path}"), "13.0 GiB", "1.0 GiB free", "VOLUME")
+    assert_one_line(
+        docker.run("start_tgi.sh", PATH=f"{tmp_path / 'bin'}:{path}"),
+        "13.0 GiB",
+        "1.0 GiB free",
+        "VOLUME",
+    )
     (docker.state / "data/models--meta-llama--Llama-2-7b-chat-hf").mkdir(parents=True)
-    assert docker.run("start_tgi.sh", PATH=f"{tmp_path / 'bin'}:{path}").returncode == 0  # downloaded already
+    assert (
+        docker.run("start_tgi.sh", PATH=f"{tmp_path / 'bin'}:{path}").returncode == 0
+    )  # downloaded already
 
 
 def test_a_taken_port_is_said(docker):

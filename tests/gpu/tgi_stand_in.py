@@ -1,7 +1,8 @@
-"""A stand-in for Text Generation Inference on loopback: its protocol, headers and log lines, with known delays and failures.
+"""A stand-in for TGI: its protocol, headers and log lines, with known delays and failures.
 
-It generates nothing: a request of `max_new_tokens` takes that many times --time_per_token, at most --slots at a time, the
-others queue. What it served goes to --served, a JSON object a request, as measured here. Prints its port when ready.
+It generates nothing: a request of `max_new_tokens` takes that many times --time_per_token, at most
+--slots side by side, the others queue. What it served goes to --served, one JSON object per
+request, as measured here. Prints its port when ready.
 """
 
 import argparse
@@ -15,7 +16,13 @@ import time
 from datetime import datetime, timezone
 from itertools import count
 
-PHRASES = {200: "OK", 404: "Not Found", 422: "Unprocessable Entity", 424: "Failed Dependency", 429: "Too Many Requests"}
+PHRASES = {
+    200: "OK",
+    404: "Not Found",
+    422: "Unprocessable Entity",
+    424: "Failed Dependency",
+    429: "Too Many Requests",
+}
 
 
 def debug(ns: int) -> str:
@@ -39,8 +46,12 @@ def parse_args():
     parser.add_argument("--slots", type=int, default=10**6)
     parser.add_argument("--max_concurrent", type=int, default=10**6, help="answers 429 beyond")
     parser.add_argument("--fail_every", type=int, default=0, help="answers every n-th with 424")
-    parser.add_argument("--drop_every", type=int, default=0, help="closes every n-th without a word")
-    parser.add_argument("--reset_every", type=int, default=0, help="resets the connection of every n-th")
+    parser.add_argument(
+        "--drop_every", type=int, default=0, help="closes every n-th without a word"
+    )
+    parser.add_argument(
+        "--reset_every", type=int, default=0, help="resets the connection of every n-th"
+    )
     parser.add_argument("--cut_every", type=int, default=0, help="sends half of every n-th answer")
     parser.add_argument("--die_at", type=int, default=0, help="the process ends at the n-th")
     parser.add_argument("--hang_at", type=int, default=0, help="falls silent from the n-th on")
@@ -49,7 +60,11 @@ def parse_args():
 
 class StandIn:
     def __init__(self, options):
-        self.options, self.log, self.served = options, open(options.log, "a"), open(options.served, "a")
+        self.options, self.log, self.served = (
+            options,
+            open(options.log, "a"),
+            open(options.served, "a"),
+        )
         self.number, self.tokens, self.under_way = count(1), 0, 0
         self.slots = asyncio.Semaphore(options.slots)
 
@@ -58,13 +73,17 @@ class StandIn:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
                 method, path, _ = head.split("\r\n")[0].split(" ")
-                headers = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
+                headers = dict(
+                    line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line
+                )
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
                 status, more, answer = await self.answer(method, path, body)
                 if status is None:
                     if more.get("reset"):
                         linger = struct.pack("ii", 1, 0)
-                        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                        writer.get_extra_info("socket").setsockopt(
+                            socket.SOL_SOCKET, socket.SO_LINGER, linger
+                        )
                     break
                 keep = headers.get("connection", "").lower() == "keep-alive"
                 lines = [
@@ -72,7 +91,10 @@ class StandIn:
                     "content-type: application/json",
                     *(f"{k}: {v}" for k, v in more.items()),
                 ]
-                lines += [f"content-length: {len(answer)}", f"connection: {'keep-alive' if keep else 'close'}"]
+                lines += [
+                    f"content-length: {len(answer)}",
+                    f"connection: {'keep-alive' if keep else 'close'}",
+                ]
                 sent = answer[: len(answer) // 2] if more.get("x-cut") else answer
                 writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + sent)
                 await writer.drain()
@@ -87,11 +109,21 @@ class StandIn:
         if path == "/health":
             return 200, {}, b""
         if path == "/info":
-            info = {"model_id": "stand-in/Llama-2-7b", "model_sha": "0f1e", "model_dtype": "torch.bfloat16", "max_concurrent_requests": 2000,
-                    "model_device_type": "cuda", "version": self.options.version}  # fmt: skip
+            info = {
+                "model_id": "stand-in/Llama-2-7b",
+                "model_sha": "0f1e",
+                "model_dtype": "torch.bfloat16",
+                "max_concurrent_requests": 2000,
+                "model_device_type": "cuda",
+                "version": self.options.version,
+            }
             return 200, {}, json.dumps(info).encode()
         if path == "/metrics":
-            return 200, {}, f"# TYPE x counter\ntgi_request_generated_tokens_sum {self.tokens}\n".encode()
+            return (
+                200,
+                {},
+                f"# TYPE x counter\ntgi_request_generated_tokens_sum {self.tokens}\n".encode(),
+            )
         if path != "/generate" or method != "POST":
             return 404, {}, b""
         return await self.generate(body)
@@ -128,12 +160,27 @@ class StandIn:
             self.under_way -= 1
         if options.fail_every and number % options.fail_every == 0:
             self.serve(number, status=424)
-            return 424, {}, b'{"error":"Request failed during generation","error_type":"generation"}'
-        times = {"total_time": ended - arrived, "validation_time": queued - arrived, "queue_time": started - queued,
-                 "inference_time": ended - started, "time_per_token": (ended - started) // tokens}  # fmt: skip
+            return (
+                424,
+                {},
+                b'{"error":"Request failed during generation","error_type":"generation"}',
+            )
+        times = {
+            "total_time": ended - arrived,
+            "validation_time": queued - arrived,
+            "queue_time": started - queued,
+            "inference_time": ended - started,
+            "time_per_token": (ended - started) // tokens,
+        }
         self.tokens += tokens
         self.success(times)
-        self.serve(number, status=200, tokens=tokens, prompt=prompt, **{f"{k}_s": v / 1e9 for k, v in times.items()})
+        self.serve(
+            number,
+            status=200,
+            tokens=tokens,
+            prompt=prompt,
+            **{f"{k}_s": v / 1e9 for k, v in times.items()},
+        )
         headers = {f"x-{name.replace('_', '-')}": ns // 10**6 for name, ns in times.items()}
         if self.options.version >= "2":
             headers |= {"x-prompt-tokens": 15, "x-generated-tokens": tokens}
@@ -141,20 +188,34 @@ class StandIn:
             headers["x-cut"] = 1
         return 200, headers, json.dumps({"generated_text": " word" * tokens}).encode()
 
-    def serve(self, number, **told):
-        self.served.write(json.dumps({"number": number, **told}) + "\n")
+    def serve(self, number, **facts):
+        self.served.write(json.dumps({"number": number, **facts}) + "\n")
         self.served.flush()
 
     def success(self, times):
         """The line TGI's router logs for a finished request."""
         now = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        parameters = 'GenerateParameters { best_of: None, stop: ["total_time=\\"9s\\""], max_new_tokens: Some(100), seed: None }'
+        parameters = (
+            'GenerateParameters { best_of: None, stop: ["total_time=\\"9s\\""], '
+            "max_new_tokens: Some(100), seed: None }"
+        )
         spans = {**{k: debug(v) for k, v in times.items()}, "seed": "None"}
         target, source = "text_generation_router::server", "router/src/server.rs"
         if self.options.log_format == "json":
             span = {"parameters": parameters, **spans, "name": "generate"}
-            line = json.dumps({"timestamp": now, "level": "INFO", "message": "Success", "target": target, "filename": source,
-                               "line_number": 289, "span": span, "spans": [span]}, ensure_ascii=False)  # fmt: skip
+            line = json.dumps(
+                {
+                    "timestamp": now,
+                    "level": "INFO",
+                    "message": "Success",
+                    "target": target,
+                    "filename": source,
+                    "line_number": 289,
+                    "span": span,
+                    "spans": [span],
+                },
+                ensure_ascii=False,
+            )
         else:
 
             def style(code, text):
@@ -162,10 +223,16 @@ class StandIn:
 
             equals = style(2, "=")
             fields = " ".join(
-                [style(3, "parameters") + equals + parameters, *(f'{style(3, k)}{equals}"{v}"' for k, v in spans.items())]
+                [
+                    style(3, "parameters") + equals + parameters,
+                    *(f'{style(3, k)}{equals}"{v}"' for k, v in spans.items()),
+                ]
             )
-            line = (f"{style(2, now)} {style(32, ' INFO')} {style(1, 'generate')}{style(1, '{')}{fields}{style(1, '}')}{style(2, ':')} "
-                    f"{style(2, target)}{style(2, ':')} {style(2, source + ':')}{style(2, '289:')} Success")  # fmt: skip
+            generate = style(1, "generate") + style(1, "{") + fields + style(1, "}") + style(2, ":")
+            where = style(2, target) + style(2, ":") + " " + style(2, source + ":")
+            line = (
+                f"{style(2, now)} {style(32, ' INFO')} {generate} {where}{style(2, '289:')} Success"
+            )
         self.log.write(f"{now} DEBUG another line: Success\n{line}\n")
         self.log.flush()
 

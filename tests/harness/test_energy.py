@@ -1,5 +1,6 @@
 """Energy from simulated counters; where the machine has real ones, those too."""
 
+import argparse
 import errno
 import os
 import time
@@ -7,9 +8,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from simulated import changed, record as simulated_record, write
 
-from harness import compare, energy, measure, record, report
+from harness import energy, record, run, system
+from harness.monitor import SystemMonitor
 
 RANGE_UJ = 262_143_328_850  # of a server's package
 
@@ -27,9 +28,13 @@ def nvml_of(*joules):
         return joules[handle] * 1000
 
     return SimpleNamespace(
-        NVMLError=Error, nvmlInit=lambda: None, nvmlShutdown=lambda: None, nvmlDeviceGetCount=lambda: len(joules),
-        nvmlDeviceGetHandleByIndex=lambda index: index, nvmlDeviceGetTotalEnergyConsumption=energy_mj,
-    )  # fmt: skip
+        NVMLError=Error,
+        nvmlInit=lambda: None,
+        nvmlShutdown=lambda: None,
+        nvmlDeviceGetCount=lambda: len(joules),
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetTotalEnergyConsumption=energy_mj,
+    )
 
 
 class Tree:
@@ -62,7 +67,7 @@ class Tree:
         return meter
 
 
-def test_the_package_is_told_and_its_cores_are_not_counted_again(tmp_path):
+def test_the_package_is_counted_and_its_cores_are_not_counted_again(tmp_path):
     tree = (
         Tree(tmp_path)
         .zone("intel-rapl:0", "package-0", 1000)
@@ -76,22 +81,41 @@ def test_the_package_is_told_and_its_cores_are_not_counted_again(tmp_path):
 def test_sockets_and_their_memory_are_added_up_but_the_second_way_to_them_is_not(tmp_path):
     tree = Tree(tmp_path)
     for socket in (0, 1):
-        tree.zone(f"intel-rapl:{socket}", f"package-{socket}").zone(f"intel-rapl:{socket}:0", "dram")
+        tree.zone(f"intel-rapl:{socket}", f"package-{socket}").zone(
+            f"intel-rapl:{socket}:0", "dram"
+        )
     tree.zone("intel-rapl-mmio:0", "package-0")
-    meter = tree.passed({"intel-rapl:0": 300, "intel-rapl:1": 200, "intel-rapl:0:0": 40, "intel-rapl:1:0": 30,
-                         "intel-rapl-mmio:0": 300})  # fmt: skip
+    meter = tree.passed(
+        {
+            "intel-rapl:0": 300,
+            "intel-rapl:1": 200,
+            "intel-rapl:0:0": 40,
+            "intel-rapl:1:0": 30,
+            "intel-rapl-mmio:0": 300,
+        }
+    )
     assert meter.joules == {"package": 500, "dram": 70}
 
 
-def test_dies_of_a_package_are_added_up_and_the_platform_is_told_once(tmp_path):
-    tree = Tree(tmp_path).zone("intel-rapl:0", "package-0-die-0").zone("intel-rapl:1", "package-0-die-1")
+def test_dies_of_a_package_are_added_up_and_the_platform_is_counted_once(tmp_path):
+    tree = (
+        Tree(tmp_path)
+        .zone("intel-rapl:0", "package-0-die-0")
+        .zone("intel-rapl:1", "package-0-die-1")
+    )
     tree.zone("intel-rapl:2", "psys").zone("intel-rapl:3", "psys")
-    meter = tree.passed({"intel-rapl:0": 10, "intel-rapl:1": 20, "intel-rapl:2": 50, "intel-rapl:3": 50})
+    meter = tree.passed(
+        {"intel-rapl:0": 10, "intel-rapl:1": 20, "intel-rapl:2": 50, "intel-rapl:3": 50}
+    )
     assert meter.joules == {"package": 30, "psys": 50}
 
 
 def test_a_counter_that_started_again_at_0_has_gone_on(tmp_path):
-    meter = Tree(tmp_path).zone("intel-rapl:0", "package-0", RANGE_UJ / 1e6 - 100).passed({"intel-rapl:0": 25})
+    meter = (
+        Tree(tmp_path)
+        .zone("intel-rapl:0", "package-0", RANGE_UJ / 1e6 - 100)
+        .passed({"intel-rapl:0": 25})
+    )
     assert meter.joules == {"package": pytest.approx(125)}
 
 
@@ -99,7 +123,13 @@ def test_a_counter_that_overflows_again_and_again_is_followed(tmp_path):
     tree = Tree(tmp_path, range_uj=100_000_000).zone("intel-rapl:0", "package-0", 90)
     meter = energy.Meter(tree.root, nvml=nvml_of(), interval_s=0.01)
     meter.start()
-    for joules in (10, 90, 10, 90, 15):  # 20 + 80 + 20 + 80 + 25; from the ends alone it looks like 25
+    for joules in (
+        10,
+        90,
+        10,
+        90,
+        15,
+    ):  # 20 + 80 + 20 + 80 + 25; from the ends alone it looks like 25
         tree.put("intel-rapl:0", joules)
         deadline_s = time.perf_counter() + 10
         while meter._zones[0].last_uj != joules * 1e6 and time.perf_counter() < deadline_s:
@@ -139,7 +169,7 @@ def hidden_by_a_container(root: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [no_folder, no_zones, hidden_by_a_container])
-def test_without_rapl_nothing_is_told_and_the_reason_is(tmp_path, make):
+def test_without_rapl_nothing_is_known_but_the_reason(tmp_path, make):
     root = tmp_path / "powercap"
     root.mkdir()
     make(root)
@@ -147,12 +177,17 @@ def test_without_rapl_nothing_is_told_and_the_reason_is(tmp_path, make):
     assert meter.joules is None and meter.unknown.startswith("no RAPL")
 
 
-def test_counters_that_stand_still_tell_nothing(tmp_path):
-    meter = Tree(tmp_path).zone("intel-rapl:0", "package-0", 7).zone("intel-rapl:0:0", "dram").passed({"intel-rapl:0:0": 3})
+def test_counters_that_stand_still_count_for_nothing(tmp_path):
+    meter = (
+        Tree(tmp_path)
+        .zone("intel-rapl:0", "package-0", 7)
+        .zone("intel-rapl:0:0", "dram")
+        .passed({"intel-rapl:0:0": 3})
+    )
     assert meter.joules is None and "stood still" in meter.unknown
 
 
-def test_a_counter_that_is_lost_meanwhile_tells_nothing(tmp_path):
+def test_a_counter_that_is_lost_meanwhile_counts_for_nothing(tmp_path):
     tree = Tree(tmp_path).zone("intel-rapl:0", "package-0").zone("intel-rapl:0:0", "dram")
     meter = energy.Meter(tree.root, nvml=nvml_of())
     meter.start()
@@ -163,15 +198,16 @@ def test_a_counter_that_is_lost_meanwhile_tells_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "before, after, told", [((75, 25), (150, 30), {"gpu": 80}), ((75, None), (150, None), None), ((), (), None)]
+    "before, after, joules",
+    [((75, 25), (150, 30), {"gpu": 80}), ((75, None), (150, None), None), ((), (), None)],
 )
-def test_gpus_are_told_by_nvml_all_together_or_not_at_all(tmp_path, before, after, told):
+def test_gpus_are_counted_by_nvml_all_together_or_not_at_all(tmp_path, before, after, joules):
     nvml = nvml_of(*before)
     meter = energy.Meter(tmp_path, nvml=nvml)
     meter.start()
     nvml.nvmlDeviceGetTotalEnergyConsumption = nvml_of(*after).nvmlDeviceGetTotalEnergyConsumption
     meter.stop()
-    assert meter.joules == told and meter.unknown.startswith("no RAPL")
+    assert meter.joules == joules and meter.unknown.startswith("no RAPL")
 
 
 def test_without_a_driver_there_is_no_gpu_and_no_error(tmp_path):
@@ -184,76 +220,105 @@ def test_without_a_driver_there_is_no_gpu_and_no_error(tmp_path):
     assert meter.joules is None
 
 
-def watched(root: Path, *, package_j: float = 80.0, dram_j: float = 20.0, error=None) -> measure.Watch:
+def monitored(root: Path, error: BaseException | None = None) -> SystemMonitor:
+    """80 J of a package, 20 J of its memory and 1000 J of the platform pass, then this error."""
     tree = Tree(root).zone("intel-rapl:0", "package-0").zone("intel-rapl:0:0", "dram")
     tree.zone("intel-rapl:1", "psys")
-    with measure.Watch(powercap=root) as watch:
-        for folder, joules in {"intel-rapl:0": package_j, "intel-rapl:0:0": dram_j, "intel-rapl:1": 1000}.items():
+    with SystemMonitor(powercap=root) as monitor:
+        for folder, joules in (
+            ("intel-rapl:0", 80),
+            ("intel-rapl:0:0", 20),
+            ("intel-rapl:1", 1000),
+        ):
             tree.put(folder, joules)
         if error:
             raise error
-    return watch
+    return monitor
 
 
-def test_a_watch_tells_the_joules_and_they_make_a_metric(tmp_path, capsys):
-    watch, metrics = watched(tmp_path), {}
-    told = watch.usage["energy_j"]
-    assert (told["package"], told["dram"], told["psys"]) == (80, 20, 1000) and watch.usage["energy_unknown"] is None
-    measure.tell_energy(metrics, watch, "CPU", "audio second", 400)
-    metric = metrics["energy_per_audio_second_j"]
-    assert (metric["median"], metric["unit"], metric["better"]) == (0.25, "J/audio second", "lower")
-    assert capsys.readouterr().out == "Energy: 0.25 J/audio second   (package 80 J, dram 20 J)\n"
-
-
-def test_no_metric_and_no_line_where_energy_is_not_known(tmp_path, capsys):
-    metrics = {}
-    with measure.Watch(powercap=tmp_path / "none") as without:
+def monitored_without_counters(root: Path) -> SystemMonitor:
+    with SystemMonitor(powercap=root / "none") as monitor:
         pass
-    assert without.usage["energy_unknown"].startswith("no RAPL")
-    measure.tell_energy(metrics, without, "CPU", "token", 100)
-    measure.tell_energy(metrics, watched(tmp_path / "gpu"), "GPU", "token", 100)  # a graphics card is not in these counters
-    cut_short = watched(tmp_path / "cut", error=KeyboardInterrupt())
-    assert cut_short.status == "interrupted" and cut_short.usage["energy_j"]["package"] == 80
-    measure.tell_energy(metrics, cut_short, "CPU", "token", 100)
-    assert metrics == {} and capsys.readouterr().out == ""
+    return monitor
 
 
-def with_energy(made: dict, watch: measure.Watch, tokens: float) -> dict:
-    made = changed(made, "usage", watch.usage)
-    measure.tell_energy(made["metrics"], watch, "CPU", "token", tokens)
-    return made
+def per_unit_j(monitor: SystemMonitor, device: str = "CPU", count: float = 400) -> float | None:
+    return energy.per_unit_j(monitor.usage, monitor.status, device, count)
 
 
-def test_a_record_with_energy_is_valid_and_one_from_before_it_still_is(tmp_path):
-    before = simulated_record([1.0] * 6)
-    assert "energy_j" not in before["usage"]
-    record.validate(before)
-    record.validate(with_energy(before, watched(tmp_path), 100))
-    with measure.Watch(powercap=tmp_path / "none") as without:
-        pass
-    record.validate(changed(before, "usage", without.usage))
+def test_energy_per_unit_is_of_package_and_memory_but_not_of_the_platform_again(tmp_path):
+    monitor = monitored(tmp_path)
+    assert monitor.usage["energy_unknown"] is None
+    joules = monitor.usage["energy_j"]
+    assert (joules["package"], joules["dram"], joules["psys"]) == (80, 20, 1000)
+    assert per_unit_j(monitor) == 0.25
+    del joules["dram"]
+    assert per_unit_j(monitor) == 0.2
+    del joules["package"]
+    assert per_unit_j(monitor) is None
+
+
+def test_energy_per_unit_is_not_known_without_counters_or_for_other_devices_or_cut_short(tmp_path):
+    without = monitored_without_counters(tmp_path)
+    assert without.usage["energy_unknown"].startswith("no RAPL") and per_unit_j(without) is None
+    whole = monitored(tmp_path / "whole")
+    assert per_unit_j(whole, device="GPU") is None  # a graphics card is not in these counters
+    assert per_unit_j(whole, count=0) is None
+    interrupted = monitored(tmp_path / "interrupted", error=KeyboardInterrupt())
+    assert interrupted.usage["energy_j"]["package"] == 80
+    assert interrupted.status == "interrupted" and per_unit_j(interrupted) is None
+
+
+def recorded(monitor: SystemMonitor) -> dict:
+    joules = per_unit_j(monitor)
+    samples = {"rtfx": [[10.0]]}
+    if joules is not None:
+        samples["energy_per_audio_second_j"] = [[joules]]
+    return run.build(
+        argparse.Namespace(),
+        workload="audio",
+        title="Audio AI",
+        primary="rtfx",
+        samples=samples,
+        task={},
+        work=[],
+        model=None,
+        input={"name": "sample.wav", "sha256": "1" * 64},
+        system=system.describe(),
+        placement={"cpus": [0]},
+        monitor=monitor,
+        output={},
+        check_samples=False,
+    )
+
+
+def test_a_record_has_the_metric_and_what_was_counted(tmp_path):
+    found = recorded(monitored(tmp_path))
+    record.validate(found)
+    metric = found["metrics"]["energy_per_audio_second_j"]
+    assert (metric["median"], metric["unit"], metric["better"]) == (
+        0.25,
+        "J/audio second",
+        "lower",
+    )
+    assert found["context"]["energy counted"] == "package + dram"
+    found["usage"]["energy_j"]["package"] = -1.0
     with pytest.raises(record.RecordError, match="energy_j"):
-        record.validate(changed(before, "usage.energy_j", {"package": -1.0}))
+        record.validate(found)
 
 
-def test_a_comparison_has_its_ratio_and_says_what_it_counted(tmp_path):
-    sides = {}
-    for side, tokens in (("edge", 200), ("cloud", 100)):
-        watch = watched(tmp_path / f"counters-{side}")
-        if side == "edge":  # as on a CPU that does not tell its memory's
-            del watch.usage["energy_j"]["dram"]
-        sides[side] = write(tmp_path / side, *(with_energy(simulated_record([1.0] * 6), watch, tokens) for _ in range(6)))
-    runs, skipped = compare.read_runs([*sides["cloud"], *sides["edge"]])
-    (found,) = compare.compare(runs, "cloud")
-    ratio = found.ratios["energy_per_token_j"]
-    assert not skipped and ratio.ratio == pytest.approx(0.4 / 1.0) and ratio.verdict == "better"
-    assert found.units["energy_per_token_j"] == "J/token" and report.words("energy_per_token_j") == "energy per token"
-    assert found.differences["energy counted"] == ("package + dram", "package")
+def test_a_record_without_energy_is_valid_too(tmp_path):
+    found = recorded(monitored_without_counters(tmp_path))
+    record.validate(found)
+    assert "energy_per_audio_second_j" not in found["metrics"]
+    assert found["context"].get("energy counted") is None
+    del found["usage"]["energy_j"], found["usage"]["energy_unknown"]  # as before it was measured
+    record.validate(found)
 
 
 def test_a_real_machine_draws_a_believable_power():
-    with measure.Watch() as watch:
+    with SystemMonitor() as monitor:
         time.sleep(1)
-    if watch.usage["energy_unknown"]:
-        pytest.skip(watch.usage["energy_unknown"])
-    assert 0.5 < watch.usage["energy_j"]["package"] / watch.usage["wall_s"] < 5000
+    if monitor.usage["energy_unknown"]:
+        pytest.skip(monitor.usage["energy_unknown"])
+    assert 0.5 < monitor.usage["energy_j"]["package"] / monitor.usage["wall_s"] < 5000

@@ -4,10 +4,9 @@ import os
 import subprocess
 import time
 
-from analysis import sut
 from conftest import REPO
 
-from harness import record
+from harness import record, sut_toml
 
 
 def run(*args, **env) -> subprocess.CompletedProcess:
@@ -52,10 +51,9 @@ def test_a_missing_python_is_one_line():
 
 def test_the_docs_name_the_systems_and_prices_as_their_files_do():
     readme = (REPO / "docs/sut.md").read_text()
-    for path in (REPO / "sut").glob("*.toml"):
-        system = sut.read(path)
+    for system in sut_toml.read_all(REPO / "sut"):
         if "captured" in system["system"]:  # a user's own
             continue
-        assert path.stem in readme
+        assert system["system"]["name"] in readme
         price = system.get("price", {}).get("usd_per_hour") or system.get("price", {}).get("usd")
         assert price is None or f"{price:,}" in readme or f"{price:,.2f}" in readme

@@ -1,4 +1,4 @@
-"""The systems under test: SUT.pdf says what sut/*.toml say, and a mistake in one is told in a line."""
+"""SUT.pdf says what sut/*.toml say, and a mistake in one is one line on stderr."""
 
 from __future__ import annotations
 
@@ -11,50 +11,19 @@ from pathlib import Path
 import pytest
 from conftest import REPO
 from pypdf import PdfReader
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from sut_pages import assert_all_on_its_page, pages, tomllib
 
 # Whoever captured a machine here has more than those published with the study.
-SYSTEMS = {path.stem: tomllib.loads(path.read_text(encoding="utf-8")) for path in sorted((REPO / "sut").glob("*.toml"))}
+SYSTEMS = {
+    path.stem: tomllib.loads(path.read_text(encoding="utf-8"))
+    for path in sorted((REPO / "sut").glob("*.toml"))
+}
 PUBLISHED = [name for name, system in SYSTEMS.items() if "captured" not in system["system"]]
 
 
 def build(*options: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "harness.sut", "--no_capture", *map(str, options)]
+    command = [sys.executable, "-m", "analysis.sut", *map(str, options)]
     return subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=60)
-
-
-def pages(pdf: Path) -> dict[str, str]:
-    """Each page's text, spaces made one, by what its footer names."""
-    texts: dict[str, str] = {}
-    for page in PdfReader(pdf).pages:
-        text = " ".join(page.extract_text().split())
-        name = match[1] if (match := re.search(r"(\S+)\.toml \d+ / \d+$", text)) else "comparison"
-        texts[name] = texts.get(name, "") + text
-    return texts
-
-
-def assert_all_on_its_page(system: dict, page: str) -> None:
-    for fact in leaves(system):
-        found = [re.search(rf"(?<![\w.,]){re.escape(text)}(?![\w]|[.,]\d)", page) for text in spellings(fact)]
-        assert any(found), f"{fact} is not on the page of {system['system']['name']}"
-
-
-def leaves(value: object) -> list:
-    """Every value of a TOML that is not a table or a list."""
-    if isinstance(value, dict):
-        value = list(value.values())
-    return [leaf for item in value for leaf in leaves(item)] if isinstance(value, list) else [value]
-
-
-def spellings(value: object) -> set[str]:
-    """How a page may show a value."""
-    if not isinstance(value, (int, float)):
-        return {str(value)}
-    return {f"{value}", f"{value:,.2f}", f"{value / 1024:g} TB"}
 
 
 @pytest.fixture
@@ -76,14 +45,18 @@ def test_the_shipped_pdf_is_what_the_script_builds_now(tmp_path):
 def test_every_system_has_a_page_with_its_price():
     shown = pages(REPO / "SUT.pdf")
     assert set(shown) == {*SYSTEMS, "comparison"}
-    assert len(PUBLISHED) < len(SYSTEMS) or len(PdfReader(REPO / "SUT.pdf").pages) == len(SYSTEMS) + 1
+    assert (
+        len(PUBLISHED) < len(SYSTEMS) or len(PdfReader(REPO / "SUT.pdf").pages) == len(SYSTEMS) + 1
+    )
     for name, system in SYSTEMS.items():
         price = system.get("price", {})
         expected = (
-            f"{price['usd']:,.2f} USD" if "usd" in price
-            else f"{price['usd_per_hour']} USD per hour" if "usd_per_hour" in price
+            f"{price['usd']:,.2f} USD"
+            if "usd" in price
+            else f"{price['usd_per_hour']} USD per hour"
+            if "usd_per_hour" in price
             else "not published"
-        )  # fmt: skip
+        )
         assert expected in shown[name]
         assert expected in shown["comparison"]
 
@@ -94,7 +67,11 @@ def test_every_fact_of_a_system_is_on_its_page(name):
 
 
 def test_comparable_systems_name_each_other():
-    pairs = {(name, pair["name"], pair["on"]) for name in PUBLISHED for pair in SYSTEMS[name]["system"]["comparable_to"]}
+    pairs = {
+        (name, pair["name"], pair["on"])
+        for name in PUBLISHED
+        for pair in SYSTEMS[name]["system"]["comparable_to"]
+    }
     assert pairs == {(other, name, on) for name, other, on in pairs}
 
 
@@ -106,7 +83,9 @@ def test_cores_and_threads_make_the_vcpus(name):
 
 def test_an_unknown_price_is_not_published_and_never_0(folder, tmp_path):
     path = folder / "m6i.8xlarge.toml"
-    path.write_text(re.sub("usd_per_hour.*\n", "", path.read_text(encoding="utf-8")), encoding="utf-8")
+    path.write_text(
+        re.sub("usd_per_hour.*\n", "", path.read_text(encoding="utf-8")), encoding="utf-8"
+    )
     assert build("--sut_dir", folder, "--output", tmp_path / "SUT.pdf").returncode == 0
     for page in pages(tmp_path / "SUT.pdf").values():
         assert "not published" in page
@@ -121,7 +100,10 @@ def test_what_a_person_adds_is_on_the_page(folder, tmp_path):
     done = build("--sut_dir", folder, "--output", tmp_path / "SUT.pdf")
     assert done.returncode == 0, done.stderr
     page = pages(tmp_path / "SUT.pdf")["m6i.8xlarge"]
-    for row in ("Amount 1.536 USD per hour Reserved 0.967 USD per hour Spot 0.61 USD per hour", "Rated 1400 W Source nameplate"):
+    for row in (
+        "Amount 1.536 USD per hour Reserved 0.967 USD per hour Spot 0.61 USD per hour",
+        "Rated 1400 W Source nameplate",
+    ):
         assert row in page
 
 
@@ -136,9 +118,15 @@ def test_a_price_that_is_only_a_reserved_one_is_said_to_be(folder, tmp_path):
 def test_one_system_more_does_not_part_those_that_are_compared(folder, tmp_path):
     shutil.copytree(REPO / "sut", folder, dirs_exist_ok=True)
     text = re.sub("comparable_to.*\n", "", (folder / "g5.8xlarge.toml").read_text(encoding="utf-8"))
-    (folder / "Aardvark.toml").write_text(text.replace("g5.8xlarge", "Aardvark", 1), encoding="utf-8")
+    (folder / "Aardvark.toml").write_text(
+        text.replace("g5.8xlarge", "Aardvark", 1), encoding="utf-8"
+    )
     assert build("--sut_dir", folder, "--output", tmp_path / "SUT.pdf").returncode == 0
-    comparison = [page.extract_text() for page in PdfReader(tmp_path / "SUT.pdf").pages if "a page each" in page.extract_text()]
+    comparison = [
+        page.extract_text()
+        for page in PdfReader(tmp_path / "SUT.pdf").pages
+        if "one page each" in page.extract_text()
+    ]
     for names in (("R760xa", "m7i.48xlarge"), ("XR4520c", "m6i.8xlarge", "g5.8xlarge")):
         assert any(all(name in page for name in names) for page in comparison)
 
@@ -154,7 +142,7 @@ def test_a_page_that_holds_much_is_drawn_smaller(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "message"),
     [
         ("[price]", "[price", "not TOML"),
         ("usd_per_hour = 1.536", "usd_per_hour = 0", "price.usd_per_hour"),
@@ -167,7 +155,7 @@ def test_a_page_that_holds_much_is_drawn_smaller(folder, tmp_path):
         ("[system]", f"notes = ['{'word ' * 2000}']\n[system]", "page"),
     ],
 )
-def test_a_mistake_in_a_toml_gives_one_line_and_status_1(folder, tmp_path, old, new, said):
+def test_a_mistake_in_a_toml_gives_one_line_and_status_1(folder, tmp_path, old, new, message):
     path = folder / "m6i.8xlarge.toml"
     text = path.read_text(encoding="utf-8")
     assert old in text
@@ -175,15 +163,26 @@ def test_a_mistake_in_a_toml_gives_one_line_and_status_1(folder, tmp_path, old, 
     done = build("--sut_dir", folder, "--output", tmp_path / "SUT.pdf")
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
-    assert "m6i.8xlarge" in done.stderr or said == "page"
-    assert said in done.stderr
+    assert "m6i.8xlarge" in done.stderr or message == "page"
+    assert message in done.stderr
     assert not (tmp_path / "SUT.pdf").exists()
 
 
 def test_an_empty_folder_or_an_unwritable_output_gives_one_line_and_status_1(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "empty", ignore=lambda *_: ["m6i.8xlarge.toml"])
-    for options in (["--sut_dir", tmp_path / "empty"], ["--sut_dir", folder, "--output", tmp_path / "none" / "SUT.pdf"]):
+    for options in (
+        ["--sut_dir", tmp_path / "empty"],
+        ["--sut_dir", folder, "--output", tmp_path / "none" / "SUT.pdf"],
+    ):
         done = build("--output", tmp_path / "SUT.pdf", *options)
         assert done.returncode == 1
         assert len(done.stderr.splitlines()) == 1
         assert done.stdout == ""
+
+
+def test_the_pdf_can_go_to_a_pipe(folder, tmp_path):
+    assert build("--sut_dir", folder, "--output", tmp_path / "SUT.pdf").returncode == 0
+    command = [sys.executable, "-m", "analysis.sut", "--sut_dir", folder, "--output", "/dev/stdout"]
+    done = subprocess.run(command, cwd=REPO, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith((tmp_path / "SUT.pdf").read_bytes())

@@ -1,0 +1,51 @@
+"""The door accuracy.py: error rates of one untimed transcription, recorded."""
+
+import json
+
+from audio_media import SAMPLE, transcribe
+from conftest import assert_one_line
+
+
+def accuracy(audio, *args):
+    return audio.run("accuracy.py", "--results_dir", audio.results, *args)
+
+
+def test_error_rates_of_a_text_are_printed_and_recorded(audio, tmp_path):
+    text = (SAMPLE.parent / "sample.txt").read_text()
+    (tmp_path / "sample.txt").write_text(text.replace("two boxes", "three boxes"))
+    done = accuracy(audio, "--model_name", "base", "--audio", "sample.mp3", "--reference", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = audio.last_record()
+    rate = 1 / len(text.split())
+    assert run["workload"] == "audio-accuracy" and run["primary"] == "word_error_rate"
+    assert run["metrics"]["word_error_rate"]["median"] == rate
+    assert 0 < run["metrics"]["character_error_rate"]["median"] < rate
+    assert "word_start_error_s" not in run["metrics"] and run["work"] == []
+    assert "Word error rate (WER): 1.37 %" in done.stdout, done.stdout
+    assert f"sample.mp3: word error rate {rate:.2%}" in done.stdout
+    assert "pharmacy" in run["output"]["files"][0]["transcript"]
+    assert run["task"]["reference sha256"] and "word timestamps" not in run["task"]
+
+
+def test_times_of_words_are_compared_where_the_reference_has_them(audio, models, speech, tmp_path):
+    result = transcribe(models[0], speech, temperature=0, word_timestamps=True)
+    for segment in result["segments"]:
+        segment["words"] = [{**w, "end": float(w["end"]) + 0.5} for w in segment["words"]]
+    keep = {"text": result["text"], "segments": result["segments"]}
+    (tmp_path / "true.json").write_text(json.dumps(keep, default=float))
+    done = accuracy(audio, "--precision", "f32", "--reference", tmp_path / "true.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = audio.last_record()
+    assert run["metrics"]["word_error_rate"]["median"] == 0 and run["task"]["word timestamps"]
+    assert run["metrics"]["word_start_error_s"]["median"] < 0.05
+    assert 0.45 < run["metrics"]["word_end_error_s"]["median"] < 0.55
+    assert "Word end error: 0.5 s" in done.stdout
+
+
+def test_a_reference_is_required(audio, tmp_path):
+    done = accuracy(audio)
+    assert done.returncode == 2 and "required: --reference" in done.stderr
+    missing = tmp_path / "no.txt"
+    assert_one_line(accuracy(audio, "--reference", missing), "no.txt", "--reference")
+    there = ("--reference", "sample.txt")
+    assert_one_line(accuracy(audio, *there, "--ovmodel_path", tmp_path), "whisper_encoder.xml")

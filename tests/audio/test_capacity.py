@@ -1,0 +1,136 @@
+"""Capacity: calls are cut at pauses, and sustained where they are transcribed in time."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from audio_media import FOLDER, RATE
+from conftest import Workload, assert_one_line
+
+from harness import record
+
+
+def capacity(audio: Workload, tmp_path, *args):
+    plot = tmp_path / "capacity.png"
+    return audio.run("capacity.py", "--results_dir", audio.results, "--plot", plot, *args)
+
+
+def test_calls_are_cut_where_the_speaker_pauses_and_nothing_is_lost():
+    from capacity import cut
+
+    tone = np.sin(np.arange(20 * RATE) * 0.3).astype(np.float32)
+    tone[7 * RATE : int(7.5 * RATE)] *= 0.01  # a pause
+    tone[int(8.5 * RATE) : 9 * RATE] *= 0.01  # one too soon after it
+    windows = cut(tone, 10.0)
+    assert np.array_equal(np.concatenate(windows), tone)
+    seconds = [len(window) / RATE for window in windows]
+    assert seconds == [pytest.approx(7.35, abs=0.1), 10.0, pytest.approx(2.65, abs=0.1)]
+    assert [len(window) for window in cut(tone[: 6 * RATE + 7], 3.0)] == [3 * RATE, 3 * RATE, 7]
+
+
+def test_speech_is_cut_between_words(speech):
+    from capacity import cut
+
+    windows = cut(speech, 8.0)
+    assert np.array_equal(np.concatenate(windows), speech) and max(map(len, windows)) <= 8 * RATE
+    loudness = np.sqrt(np.mean(speech**2))
+    assert all(
+        np.sqrt(np.mean(window[-RATE // 5 :] ** 2)) < 0.2 * loudness for window in windows[:-1]
+    )
+
+
+def test_a_call_with_1_percent_late_is_not_sustained():
+    from capacity import Call, summarize
+
+    fine, late = Call(200, [0.5] * 199 + [2.1]), Call(100, [0.5] * 99 + [2.1])
+    lost = Call(100, [0.5] * 98)
+    assert (
+        summarize([fine, fine], 2.0)["sustained"] and not summarize([fine, late], 2.0)["sustained"]
+    )
+    level = summarize([fine, lost], 2.0)
+    assert not level["sustained"] and level["late_share"] == 0.02
+    assert level["never_transcribed"] == 2 and level["windows"] == 300
+
+
+def test_calls_that_a_machine_sustains_are_all_transcribed(audio, tmp_path):
+    options = "--max_calls 2 --window 6 --duration 13 --max_delay 10 --reference sample.txt"
+    done = capacity(audio, tmp_path, *options.split(), "--batch_size", 2)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = audio.last_record()
+    assert run["workload"] == "audio-capacity" and run["primary"] == "calls"
+    assert run["output"]["calls"] == 2 and run["output"]["first_over"] is None
+    assert run["work"] == [{"unit": "1,000 call-hours", "metric": "calls", "amount": 3_600_000}]
+    assert run["task"]["window"] == 6 and run["task"]["max delay"] == 10
+    level = run["output"]["levels"]["2"]
+    assert (
+        level["never_transcribed"] == 0 and level["late_share"] == 0 and 4 <= level["windows"] <= 10
+    )
+    assert 0 < level["delay_p50_s"] <= level["delay_p95_s"] < 10
+    (file,) = run["output"]["files"]
+    assert (
+        sum(window["duration_s"] for window in file["windows"]) == pytest.approx(24.4, abs=0.1)
+        and file["language"] == "en"
+    )
+    assert (
+        "pharmacy" in file["windows"][0]["transcript"]
+        and run["metrics"]["word_error_rate"]["median"] < 0.15
+    )
+    assert (
+        "2 call(s) with transcripts within 10 s of windows of at most 6 s: as many as were tried"
+        in done.stdout
+    )
+    assert (tmp_path / "capacity.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_machine_that_sustains_no_call_reports_0(audio, tmp_path):
+    done = capacity(audio, tmp_path, "--window", 2, "--duration", 4, "--max_delay", 0.001)
+    assert done.returncode == 0 and "Capacity: 0 call(s)" in done.stdout, done.stderr
+    run = audio.last_record()
+    assert run["output"]["first_over"] == 1 and run["output"]["levels"]["1"]["late_share"] == 1
+
+
+def test_ctrl_c_keeps_the_numbers_of_calls_so_far(audio, tmp_path):
+    command = [
+        sys.executable,
+        "capacity.py",
+        "--results_dir",
+        str(audio.results),
+        "--plot",
+        str(tmp_path / "d.png"),
+        "--window",
+        "3",
+        "--duration",
+        "6",
+        "--max_delay",
+        "10",
+    ]
+    process = subprocess.Popen(
+        command, cwd=FOLDER, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:
+        if line.startswith("1 call(s)"):
+            break
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in errors
+    (path,) = audio.results.glob("*.json")
+    run = record.read(path)
+    assert (
+        run["status"] == "interrupted"
+        and list(run["output"]["levels"]) == ["1"]
+        and run["output"]["calls"] == 1
+    )
+
+
+def test_a_mistake_is_one_line_of_error(audio, tmp_path):
+    assert_one_line(capacity(audio, tmp_path, "--audio", tmp_path / "no.mp3"), "no audio file")
+    assert_one_line(
+        capacity(audio, tmp_path, "--ovmodel_path", tmp_path / "no"), "whisper_encoder.xml"
+    )
+    assert capacity(audio, tmp_path, "--min_calls", 4, "--max_calls", 2).returncode == 2
+    assert capacity(audio, tmp_path, "--window", 31).returncode == 2
+    assert capacity(audio, tmp_path, "--window", 10, "--duration", 15).returncode == 2
