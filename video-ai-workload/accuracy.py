@@ -20,14 +20,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would spin against OpenVINO's
 
+import average_precision
 import cv2
+import model
 import numpy as np
+
 from harness import cli, model_files, progress, run
 from harness.cli import UserError
 from harness.monitor import SystemMonitor
-
-import average_precision
-import model
 
 
 def parse_args() -> argparse.Namespace:

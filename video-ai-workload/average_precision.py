@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from harness import cli
-from harness.cli import UserError
-
 from model import Model, objects_of
 from segmentation import Detections, Letterbox, Thresholds
 from video_source import VideoSource
+
+from harness import cli
+from harness.cli import UserError
 
 LEAST_SCORE = 0.001  # low, as mAP weighs scores itself
 KINDS = {"mask": "segm", "box": "bbox"}  # as pycocotools calls them

@@ -24,14 +24,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would spin against OpenVINO's
 
 import cv2
-from harness import capacity, cli, plot, run, stats
-from harness.cli import UserError
-from harness.metrics import Metric
-
 import model
 from pipeline import SPARE_REQUESTS
 from segmentation import Letterbox, Thresholds
 from video_source import VideoSource
+
+from harness import capacity, cli, plot, run, stats
+from harness.cli import UserError
+from harness.metrics import Metric
 
 SETTLE_S = 1.0  # at the start of each number of cameras, not counted
 ALL_FRAMES = "Frames of all cameras, over time."

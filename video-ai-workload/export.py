@@ -26,15 +26,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # ultralytics would install packages by itself
 os.environ.setdefault("YOLO_CONFIG_DIR", tempfile.gettempdir())  # and write to the home folder
 
+import average_precision
+import model
 import numpy as np
+from segmentation import Letterbox, Thresholds
+from video_source import VideoSource
+
 from harness import cli, model_files, progress
 from harness.cli import UserError
 from harness.openvino_setup import Placement
-
-import average_precision
-import model
-from segmentation import Letterbox, Thresholds
-from video_source import VideoSource
 
 PACKAGES = ("torch", "ultralytics-opencv-headless", "openvino")
 

@@ -21,14 +21,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would spin against OpenVINO's
 
 import cv2
-from harness import cli, energy, progress, run
-from harness.cli import UserError
-from harness.monitor import SystemMonitor, iterations
-
 import model
 from pipeline import STAGES, Pass, Pipeline, PipelineSettings
 from video_output import ENCODER, PRESETS, OutputSettings, check_encoder
 from video_source import HELP, VideoSource
+
+from harness import cli, energy, progress, run
+from harness.cli import UserError
+from harness.monitor import SystemMonitor, iterations
 
 LIVE_FRAMES = 300  # per pass over a source that has no end
 

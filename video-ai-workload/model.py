@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from segmentation import Detections, Letterbox, Thresholds, find_objects
+
 from harness import cli, model_files, openvino_setup, progress, run
 from harness.cli import UserError
 from harness.monitor import SystemMonitor
 from harness.openvino_setup import Placement
-
-from segmentation import Detections, Letterbox, Thresholds, find_objects
 
 CAMERA_FPS = 30.0  # of the cameras that throughput is priced in
 IOU = 0.7

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
-
 from model import Model, objects_of
 from segmentation import Letterbox, Thresholds, draw
 from video_output import OutputSettings, Writers, opened

@@ -16,11 +16,11 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
-from harness import cli
-from harness.cli import UserError
-
 from segmentation import Letterbox
 from video_source import VideoSource
+
+from harness import cli
+from harness.cli import UserError
 
 ENCODER = "libx264"
 PRESETS = {"libx264": "veryfast", "libx265": "veryfast"}  # unless one is given

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+
 from harness import cli, model_files
 from harness.cli import UserError
 
