@@ -197,8 +197,8 @@ def figures(cameras: list[Camera], settings: CameraSettings) -> dict:
 
 def sentence(level: dict) -> str:
     slowest, p95_s = level["slowest_fps"], level["latency_p95_s"]
-    lost = f"at most {level['lost_share']:.1%} lost"
-    return f"slowest {slowest:.2f} frames/s, {lost}, latency p95 {p95_s:.3f} s"
+    lost = level["lost_share"]
+    return f"slowest {slowest:.2f} frames/s, at most {lost:.1%} lost, latency p95 {p95_s:.3f} s"
 
 
 def main() -> int:
