@@ -35,7 +35,7 @@ class Workload:
         return self.last_record(), done.stdout
 
     def interrupt(self, *args, after: str, wait_s: float) -> tuple[dict, int, str]:
-        """Press Ctrl-C `wait_s` after the line beginning with `after`: record, exit status, stderr."""
+        """Press Ctrl-C `wait_s` after a line that begins so: the record, exit status, stderr."""
         command = [sys.executable, "infer.py", "--results_dir", str(self.results), *map(str, args)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         process = subprocess.Popen(command, cwd=self.folder, text=True, **pipes)
