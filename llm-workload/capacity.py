@@ -5,9 +5,8 @@
 
 In one iteration every user asks at the same moment, the hardest case for the time to first token
 (TTFT), and all are answered; with --prompt_tokens each asks something else. A number of users is
-sustained where 95 % of the answers have TTFT and time per output token (TPOT) within the limits.
-The number is doubled until it is not sustained, then found by bisection; with --concurrency exactly
-the numbers given are measured.
+sustained where 95 % of the answers have TTFT and time per output token (TPOT) within the limits. It
+is doubled until it is not sustained, then found by bisection.
 """
 
 import argparse
@@ -31,17 +30,12 @@ RATE, TTFT, TPOT = "tokens_per_second", "time_to_first_token_s", "time_per_outpu
 
 @dataclass(frozen=True)
 class Level:
-    """A number of users, and what they got."""
+    """What a number of users got."""
 
     samples: dict[str, list[list[float]]]  # by metric, one list per iteration
-    generated_tokens: int
+    summary: dict  # the figures that the record keeps of it
     is_sustained: bool
     monitor: SystemMonitor
-
-    def summary(self) -> dict:
-        found = {name: stats.summarize(METRICS[name], s) for name, s in self.samples.items()}
-        tokens = self.generated_tokens
-        return {**found, "generated_tokens": tokens, "sustained": self.is_sustained}
 
 
 def generate(
@@ -88,9 +82,10 @@ def measure_level(args, runtime, prompts: model.Prompts, config, users: int) -> 
         return None
     limits = {TTFT: args.max_ttft, TPOT: args.max_tpot}
     p95_s = {name: stats.percentile(sum(samples.get(name, [[0.0]]), []), 0.95) for name in limits}
-    is_sustained = all(p95_s[name] <= limits[name] for name in limits)
-    is_sustained = is_sustained and monitor.status == "complete"
-    return Level(samples, generated, is_sustained, monitor)
+    is_sustained = monitor.status == "complete" and all(p95_s[n] <= limits[n] for n in limits)
+    summary = {name: stats.summarize(METRICS[name], each) for name, each in samples.items()}
+    summary |= {"generated_tokens": generated, "sustained": is_sustained}
+    return Level(samples, summary, is_sustained, monitor)
 
 
 def table(levels: dict[int, dict]) -> list[str]:
@@ -128,7 +123,7 @@ def make_record(args, loaded, system, prompts, config, levels: dict[int, Level])
     shown = levels[most or min(levels)]
     monitor = shown.monitor
     monitor.status, monitor.error = last.monitor.status, last.monitor.error
-    found = {users: level.summary() for users, level in levels.items()}
+    found = {users: level.summary for users, level in levels.items()}
     more = "" if over else ": as many as were tried (--max_users, --concurrency)"
     limits = f"TTFT within {args.max_ttft:g} s and TPOT within {args.max_tpot:g} s"
     if len(levels) > 1:
@@ -141,13 +136,13 @@ def make_record(args, loaded, system, prompts, config, levels: dict[int, Level])
         primary="users",
         samples={"users": [[most]], **shown.samples},
         task={
-            **model.task(config, prompts),
+            **model.task(config, prompts, 1, False),
             "max TTFT s": args.max_ttft,
             "max TPOT s": args.max_tpot,
             "numbers of users": exact,
         },
         work=[("1,000 user-hours", "users", 3600e3)],
-        **model.record_parts(args, loaded.inspection, loaded.runtime.name),
+        **model.record_parts(args, loaded),
         input=prompts.source(),
         system=system,
         monitor=monitor,
@@ -156,7 +151,7 @@ def make_record(args, loaded, system, prompts, config, levels: dict[int, Level])
             "first_over": over,
             "levels": {str(n): level for n, level in found.items()},
         },
-        details=[*table(found), "", f"Capacity: {most} user(s), 95 % with {limits}{more}"],
+        details=["", *table(found), "", f"Capacity: {most} user(s), 95 % with {limits}{more}"],
         check_samples=False,
     )
 
@@ -190,12 +185,11 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     model.check_inputs(args)
-    loaded = model.load(args, ContinuousBatching)
-    name = loaded.runtime.name
-    system = model.print_header(args, loaded.inspection, name, loaded.load_time_s)
+    loaded = model.load(args.model_name, ContinuousBatching, args)
+    system = model.print_header(args, loaded)
     prompts = model.prompts_from_arguments(args, loaded.text)
     model.check_context(loaded.text, prompts.tokens, args.max_new_tokens)
-    config = model.generation_config(args, loaded.text.eos_ids)
+    config = model.generation_config(args, loaded.text, args.max_new_tokens)
 
     levels: dict[int, Level] = {}
 

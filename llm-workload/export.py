@@ -125,21 +125,16 @@ def check_hub_access(model_id: str) -> None:
 
     try:
         get_hf_file_metadata(hf_hub_url(model_id, "config.json"), timeout=HUB_TIMEOUT_S)
+        return
     except GatedRepoError:
-        raise UserError(
-            f"{model_id} is gated: ask for access at https://huggingface.co/{model_id}, "
-            "then log in with `hf auth login`"
-        ) from None
+        page = f"https://huggingface.co/{model_id}"
+        why = f"is gated: ask for access at {page}, then log in with `hf auth login`"
     except (RepositoryNotFoundError, HFValidationError):
-        raise UserError(
-            f"{model_id} is neither a local folder, nor a .gguf file, nor a model on the hub that "
-            "you may see"
-        ) from None
+        why = "is neither a local folder, nor a .gguf file, nor a hub model that you may see"
     except Exception as error:  # no network, a proxy, the hub down ...
-        why = cli.one_line(error)
-        raise UserError(
-            f"cannot reach the hub for {model_id} ({why}): name a local folder or .gguf file"
-        ) from None
+        cause = cli.one_line(error)
+        why = f"is not here: cannot reach the hub ({cause}); name a local folder or .gguf file"
+    raise UserError(f"{model_id} {why}")
 
 
 def export(

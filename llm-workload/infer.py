@@ -8,10 +8,8 @@ token ids of text and text of token ids is timed apart. Only generated tokens ar
 """
 
 import argparse
-import statistics
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,36 +17,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import model
 import numpy as np
+import runtimes
 import traffic
 from model import LoadedModel, Prompts
-from runtimes import (
-    RUNTIMES,
-    GenAI,
-    GenerationConfig,
-    GenerationResult,
-    Optimum,
-    make_sampler,
-    truncate_at_eos,
-)
+from runtimes import RUNTIMES, GenAI, GenerationConfig, GenerationResult, OnTokens, Optimum
 
 from harness import cli, energy, monitor, roofline, run
 from harness.roofline import Roofline
 
-PHASES = ("to_first_token", "per_output_token")  # prefill, decode
-Show = Callable[[list[int]], None]  # prints a step's tokens
-SAMPLES = (
-    *("generation_time_s", "tokens_per_second", "time_to_first_token_s"),
-    *("prompt_tokens_per_second", "time_per_output_token_s", "inter_token_latency_s"),
-    *("tokenization_time_s", "detokenization_time_s"),
-)
-
 
 def generate_optimum(
-    runtime: Optimum, prompts: np.ndarray, config: GenerationConfig, show: Show | None = None
+    runtime: Optimum, prompts: np.ndarray, config: GenerationConfig, show: OnTokens | None = None
 ) -> GenerationResult:
     """Generate from prompts of equal length, int64 [B, T]: a forward pass per token of each."""
     started = time.perf_counter()
-    sample = make_sampler(config)
+    sample = runtimes.make_sampler(config)
     ended = np.zeros(len(prompts), bool)
     steps, times_s = [], []
     logits = runtime.start(prompts, config.max_new_tokens)  # prefill
@@ -64,14 +47,14 @@ def generate_optimum(
             break
         logits = runtime.step(tokens)  # decode
     rows = np.stack(steps, axis=1).tolist()
-    tokens = [truncate_at_eos(row, config.eos_ids) for row in rows]
+    tokens = [runtimes.truncate_at_eos(row, config.eos_ids) for row in rows]
     return GenerationResult(tokens, times_s, time.perf_counter() - started)
 
 
 def generate_genai(
-    runtime: GenAI, prompts: np.ndarray, config: GenerationConfig, show: Show | None = None
+    runtime: GenAI, prompts: np.ndarray, config: GenerationConfig, show: OnTokens | None = None
 ) -> GenerationResult:
-    """Generate from prompts of equal length, int64 [B, T], in openvino-genai's own job."""
+    """Generate from prompts of equal length, int64 [B, T], in openvino-genai's own loop."""
     times_s: list[float] = []
 
     def on_tokens(tokens: list[int]) -> None:
@@ -88,7 +71,7 @@ def generate_genai(
         first_s = raw.m_times_to_first_token[0] / 1e6
         at_ms = sorted(set(raw.m_new_token_times))  # milliseconds, though documented as µs
         times_s = [first_s + (moment - at_ms[0]) / 1e3 for moment in at_ms]
-    tokens = [truncate_at_eos(row, config.eos_ids) for row in result.tokens]
+    tokens = [runtimes.truncate_at_eos(row, config.eos_ids) for row in result.tokens]
     return GenerationResult(tokens, times_s, time_s)
 
 
@@ -133,8 +116,7 @@ def measure(loaded: LoadedModel, job: Job) -> Measurement:
 
     streamer = TextStreamer(tokenizer, skip_special_tokens=True)
     show = (lambda tokens: streamer.put(np.array(tokens))) if job.is_streamed else None
-    samples: dict[str, list[list[float]]] = {name: [] for name in SAMPLES}
-    results, text = [], ""
+    rows, results, text = [], [], ""
     with monitor.SystemMonitor() as watched:
         for _ in monitor.iterations(job.num_iters, job.min_duration_s):
             started = time.perf_counter()
@@ -150,33 +132,31 @@ def measure(loaded: LoadedModel, job: Job) -> Measurement:
             detokenized_s = time.perf_counter() - started
 
             first_s, per_token_s = result.time_to_first_token_s, result.time_per_output_token_s
-            samples["generation_time_s"].append([result.time_s])
-            samples["tokens_per_second"].append([result.count / result.time_s])
-            samples["time_to_first_token_s"].append([first_s])
-            samples["prompt_tokens_per_second"].append([ids.size / first_s])
-            samples["time_per_output_token_s"].append([] if per_token_s is None else [per_token_s])
-            samples["inter_token_latency_s"].append(np.diff(result.times_s).tolist())
-            samples["tokenization_time_s"].append([tokenized_s] if job.prompts.text else [])
-            samples["detokenization_time_s"].append([detokenized_s])
+            row = {
+                "generation_time_s": [result.time_s],
+                "tokens_per_second": [result.count / result.time_s],
+                "time_to_first_token_s": [first_s],
+                "prompt_tokens_per_second": [ids.size / first_s],
+                "time_per_output_token_s": [] if per_token_s is None else [per_token_s],
+                "inter_token_latency_s": np.diff(result.times_s).tolist(),
+                "tokenization_time_s": [tokenized_s] if job.prompts.text else [],
+                "detokenization_time_s": [detokenized_s],
+            }
+            rows.append(row)
             results.append(result)
     if not results:
         raise KeyboardInterrupt
+    samples = {name: [row[name] for row in rows] for name in rows[0]}
     return Measurement(samples, results, text, watched)
 
 
 def measure_roofline(args, loaded: LoadedModel, measured: Measurement) -> Roofline | None:
     """With the run's threads, properties and weight format; None where it would not be used."""
-    found = loaded.inspection
-    if args.skip_limits or not found.traffic or measured.monitor.status != "complete":
+    if args.skip_limits or not loaded.traffic or measured.monitor.status != "complete":
         return None
-    threads = found.placement["threads_effective"]
-    weight_format = found.description["weight_format"]
+    threads = loaded.placement["threads_effective"]
+    weight_format = loaded.description["weight_format"]
     return roofline.measure_apart(args.device, loaded.config, threads, weight_format)
-
-
-def median(samples: list[list[float]]) -> float | None:
-    values = [value for iteration in samples for value in iteration]
-    return statistics.median(values) if values else None
 
 
 def make_record(
@@ -188,51 +168,44 @@ def make_record(
     first_s: float,
     roofs: Roofline | None,
 ) -> dict:
-    found, watched, config = loaded.inspection, measured.monitor, job.config
+    samples, prompts, watched = measured.samples, job.prompts, measured.monitor
     generated = [result.count for result in measured.results]
-    used_j = energy.per_unit_j(watched.usage, watched.status, args.device, sum(generated))
-    samples = {
-        **measured.samples,
-        "energy_per_token_j": [[] if used_j is None else [used_j]],
-        "first_inference_time_s": [[first_s]],
-        "load_time_s": [[loaded.load_time_s]],
-        "peak_rss_bytes": [[watched.usage["peak_rss_bytes"]]],
+    first_tokens = measured.results[0].tokens
+    output = {
+        "text": measured.text,
+        "generated_tokens": generated,
+        "same_tokens_every_iteration": all(r.tokens == first_tokens for r in measured.results),
     }
     answers = f" in {job.batch_size} answers" if job.batch_size > 1 else ""
-    details = [f"Tokens: {job.prompts.tokens} in the prompt, {generated[-1]} generated{answers}"]
-    limits = {}
+    details = [f"Tokens: {prompts.tokens} in the prompt, {generated[-1]} generated{answers}"]
+    used = {}
     if roofs:
-        ttft_s, tpot_s = (median(samples[f"time_{name}_s"]) for name in PHASES)
-        shape = (job.prompts.tokens, config.max_new_tokens, job.batch_size)
-        used, line = traffic.utilization(found.traffic, roofs, *shape, ttft_s, tpot_s)
-        samples |= {name: [[value]] for name, value in used.items()}
-        details.append(line)
-        limits = {"roofline": asdict(roofs), "traffic": asdict(found.traffic)}
-    details.append(f"Text: {job.prompts.text}{measured.text}")
-    first_tokens = measured.results[0].tokens
+        shape = (prompts.tokens, job.config.max_new_tokens, job.batch_size)
+        used, limits = traffic.utilization(loaded.traffic, roofs, samples, *shape)
+        details.append(limits)
+        output |= {"roofline": asdict(roofs), "traffic": asdict(loaded.traffic)}
+    used_j = energy.per_unit_j(watched.usage, watched.status, args.device, sum(generated))
     return run.build(
         args,
         workload="llm",
         title="LLM",
         primary="tokens_per_second",
-        samples=samples,
-        task={
-            **model.task(config, job.prompts),
-            "batch size": job.batch_size,
-            "stream": job.is_streamed,
+        samples={
+            **samples,
+            **used,
+            "energy_per_token_j": [[] if used_j is None else [used_j]],
+            "first_inference_time_s": [[first_s]],
+            "load_time_s": [[loaded.load_time_s]],
+            "peak_rss_bytes": [[watched.usage["peak_rss_bytes"]]],
         },
+        task=model.task(job.config, prompts, job.batch_size, job.is_streamed),
         work=[("million tokens", "tokens_per_second", 1e6)],
-        **model.record_parts(args, found, loaded.runtime.name),
-        input=job.prompts.source(),
+        **model.record_parts(args, loaded),
+        input=prompts.source(),
         system=system,
         monitor=watched,
-        output={
-            "text": measured.text,
-            "generated_tokens": generated,
-            "same_tokens_every_iteration": all(r.tokens == first_tokens for r in measured.results),
-            **limits,
-        },
-        details=details,
+        output=output,
+        details=[*details, f"Text: {prompts.text}{measured.text}"],
     )
 
 
@@ -267,12 +240,11 @@ def add_runtime_arguments(parser: argparse.ArgumentParser) -> None:
 def main() -> int:
     args = parse_args()
     model.check_inputs(args)
-    loaded = model.load(args, RUNTIMES[args.runtime])
-    name = loaded.runtime.name
-    system = model.print_header(args, loaded.inspection, name, loaded.load_time_s)
+    loaded = model.load(args.model_name, RUNTIMES[args.runtime], args)
+    system = model.print_header(args, loaded)
     prompts = model.prompts_from_arguments(args, loaded.text)
     model.check_context(loaded.text, prompts.tokens, args.max_new_tokens)
-    config = model.generation_config(args, loaded.text.eos_ids)
+    config = model.generation_config(args, loaded.text, args.max_new_tokens)
     repeat = (args.warmup, args.num_iters, args.min_duration)
     job = Job(prompts, config, args.batch_size, *repeat, is_streamed=args.stream)
 

@@ -7,7 +7,7 @@ import hashlib
 import importlib
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's threads would comp
 
 import numpy as np
 import traffic
-from runtimes import OPENVINO_MODEL, GenerationConfig, Optimum, compile_paged
+from runtimes import OPENVINO_MODEL, GenerationConfig, compile_paged
 from traffic import Traffic
 
 from harness import cli, files, model_files, openvino_setup, progress, run
@@ -26,7 +26,7 @@ from harness.openvino_setup import Placement
 DEFAULT_MODEL = Path("llama-2-7b-chat-ov")
 PROMPT = "Discuss the history and evolution of artificial intelligence in 80 words"
 KV_CACHE_PRECISIONS = ("u4", "u8", "bf16", "f16", "f32")  # that the CPU plugin takes
-LOAD_ERRORS = (RuntimeError, ValueError, OSError, KeyError)
+DYNAMIC_QUANTIZATION = "DYNAMIC_QUANTIZATION_GROUP_SIZE"
 PACKAGES = ("openvino", "optimum-intel", "openvino-genai", "transformers", "torch")
 
 
@@ -40,41 +40,35 @@ class TextModel:
 
 
 @dataclass(frozen=True)
-class Inspection:
-    """What was read from a model and from what OpenVINO compiled of it."""
+class LoadedModel:
+    """A compiled model, and what was read from it."""
 
+    runtime: Any  # one of runtimes.py
+    text: TextModel
+    config: dict  # OpenVINO properties it was compiled with
+    load_time_s: float
     description: dict  # the record's model
     placement: dict  # the record's
     kv_cache: str | None  # the precision that keys and values are kept in
     traffic: Traffic | None  # None where unknown of this model or device
 
-
-@dataclass(frozen=True)
-class LoadedModel:
-    runtime: Any  # one of runtimes.py
-    text: TextModel
-    inspection: Inspection
-    config: dict  # OpenVINO properties it was compiled with
-    load_time_s: float
+    @property
+    def properties(self) -> dict:
+        return self.placement["openvino_properties"]["model"]
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     """Which model, and what its runtime rounds besides --precision."""
-    add = parser.add_argument
+    add, choices = parser.add_argument, KV_CACHE_PRECISIONS
     add("--model_name", type=Path, default=DEFAULT_MODEL, help="folder made by export.py")
-    add = parser.add_argument_group("rounding").add_argument
-    add(
-        "--kv_cache_precision",
-        choices=KV_CACHE_PRECISIONS,
-        help="of cached keys and values (default: OpenVINO's choice; f32 with --precision f32)",
+    cache = "of cached keys and values (default: OpenVINO's choice; f32 with --precision f32)"
+    add("--kv_cache_precision", choices=choices, help=cache)
+    group = (
+        "activations of compressed layers in 8 bits, N per scale; 0: not rounded "
+        "(default: OpenVINO's choice; 0 with --precision f32)"
     )
-    add(
-        "--dynamic_quantization_group_size",
-        type=cli.non_negative_int,
-        metavar="N",
-        help="activations of compressed layers in 8 bits, N per scale; 0: not rounded "
-        "(default: OpenVINO's choice; 0 with --precision f32)",
-    )
+    size = cli.non_negative_int
+    add("--dynamic_quantization_group_size", type=size, metavar="N", help=group)
 
 
 def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,14 +80,13 @@ def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument("--prompt", default=PROMPT, help="text to continue")
-    group.add_argument("--prompt_file", type=Path, help="read the prompt from a text file")
+    add, add_prompt = parser.add_argument, parser.add_mutually_exclusive_group().add_argument
+    add_prompt("--prompt", default=PROMPT, help="text to continue")
+    add_prompt("--prompt_file", type=Path, help="read the prompt from a text file")
     random = "prompts of exactly N random tokens, different each time"
-    group.add_argument("--prompt_tokens", type=cli.positive_int, metavar="N", help=random)
-    parser.add_argument("--chat", action="store_true", help="apply the model's chat template")
-    new = "tokens to generate per prompt"
-    parser.add_argument("--max_new_tokens", type=cli.positive_int, default=100, help=new)
+    add_prompt("--prompt_tokens", type=cli.positive_int, metavar="N", help=random)
+    add("--chat", action="store_true", help="apply the model's chat template")
+    add("--max_new_tokens", type=cli.positive_int, default=100, help="tokens per prompt")
 
 
 def check_prompt_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -101,17 +94,9 @@ def check_prompt_arguments(parser: argparse.ArgumentParser, args: argparse.Names
         parser.error("--chat needs a text: leave --prompt_tokens out")
 
 
-def generation_config(
-    args: argparse.Namespace, eos_ids: frozenset[int], max_new_tokens: int | None = None
-) -> GenerationConfig:
-    return GenerationConfig(
-        max_new_tokens=max_new_tokens or args.max_new_tokens,
-        eos_ids=eos_ids,
-        stop_at_eos=args.stop_at_eos,
-        temperature=args.temperature,
-        top_p=args.top_p,
-        seed=args.seed,
-    )
+def generation_config(args, text: TextModel, max_new_tokens: int) -> GenerationConfig:
+    sampling = (args.stop_at_eos, args.temperature, args.top_p, args.seed)
+    return GenerationConfig(max_new_tokens, text.eos_ids, *sampling)
 
 
 def check_folder(folder: Path, option: str = "--model_name") -> None:
@@ -141,27 +126,17 @@ def check_context(text: TextModel, prompt_tokens: int, max_new_tokens: int) -> N
         )
 
 
-def compile_config(args, placement: Placement, extra: dict | None = None) -> dict:
-    """OpenVINO properties to compile with; `extra`: instead of the options'. Raises UserError."""
-    import openvino as ov
-
-    if extra is None:
-        extra = {**_requested_rounding(args), **args.ov_config}
-    return openvino_setup.compile_config(ov.Core(), args.device, placement, "LATENCY", extra)
-
-
 def _requested_rounding(args: argparse.Namespace) -> dict:
     requested = {
         "KV_CACHE_PRECISION": args.kv_cache_precision,
-        "DYNAMIC_QUANTIZATION_GROUP_SIZE": args.dynamic_quantization_group_size,
+        DYNAMIC_QUANTIZATION: args.dynamic_quantization_group_size,
     }
     return {name: value for name, value in requested.items() if value is not None}
 
 
-def rounding_warnings(args: argparse.Namespace, inspection: Inspection) -> list[str]:
+def rounding_warnings(args: argparse.Namespace, loaded: LoadedModel) -> list[str]:
     """One sentence per requested rounding that is not the effective one."""
-    (properties,) = inspection.placement["openvino_properties"].values()
-    effective = {**properties, "KV_CACHE_PRECISION": inspection.kv_cache}
+    effective = {**loaded.properties, "KV_CACHE_PRECISION": loaded.kv_cache}
     return [
         f"{name} {value} was requested, {effective.get(name, 'none')} was used"
         for name, value in _requested_rounding(args).items()
@@ -169,46 +144,45 @@ def rounding_warnings(args: argparse.Namespace, inspection: Inspection) -> list[
     ]
 
 
-def record_parts(args: argparse.Namespace, inspection: Inspection, runtime: str) -> dict:
-    """What every command gives to run.build()."""
-    (properties,) = inspection.placement["openvino_properties"].values()
+def record_parts(args: argparse.Namespace, loaded: LoadedModel, **resolved) -> dict:
+    """What every command gives to run.build(), with the parameters that were `resolved`."""
+    runtime, kv_cache = loaded.runtime.name, loaded.kv_cache
+    found = {"runtime": runtime, "kv_cache_precision": kv_cache, "torch_threads": 1}
     return {
-        "model": inspection.description,
-        "placement": inspection.placement,
+        "model": loaded.description,
+        "placement": loaded.placement,
         "comparable_by": {
             "runtime": runtime,
             "device": args.device,
-            "KV cache": inspection.kv_cache,
-            "dynamic quantization group": properties.get("DYNAMIC_QUANTIZATION_GROUP_SIZE"),
+            "KV cache": kv_cache,
+            "dynamic quantization group": loaded.properties.get(DYNAMIC_QUANTIZATION),
         },
         "configuration": {"hint": "LATENCY"},
         "packages": PACKAGES,
-        "resolved": {
-            "runtime": runtime,
-            "kv_cache_precision": inspection.kv_cache,
-            "torch_threads": 1,
-        },
-        "warnings": rounding_warnings(args, inspection),
+        "resolved": {**found, **resolved},
+        "warnings": rounding_warnings(args, loaded),
     }
 
 
-def task(config: GenerationConfig, prompts: Prompts) -> dict:
+def task(config: GenerationConfig, prompts: Prompts, batch_size: int, is_streamed: bool) -> dict:
     """What generation must have in common to be the same work."""
     is_sampled = config.temperature > 0
     return {
         "prompt tokens": prompts.tokens,
         "max new tokens": config.max_new_tokens,
+        "batch size": batch_size,
         "stop at eos": config.stop_at_eos,
         "temperature": config.temperature if is_sampled else None,
         "top p": config.top_p if is_sampled and config.top_p < 1 else None,
+        "stream": is_streamed,
     }
 
 
-def print_header(args, inspection: Inspection, runtime: str, load_time_s: float) -> dict:
+def print_header(args: argparse.Namespace, loaded: LoadedModel) -> dict:
     """Print model, system and placement; returns the record's system."""
-    extra = f"; {runtime}, KV cache {inspection.kv_cache or 'unknown'}"
-    described, placed = inspection.description, inspection.placement
-    return run.print_header(described, placed, args.device, load_time_s, extra)
+    extra = f"; {loaded.runtime.name}, KV cache {loaded.kv_cache or 'unknown'}"
+    described, placed = loaded.description, loaded.placement
+    return run.print_header(described, placed, args.device, loaded.load_time_s, extra)
 
 
 def load_text_model(folder: Path) -> TextModel:
@@ -235,56 +209,51 @@ def cannot_load(folder: Path, error: Exception) -> UserError:
     return UserError(f"cannot load {folder}: {why} (export it again with export.py)")
 
 
-def describe(folder: Path, model) -> dict:
-    """The record's model."""
-    weight_format = openvino_setup.weight_format(model)
-    return model_files.describe(folder.name, folder, [folder / OPENVINO_MODEL], weight_format)
+def load(
+    folder: Path, runtime: type, args: argparse.Namespace, precision: str | None = None
+) -> LoadedModel:
+    """Load a model for one of runtimes.py, and inspect it, which does not count as loading.
 
-
-def inspect(model, compiled, folder: Path, placement: Placement) -> Inspection:
-    """Read what goes into the record from an ov.Model and its compiled form. Raises UserError."""
-    description = describe(folder, model)
-    openvino_setup.check_int8(placement, description["weight_format"])
-    try:
-        demands = traffic.count(model, compiled)
-    except ValueError:
-        demands = None
-    return Inspection(
-        description=description,
-        placement=openvino_setup.describe(placement, {"model": compiled}),
-        kv_cache=traffic.kv_cache_precision(compiled),
-        traffic=demands,
-    )
-
-
-def load(args: argparse.Namespace, runtime: type) -> LoadedModel:
-    """Load and inspect --model_name for a runtime of runtimes.py.
-
-    Loading is from the tokenizer to the compiled model; what is inspected does not count. Raises
-    UserError.
+    With `precision`, in that one throughout, whatever the options say. Raises UserError.
     """
+    import openvino
     import torch
 
     placement = Placement.from_arguments(args)
-    config = compile_config(args, placement)
+    extra = {**_requested_rounding(args), **args.ov_config}
+    if precision:
+        placement, extra = replace(placement, precision=precision), {}
+    core = openvino.Core()
+    config = openvino_setup.compile_config(core, args.device, placement, "LATENCY", extra)
     torch.set_num_threads(1)  # torch only samples here; its OpenMP threads would spin
-    folder = args.model_name
     with progress.stage(f"Loading {folder}"):
         importlib.import_module(runtime.package)
         try:
-            if runtime is not Optimum:
-                graphs = compile_paged(folder, args.device, config)
-                inspection = inspect(*graphs, folder, placement)
-                del graphs
+            if runtime.is_paged:
+                found = inspect(*compile_paged(folder, args.device, config), folder, placement)
             started = time.perf_counter()
             text = load_text_model(folder)
             made = runtime(folder, args.device, config)
             load_time_s = time.perf_counter() - started
-            if runtime is Optimum:
-                inspection = inspect(made.model, made.compiled, folder, placement)
-        except LOAD_ERRORS as error:
+            if not runtime.is_paged:
+                found = inspect(made.model, made.compiled, folder, placement)
+        except (RuntimeError, ValueError, OSError, KeyError) as error:
             raise cannot_load(folder, error) from None
-    return LoadedModel(made, text, inspection, config, load_time_s)
+    return LoadedModel(made, text, config, load_time_s, *found)
+
+
+def inspect(model, compiled, folder: Path, placement: Placement) -> tuple:
+    """The last four fields of LoadedModel, of an ov.Model and its compiled form."""
+    weight_format = openvino_setup.weight_format(model)
+    openvino_setup.check_int8(placement, weight_format)
+    try:
+        demands = traffic.count(model, compiled)
+    except ValueError:
+        demands = None
+    ir = [folder / OPENVINO_MODEL]
+    description = model_files.describe(folder.name, folder, ir, weight_format)
+    described = openvino_setup.describe(placement, {"model": compiled})
+    return description, described, traffic.kv_cache_precision(compiled), demands
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import traffic
 
 from harness.cli import UserError
 
 OPENVINO_MODEL = "openvino_model.xml"
-SCALINGS = ("Convert", "Multiply", "Tanh", "Divide")  # that may follow the head, e.g. soft capping
+OnTokens = Callable[[list[int]], None]  # is called with the tokens of each step
 
 
 @dataclass(frozen=True)
@@ -61,14 +62,10 @@ class Optimum:
     a time: start() forgets the one before.
     """
 
-    name, package = "optimum-intel", "optimum.intel"
+    name, package, is_paged = "optimum-intel", "optimum.intel", False
 
     def __init__(self, folder: Path, device: str, config: dict):
-        from optimum.intel import OVModelForCausalLM
-
-        loaded = OVModelForCausalLM.from_pretrained(
-            folder, device=device, ov_config=config, compile=False
-        )
+        loaded = load_optimum(folder, device, config)
         only_last_logits(loaded.model)
         loaded.compile()
         self.model, self._request = loaded.model, loaded.request
@@ -104,10 +101,29 @@ class Optimum:
         return self._request.get_tensor("logits").data[:, -1]
 
 
+class Logits:
+    """OVModelForCausalLM as it is, with logits of every position: for accuracy.py."""
+
+    name, package, is_paged = "optimum-intel", "optimum.intel", False
+
+    def __init__(self, folder: Path, device: str, config: dict):
+        self.forward = load_optimum(folder, device, config)
+        self.forward.compile()
+        self.model, self.compiled = self.forward.model, self.forward.request.get_compiled_model()
+
+
+def load_optimum(folder: Path, device: str, config: dict):
+    """An OVModelForCausalLM that is not compiled yet."""
+    from optimum.intel import OVModelForCausalLM
+
+    settings = {"device": device, "ov_config": config, "compile": False}
+    return OVModelForCausalLM.from_pretrained(folder, **settings)
+
+
 class GenAI:
     """openvino-genai's LLMPipeline, without a prefix cache."""
 
-    name, package = "openvino-genai", "openvino_genai"
+    name, package, is_paged = "openvino-genai", "openvino_genai", True
 
     def __init__(self, folder: Path, device: str, config: dict):
         import openvino_genai as genai
@@ -116,10 +132,7 @@ class GenAI:
         self._pipeline = genai.LLMPipeline(folder, device, scheduler_config=scheduler, **config)
 
     def generate(
-        self,
-        prompts: np.ndarray,
-        config: GenerationConfig,
-        on_tokens: Callable[[list[int]], None] | None = None,
+        self, prompts: np.ndarray, config: GenerationConfig, on_tokens: OnTokens | None = None
     ):
         """Generate from prompts of equal length, int64 [B, T]: openvino-genai's EncodedResults.
 
@@ -139,7 +152,8 @@ class ContinuousBatching:
     Its scheduler decides which requests' tokens go into a step.
     """
 
-    name, package = "openvino-genai continuous batching", "openvino_genai"
+    name = "openvino-genai continuous batching"
+    package, is_paged = "openvino_genai", True
 
     def __init__(self, folder: Path, device: str, config: dict):
         import openvino_genai as genai
@@ -208,18 +222,18 @@ def genai_config(config: GenerationConfig):
     """A GenerationConfig as openvino-genai's."""
     import openvino_genai as genai
 
-    made = genai.GenerationConfig()
-    made.max_new_tokens = config.max_new_tokens
-    made.min_new_tokens = 0 if config.stop_at_eos else config.max_new_tokens
-    made.stop_token_ids = set(config.eos_ids)
-    made.do_sample = config.temperature > 0
-    if made.do_sample:
-        made.temperature, made.top_p = config.temperature, config.top_p
-        made.rng_seed = config.seed
-    return made
+    is_sampled = config.temperature > 0
+    sampling = {"temperature": config.temperature, "top_p": config.top_p, "rng_seed": config.seed}
+    return genai.GenerationConfig(
+        max_new_tokens=config.max_new_tokens,
+        min_new_tokens=0 if config.stop_at_eos else config.max_new_tokens,
+        stop_token_ids=set(config.eos_ids),
+        do_sample=is_sampled,
+        **(sampling if is_sampled else {}),
+    )
 
 
-def token_streamer(on_tokens: Callable[[list[int]], None]):
+def token_streamer(on_tokens: OnTokens):
     """A streamer of openvino-genai that passes on the tokens of each step."""
     import openvino_genai as genai
 
@@ -272,11 +286,8 @@ def only_last_logits(model) -> None:
     """
     from openvino import opset13
 
-    node = model.output("logits").get_node().input_value(0).get_node()
-    while node.get_type_name() in SCALINGS and len(node.inputs()):
-        node = node.input_value(0).get_node()
-    if node.get_type_name() != "MatMul":
-        return
-    last = opset13.slice(node.input_value(0), [-1], [np.iinfo(np.int64).max], [1], [1])
-    node.input(0).replace_source_output(last.output(0))
-    model.validate_nodes_and_infer_types()
+    node = traffic.head(model)
+    if node is not None:
+        last = opset13.slice(node.input_value(0), [-1], [np.iinfo(np.int64).max], [1], [1])
+        node.input(0).replace_source_output(last.output(0))
+        model.validate_nodes_and_infer_types()

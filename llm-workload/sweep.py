@@ -52,19 +52,16 @@ def main() -> int:
     args = parse_args()
     model.check_folder(args.model_name)
     run.check_destination(args)
-    loaded = model.load(args, RUNTIMES[args.runtime])
-    name = loaded.runtime.name
-    system = model.print_header(args, loaded.inspection, name, loaded.load_time_s)
+    loaded = model.load(args.model_name, RUNTIMES[args.runtime], args)
+    system = model.print_header(args, loaded)
     model.check_context(loaded.text, max(args.prompt_tokens), max(args.max_new_tokens))
     rows, status = [], cli.EXIT_OK
     first_s = roofs = None
     combinations = itertools.product(args.prompt_tokens, args.max_new_tokens, args.batch_size)
-    for prompt_tokens, max_new_tokens, batch_size in combinations:
-        settings = dict(
-            prompt_tokens=prompt_tokens, max_new_tokens=max_new_tokens, batch_size=batch_size
-        )
+    for combination in combinations:
+        prompt_tokens, max_new_tokens, batch_size = combination
         print(f"\n== {prompt_tokens} prompt tokens, {max_new_tokens} new, batch {batch_size}")
-        config = model.generation_config(args, loaded.text.eos_ids, max_new_tokens)
+        config = model.generation_config(args, loaded.text, max_new_tokens)
         prompts = model.random_prompts(loaded.text, prompt_tokens, args.seed)
         job = infer.Job(prompts, config, batch_size, args.warmup, args.num_iters, args.min_duration)
         try:
@@ -76,6 +73,7 @@ def main() -> int:
             break
         roofs = roofs or infer.measure_roofline(args, loaded, measured)
         record = infer.make_record(args, loaded, system, job, measured, first_s, roofs)
+        settings = dict(zip(("prompt_tokens", "max_new_tokens", "batch_size"), combination))
         record["parameters"] |= settings
         status = run.finish(record, args)
         metrics = record["metrics"]
@@ -90,7 +88,7 @@ def main() -> int:
 
 def show(rows: list[dict], args: argparse.Namespace) -> None:
     """Print the table, write it and the picture. What can't be written is only a warning."""
-    lines = [[format_cell(value) for value in row.values()] for row in rows]
+    lines = [["-" if cell is None else f"{cell:.4g}" for cell in row.values()] for row in rows]
     print("\n" + "\n".join(cli.columns([list(rows[0]), *lines], str.rjust)))
     try:
         with open(args.table, "w", newline="") as file:
@@ -102,12 +100,6 @@ def show(rows: list[dict], args: argparse.Namespace) -> None:
         print(f"warning: cannot write {args.table}: {error.strerror} (--table)", file=sys.stderr)
     panels = [plot.Panel(label, series(rows, label)) for label in ("prefill tokens/s", "TPOT s")]
     plot.lines(args.plot, panels, "prompt tokens")
-
-
-def format_cell(value: float | int | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def series(rows: list[dict], label: str) -> dict[str, list[tuple[float, float]]]:

@@ -1,18 +1,18 @@
 """What a decoder reads and computes per token, counted in the model: the work behind MFU and MBU.
 
 What the CPU plugin keeps in memory is not what the file has, so weights are counted in its
-execution graph (CompiledModel.get_runtime_model()), shapes in the model itself. With OpenVINO
-2026.4 on a CPU with AVX2: u8 and u4 weights and their zero points stay packed, scales become f32,
-and a decoder's f16 weights stay f16 even where it computes in f32
-(DnnlFCPrimitive::useWeightsDecompressionImpl in the plugin's dnnl_fullyconnected_primitive.cpp).
-Resident memory agrees: a first step of a 135 M decoder adds 256 MiB with f16 weights, 128 MiB with
-u8.
+execution graph (CompiledModel.get_runtime_model()). With OpenVINO 2026.4 on a CPU with AVX2: u8 and
+u4 weights and their zero points stay packed, scales become f32, and a decoder's f16 weights stay
+f16 even where it computes in f32 (DnnlFCPrimitive::useWeightsDecompressionImpl in the plugin's
+dnnl_fullyconnected_primitive.cpp). Resident memory agrees: a first step of a 135 M decoder adds
+256 MiB with f16 weights, 128 MiB with u8.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import median
 
 from harness import openvino_setup
 from harness.roofline import Roofline
@@ -21,10 +21,10 @@ from harness.roofline import Roofline
 WEIGHT_LAYERS = ("FullyConnected", "MatMul", "LLMMLP", "QKVProjection")
 EXPERT_LAYERS = ("GatherMatmul", "GroupedMatMul", "MoE")
 FLOAT_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
+PHASES = ("to_first_token", "per_output_token")
 MEMORY_BOUND = 0.7  # the MBU from which on memory is named as the limit
 PACKED_CACHES = ("u8", "i8", "u4")
-MOVES = ("Slice", "StridedSlice", "Gather", "Reshape", "Squeeze", "Unsqueeze", "Convert")
-MOVES += ("Transpose",)
+SCALINGS = ("Convert", "Multiply", "Divide", "Tanh", "Add")  # that may follow the head
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,14 @@ def count(model, compiled_model) -> Traffic:
     reads only some.
     """
     body, head = weights_multiplied(model)
+    positions = model.outputs[0].partial_shape[1].get_max_length()
     return Traffic(
         weight_bytes_per_step=weight_bytes_per_step(compiled_model),
         kv_bytes_per_token=kv_bytes_per_token(model, compiled_model),
         body_flop_per_token=2 * body,
         head_flop_per_token=2 * head,
         attention_flop_per_past_token=attention_flop_per_past_token(model),
-        logits_of_last_only=bool(paged_caches(compiled_model)) or logits_of_last_only(model),
+        logits_of_last_only=positions == 1 or bool(paged_caches(compiled_model)),
     )
 
 
@@ -165,10 +166,8 @@ def kv_bytes_per_token(model, compiled_model) -> float:
         bits = (math.prod(sizes[p.any_name]) * p.element_type.bitwidth for p in caches)
         return sum(bits) / 8 / block_tokens
     properties = openvino_setup.read_properties(compiled_model)
-    total = 0.0
-    for shapes in kv_states(model):
-        for which, (heads, head_size) in shapes.items():
-            total += heads * _head_bytes(head_size, properties, which)
+    states = kv_states(model)
+    total = sum(heads * _head_bytes(size, properties, which) for which, heads, size in states)
     if not total:
         raise ValueError("the model has no key-value cache as a state")
     return total
@@ -183,46 +182,36 @@ def _head_bytes(head_size: int, properties: dict, which: str) -> float:
     return head_size * FLOAT_BYTES.get(kept, 4)
 
 
-def kv_states(model) -> list[dict[str, tuple[int, int]]]:
-    """Per attention layer: (heads, head size) of the cached keys (KEY) and values (VALUE)."""
-    states = []
-    for node in model.get_ops():
-        if node.get_type_name() == "ScaledDotProductAttention":
-            inputs = (("KEY", 1), ("VALUE", 2))
-            found = {which: _state_behind(node.input_value(port)) for which, port in inputs}
-            if all(found.values()):
-                states.append(found)
-    return states
+def kv_states(model) -> list[tuple[str, int, int]]:
+    """("KEY" or "VALUE", heads, head size) of each cached state [B, heads, tokens, size]."""
+    found = []
+    for state in (variable.info for variable in model.get_variables()):
+        shape, name = state.data_shape, state.variable_id
+        if len(shape) == 4 and name.endswith((".key", ".value")):
+            which = "KEY" if name.endswith(".key") else "VALUE"
+            found.append((which, shape[1].get_length(), shape[3].get_length()))
+    return found
 
 
-def _state_behind(output) -> tuple[int, int] | None:
-    """Heads and head size of the nearest ReadValue [B, heads, tokens, size] before a product."""
-    stops = ("MatMul", "ShapeOf", "Parameter", "Constant")
-    near, seen = [output.get_node()], set()
-    while near:
-        behind = []
-        for node in near:
-            if node.get_type_name() == "ReadValue":
-                shape = node.get_output_partial_shape(0)
-                return (shape[1].get_length(), shape[3].get_length()) if len(shape) == 4 else None
-            if node.get_name() not in seen and node.get_type_name() not in stops:
-                seen.add(node.get_name())
-                behind += [source.get_node() for source in node.input_values()]
-        near = behind
-    return None
+def head(model):
+    """The MatMul that gives the logits, or None where the model ends otherwise."""
+    node = model.outputs[0].get_node().input_value(0).get_node()
+    while node.get_type_name() in SCALINGS and len(node.inputs()):
+        node = node.input_value(0).get_node()
+    return node if node.get_type_name() == "MatMul" else None
 
 
 def weights_multiplied(model) -> tuple[int, int]:
     """Weights that every token is multiplied with: in the body, and in the head."""
-    body = head = 0
-    for node in model.get_ops():
-        if node.get_type_name() == "MatMul":
-            elements = sum(_constant_elements(source) for source in node.input_values())
-            if _is_head(node):
-                head += elements
-            else:
-                body += elements
-    return body, head
+    last = head(model)
+    products = [node for node in model.get_ops() if node.get_type_name() == "MatMul"]
+    total = sum(map(_weights, products))
+    of_head = _weights(last) if last else 0
+    return total - of_head, of_head
+
+
+def _weights(product) -> int:
+    return sum(_constant_elements(source) for source in product.input_values())
 
 
 def _constant_elements(output) -> int:
@@ -240,43 +229,15 @@ def _constant_elements(output) -> int:
     return math.prod(dimension.get_length() for dimension in output.get_partial_shape())
 
 
-def _is_head(node) -> bool:
-    """Whether this product becomes a result with only scaling or conversion in between."""
-    while True:
-        consumers = [port.get_node() for port in node.output(0).get_target_inputs()]
-        kinds = [consumer.get_type_name() for consumer in consumers]
-        if "Result" in kinds:
-            return True
-        if len(kinds) != 1 or kinds[0] not in ("Convert", "Multiply", "Divide", "Tanh", "Add"):
-            return False
-        node = consumers[0]
-        sources = node.input_values()
-        if len(sources) > 1 and not any(_constant_elements(source) for source in sources):
-            return False
-
-
-def logits_of_last_only(model) -> bool:
-    """Whether a slice before the head leaves one position: from -1 on, or the index -1."""
-    for node in model.get_ops():
-        if node.get_type_name() != "MatMul" or not _is_head(node):
-            continue
-        source = node.input_value(0).get_node()
-        while source.get_type_name() in MOVES:
-            if source.get_type_name() in ("Slice", "StridedSlice", "Gather"):
-                picked = source.input_value(1).get_node()
-                if picked.get_type_name() == "Constant" and -1 in picked.get_data().flatten():
-                    return True
-            source = source.input_value(0).get_node()
-    return False
-
-
 def attention_flop_per_past_token(model) -> int:
     """FLOP of a new token with one token it attends to: 2 x heads x (key size + value size)."""
     total = 0
     for node in model.get_ops():
         if node.get_type_name() == "ScaledDotProductAttention":
-            query, value = node.get_input_partial_shape(0), node.get_input_partial_shape(2)
-            total += 2 * query[1].get_length() * (query[3].get_length() + value[3].get_length())
+            (_, heads, _, key_size), (*_, value_size) = (
+                node.get_input_partial_shape(port) for port in (0, 2)
+            )
+            total += 2 * heads.get_length() * (key_size.get_length() + value_size.get_length())
     return total
 
 
@@ -301,25 +262,26 @@ def decode_bytes_per_step(traffic: Traffic, batch_size: int, mean_context_tokens
 def utilization(
     traffic: Traffic,
     roofs: Roofline,
+    samples: dict,
     prompt_tokens: int,
     max_new_tokens: int,
     batch_size: int,
-    ttft_s: float,
-    tpot_s: float | None,
-) -> tuple[dict[str, float], str]:
-    """MFU of prefill and, where it is known, MBU of decoding, with a line on what limits.
+) -> tuple[dict, str]:
+    """Samples of MFU (prefill) and MBU (decode) of a run with these samples, and what they say.
 
     At an MFU of 1 only more or faster cores would help, at an MBU of 1 only faster memory. A model
     whose weights fit into the caches may exceed that.
     """
+    ttft_s, tpot_s = (sum(samples[f"time_{name}_s"], []) for name in PHASES)
     peak, bandwidth = roofs.peak_gemm_flop_per_s, roofs.read_bandwidth_bytes_per_s
-    flop = prefill_flop(traffic, prompt_tokens, batch_size)
+    flop_per_s = prefill_flop(traffic, prompt_tokens, batch_size) / median(ttft_s)
+    found = {"mfu": [[flop_per_s / peak]]}
     line = f"Limits: {peak / 1e9:.4g} GFLOP/s of a matrix product, {bandwidth / 1e9:.4g} GB/s read"
-    if tpot_s is None:
-        return {"mfu": flop / ttft_s / peak}, line
-    context_tokens = prompt_tokens + max_new_tokens / 2
-    step_bytes = decode_bytes_per_step(traffic, batch_size, context_tokens)
-    mbu = step_bytes / tpot_s / bandwidth
-    advice = "faster memory or smaller weights" if mbu > MEMORY_BOUND else "more or faster cores"
-    line += f"; a decode step reads {step_bytes / 1e6:.4g} MB: {advice} would help"
-    return {"mfu": flop / ttft_s / peak, "mbu": mbu}, line
+    if tpot_s:
+        context_tokens = prompt_tokens + max_new_tokens / 2
+        step_bytes = decode_bytes_per_step(traffic, batch_size, context_tokens)
+        mbu = step_bytes / median(tpot_s) / bandwidth
+        found["mbu"] = [[mbu]]
+        help = "faster memory or smaller weights" if mbu > MEMORY_BOUND else "more or faster cores"
+        line += f"; a decode step reads {step_bytes / 1e6:.4g} MB: {help} would help"
+    return found, line
