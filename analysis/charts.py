@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -28,6 +29,7 @@ COLOURS = {
 }
 INK = {"light": "#1a1a1a", "dark": "#ececec"}
 MARKERS = "osD^v"
+Options = dict[str, Any]  # of matplotlib
 Colours = tuple[str, ...]
 
 
@@ -84,10 +86,10 @@ def _ratios(report: Report) -> Iterator[Chart]:
 
     def draw(axes: Axes, colours: Colours) -> None:
         for y, (_, value, ci95) in enumerate(reversed(rows)):
-            bar = {"linewidth": 3, "alpha": 0.5, "solid_capstyle": "butt"}
+            bar: Options = {"linewidth": 3, "alpha": 0.5, "solid_capstyle": "butt"}
             axes.plot(ci95, [y] * len(ci95), color=colours[0], **bar)
             axes.plot(value, y, "o", color=colours[0], markersize=8)
-            above = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center"}
+            above: Options = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center"}
             axes.annotate(f"{value:.2f}", (value, y), fontsize=9, **above)
         axes.axvline(1, color=matplotlib.rcParams["text.color"], linewidth=1)
         axes.set_yticks(range(len(rows)), [label for label, _, _ in reversed(rows)])
@@ -157,8 +159,13 @@ def _distribution(report: Report, title: str, name: str, runs: list[Run]) -> Cha
     def draw(axes: Axes, colours: Colours) -> None:
         axes.set_xlabel(axis)
         for y, (side, values) in enumerate(reversed(samples.items())):
-            form = {"positions": [y], "tick_labels": [side], "orientation": "horizontal"}
-            shown = {"widths": 0.5, "whis": (5, 95), "showfliers": False, "patch_artist": True}
+            form: Options = {"positions": [y], "tick_labels": [side], "orientation": "horizontal"}
+            shown: Options = {
+                "widths": 0.5,
+                "whis": (5, 95),
+                "showfliers": False,
+                "patch_artist": True,
+            }
             box = {"facecolor": (_colour(report, side, colours), 0.55)}
             axes.boxplot([values], boxprops=box, medianprops={"linewidth": 2}, **form, **shown)
         axes.set_xlim(0, None)
@@ -221,7 +228,7 @@ def _cost_over_time(title: str, even: BreakEven) -> Chart:
         if even.month is not None:
             at = even.month, renting[even.month]
             axes.plot(*at, "o", color=matplotlib.rcParams["text.color"])
-            beside = {"xytext": (-6, 8), "textcoords": "offset points", "ha": "right"}
+            beside: Options = {"xytext": (-6, 8), "textcoords": "offset points", "ha": "right"}
             axes.annotate(f"month {even.month}", at, **beside)
         axes.set(xlabel="months", ylabel="USD spent", ylim=(0, None), xlim=(0, even.months))
         axes.yaxis.set_major_formatter("{x:,.0f}")

@@ -19,13 +19,13 @@ class Workload:
     def __init__(self, folder: str, results: Path):
         self.folder, self.results = REPO / folder, results
 
-    def run(self, script: str, *args, prefix=(), env=None, timeout=600) -> subprocess.CompletedProcess:
+    def run(self, script: str, *args, prefix=(), env=None, timeout=600):
+        """The finished process (subprocess.CompletedProcess)."""
         command = [*prefix, sys.executable, script, *map(str, args)]
-        return subprocess.run(
-            command, cwd=self.folder, capture_output=True, text=True, timeout=timeout, env={**os.environ, **(env or {})}
-        )
+        how = {"cwd": self.folder, "env": {**os.environ, **(env or {})}, "timeout": timeout}
+        return subprocess.run(command, capture_output=True, text=True, **how)
 
-    def infer(self, *args, **how) -> subprocess.CompletedProcess:
+    def infer(self, *args, **how):
         return self.run("infer.py", "--results_dir", self.results, *args, **how)
 
     def measure(self, *args, **how) -> tuple[dict, str]:
@@ -35,9 +35,10 @@ class Workload:
         return self.last_record(), done.stdout
 
     def interrupt(self, *args, after: str, wait_s: float) -> tuple[dict, int, str]:
-        """Press Ctrl-C `wait_s` after the line beginning with `after`: the record, the exit status, stderr."""
+        """Press Ctrl-C `wait_s` after the line beginning with `after`: record, exit status, stderr."""
         command = [sys.executable, "infer.py", "--results_dir", str(self.results), *map(str, args)]
-        process = subprocess.Popen(command, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = subprocess.Popen(command, cwd=self.folder, text=True, **pipes)
         for line in process.stdout:
             if line.startswith(after):
                 break
@@ -55,7 +56,7 @@ class Workload:
 
 
 def assert_one_line(done: subprocess.CompletedProcess, *words: str, status: int = 1) -> None:
-    """The script ended with this status and one line of error that holds these words, without a traceback."""
+    """The script ended with this status and one line of error with these words, no traceback."""
     assert done.returncode == status, done.stdout + done.stderr
     assert "Traceback" not in done.stderr, done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
