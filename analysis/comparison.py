@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import median
 
 from analysis import ratio
-from analysis.records import Key, Run, Unit, differing, series
+from analysis.records import Key, Run, Unit, differing, listed, series
 from harness.cli import UserError
 
 MIN_RUNS = 4  # on each side, from which on the interval covers well what differs from run to run
@@ -115,7 +115,8 @@ def _best_by_setting(runs: list[Run]) -> dict[Key, tuple[list[Run], list[str]]]:
     """
     settings: dict[Key, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
-        settings[frozenset(run.comparable_by.items())][run.configured].append(run)
+        configured = listed(run.configuration) or "defaults"
+        settings[frozenset(run.comparable_by.items())][configured].append(run)
     chosen: dict[Key, tuple[list[Run], list[str]]] = {}
     for setting, configurations in settings.items():
         name = max(configurations, key=lambda name: median(r.score for r in configurations[name]))

@@ -39,7 +39,9 @@ class Assumptions:
     utilization: float = _assumed(0.5, cli.share, "share of all hours with work")
     usd_per_kwh: float = _assumed(0.15, cli.non_negative_float, "USD per kWh")
     pue: float = _assumed(1.5, cli.positive_float, "power of the site over that of its machines")
-    maintenance_share: float = _assumed(0.1, cli.non_negative_float, "of the price, per year")
+    maintenance_share: float = _assumed(
+        0.1, cli.non_negative_float, "maintenance per year, share of the price"
+    )
     load: float = _assumed(0.7, cli.share, "share of rated power drawn while working")
 
 

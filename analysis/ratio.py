@@ -13,9 +13,6 @@ RESAMPLES = 4000
 WITHIN = 100  # resamples of each run's samples, from which the resamples of runs are drawn
 MIN_SAMPLES = 6  # as for the interval of one run's median
 SEED = 20231101  # the same records give the same interval
-TOO_FEW = "too few samples"
-NO_DIFFERENCE = "no difference shown"
-NO_RATIO = "no ratio: the baseline is 0"
 
 Samples: TypeAlias = Sequence[float] | np.ndarray
 
@@ -62,12 +59,12 @@ def compare(baseline: Sequence[Samples], side: Sequence[Samples], better: str) -
 
 def _verdict(ratio: float | None, interval: tuple[float, float] | None, better: str) -> str:
     if ratio is None:
-        return NO_RATIO
+        return "no ratio: the baseline is 0"
     if interval is None:
-        return TOO_FEW
+        return "too few samples"
     low, high = interval
     if low <= 1 <= high:
-        return NO_DIFFERENCE
+        return "no difference shown"
     return "better" if (low > 1) == (better == "higher") else "worse"
 
 

@@ -81,11 +81,6 @@ class Run:
         """The same for runs of the same work."""
         return self.workload, frozenset(self.task.items())
 
-    @property
-    def configured(self) -> str:
-        """E.g. 'threads 16, CPUs allowed 32'."""
-        return listed(self.configuration) or "defaults"
-
 
 def listed(entries: dict[str, Scalar]) -> str:
     return ", ".join(

@@ -8,7 +8,6 @@ import json as json_module
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from analysis import ratio
 from analysis.comparison import Comparison
 from analysis.cost import Assumed, CostRow, Machine
 from analysis.records import Run, listed
@@ -18,15 +17,15 @@ from harness import cli
 MAX_RUNS = 500  # in the table of runs
 
 METHOD = (
-    "A ratio is the side's median over the baseline's; with several runs, the median over runs of "
-    "the runs' medians. Its 95 % confidence interval is from the percentile bootstrap over the "
-    "medians of the iterations, and over runs where there are several. An interval that includes 1 "
-    "shows no difference.",
+    "A ratio is the side's median over the baseline's; with several runs, of the runs' medians. "
+    "Its 95 % confidence interval is the percentile bootstrap's, over the medians of the "
+    "iterations, and over runs where there are several. An interval that includes 1 shows no "
+    "difference.",
     "Runs are compared where they did the same task with what must be equal for a fair ratio: "
     "model, weight format, precision, runtime, device and what else their records name.",
-    "Cost per hour in use of an owned server: price / years + price × maintenance share, over "
-    "8,760 hours × utilization, plus power × PUE × price per kWh. Of a rented instance: its price "
-    "per hour, while it works. docs/comparing-and-cost.md has all formulas.",
+    "Cost per hour in use of an owned server: (price / years + price × maintenance share) / (8,760 "
+    "hours × utilization) + power × PUE × price per kWh. Of a rented instance: its price per hour, "
+    "while it works. docs/comparing-and-cost.md has all formulas.",
 )
 
 
@@ -85,13 +84,14 @@ def sentence(c: Comparison) -> str:
     what, sides = inline(c.labels[c.primary]), f"{c.side} against {c.baseline}"
     if found.ratio is None:
         return f"{c.label}: {what}, {sides}: {found.verdict}."
-    if found.verdict == ratio.TOO_FEW:
-        few = f"too few samples to tell {sides} apart in {what}"
+    if found.ci95 is None:
+        few = f"{found.verdict} to tell {sides} apart in {what}"
         return f"{c.label}: {few}; ratio {times(found.ratio)}."
     many, sure = f"{times(found.ratio)} times", f"95 % CI {times_interval(found.ci95)}"
-    if found.verdict == ratio.NO_DIFFERENCE:
-        return f"{c.label}: no difference shown in {what}, {sides}: {many}, {sure}."
-    return f"{c.label}: {c.side} is {found.verdict} than {c.baseline}, {many} the {what} ({sure})."
+    if found.verdict in ("better", "worse"):
+        verdict = f"{c.side} is {found.verdict} than {c.baseline}"
+        return f"{c.label}: {verdict}, {many} the {what} ({sure})."
+    return f"{c.label}: {found.verdict} in {what}, {sides}: {many}, {sure}."
 
 
 def cost_sentences(row: CostRow) -> list[str]:
