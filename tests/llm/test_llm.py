@@ -108,8 +108,18 @@ def test_the_tokens_are_those_of_optimums_own_generate(llm, runtime):
 
 @pytest.mark.parametrize("runtime", ["optimum", "genai"])
 def test_phases_add_up(llm, runtime):
-    run, _ = llm.measure(f"--model_name={MODEL}", "--runtime", runtime, "--prompt_tokens", 100, "--max_new_tokens", 10,
-                         "--num_iters", 3, "--skip_limits")  # fmt: skip
+    run, _ = llm.measure(
+        f"--model_name={MODEL}",
+        "--runtime",
+        runtime,
+        "--prompt_tokens",
+        100,
+        "--max_new_tokens",
+        10,
+        "--num_iters",
+        3,
+        "--skip_limits",
+    )
     samples = run["samples"]
     assert run["input"]["prompt_tokens"] == 100 and run["output"]["generated_tokens"] == [10] * 3
     assert [len(gaps_s) for gaps_s in samples["inter_token_latency_s"]] == [9] * 3
@@ -283,8 +293,22 @@ def test_a_sweep_measures_every_combination(llm, tmp_path):
         "--results_dir",
         llm.results,
     )
-    done = llm.run("sweep.py", f"--model_name={MODEL}", "--prompt_tokens", 16, 64, "--max_new_tokens", 4, "--batch_size", 1, 2,
-                   "--num_iters", 2, "--skip_limits", *files)  # fmt: skip
+    done = llm.run(
+        "sweep.py",
+        f"--model_name={MODEL}",
+        "--prompt_tokens",
+        16,
+        64,
+        "--max_new_tokens",
+        4,
+        "--batch_size",
+        1,
+        2,
+        "--num_iters",
+        2,
+        "--skip_limits",
+        *files,
+    )
     assert done.returncode == 0, done.stderr
     runs = [record.read(path) for path in llm.results.glob("*.json")]
     measured = {
@@ -302,8 +326,17 @@ def test_a_sweep_measures_every_combination(llm, tmp_path):
 
 def test_an_answer_may_end_early_when_asked_to(llm):
     question = "<|im_start|>user\nSay hi.<|im_end|>\n<|im_start|>assistant\n"
-    run, _ = llm.measure(f"--model_name={MODEL}", "--prompt", question, "--max_new_tokens", 80, "--num_iters", 1, "--stop_at_eos",
-                         "--skip_limits")  # fmt: skip
+    run, _ = llm.measure(
+        f"--model_name={MODEL}",
+        "--prompt",
+        question,
+        "--max_new_tokens",
+        80,
+        "--num_iters",
+        1,
+        "--stop_at_eos",
+        "--skip_limits",
+    )
     assert run["output"]["generated_tokens"][0] < 80
 
 
