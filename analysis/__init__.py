@@ -1,1 +1,4 @@
-"""What becomes of records, on any laptop: comparison, cost, report, history, systems under test."""
+"""What becomes of records, on any laptop: compared, priced, reported, watched over time.
+
+Knows no workload: a record describes itself. Imports nothing that measures.
+"""

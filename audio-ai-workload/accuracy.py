@@ -52,13 +52,12 @@ def main() -> int:
         title="Audio AI accuracy",
         primary="word_error_rate",
         samples=samples,
-        task={**model.describe_task(job, files), "reference sha256": truth},
         work=[],
         monitor=monitor,
         output={"files": files},
         details=rates,
         check_samples=False,
-        **model.record_arguments(job, files),
+        **model.record_arguments(job, files, **{"reference sha256": truth}),
     )
     return run.finish(record, args)
 

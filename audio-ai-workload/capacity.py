@@ -255,15 +255,14 @@ def main() -> int:
         samples={
             "calls": [[found.most]],
             "window_delay_s": [delays_s[found.shown]],
-            **(error_rates.score(outputs, job.references, args.task) if job.references else {}),
+            **error_rates.score(outputs, job.references, args.task),
         },
-        task={**model.describe_task(job, outputs), **limit_labels},
         work=[("1,000 call-hours", "calls", 3600 * 1000)],
         monitor=found.monitor,
         output={**found.output("call"), "files": outputs},
         details=[capacity.report(found, args, "call", condition)],
         check_samples=False,
-        **model.record_arguments(job, outputs),
+        **model.record_arguments(job, outputs, **limit_labels),
     )
     return run.finish(record, args)
 

@@ -90,8 +90,8 @@ def score(
 ) -> dict[str, list[list[float]]]:
     """Samples of the error metrics over all files together; each file is given its own rates.
 
-    A long file weighs more than a short one: errors are summed, and words. Times of words are
-    compared where transcript and reference have the same word.
+    None without references. A long file weighs more than a short one: errors are summed, and
+    words. Times of words are compared where transcript and reference have the same word.
     """
     texts, starts_s, ends_s = [], [], []
     for file, reference in zip(files, references):
@@ -100,7 +100,7 @@ def score(
         file |= rates(texts[-1:])
         starts, ends = word_time_errors(reference.words, timed_words(file), language)
         starts_s, ends_s = starts_s + starts, ends_s + ends
-    samples = {name: [[rate]] for name, rate in rates(texts).items()}
+    samples = {name: [[rate]] for name, rate in rates(texts).items()} if texts else {}
     if starts_s:
         samples |= {"word_start_error_s": [starts_s], "word_end_error_s": [ends_s]}
     return samples

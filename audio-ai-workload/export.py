@@ -57,7 +57,8 @@ def main() -> int:
     packages = (*PACKAGES, "nncf") if args.weight_format == "int8" else PACKAGES
     stamp = model_files.stamp(source, packages, layout=LAYOUT, **settings)
     if not (args.checkpoint and model_files.exported_already(args.output, stamp)):
-        whisper_model = load(args.model_name, args.checkpoint)
+        with progress.stage("Reading the weights"):
+            whisper_model = load(args.model_name, args.checkpoint)
         with model_files.exporting(args.output, stamp) as folder:
             export(whisper_model, folder, args.weight_format, args.verbose)
         print(f"{args.output}: Whisper {args.model_name} with {args.weight_format} weights")

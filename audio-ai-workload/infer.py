@@ -85,7 +85,7 @@ def main() -> int:
         "transcription_time_s": [[iteration.time_s] for iteration in measured],
         "rtfx": [[audio_s / iteration.time_s] for iteration in measured],
         "energy_per_audio_second_j": [] if joules is None else [[joules]],
-        **(error_rates.score(files, job.references, args.task) if job.references else {}),
+        **error_rates.score(files, job.references, args.task),
         "load_time_s": [[job.loaded.load_time_s]],
         "peak_rss_bytes": [[monitor.usage["peak_rss_bytes"]]],
     }
@@ -99,7 +99,6 @@ def main() -> int:
         title="Audio AI",
         primary="rtfx",
         samples=samples,
-        task=model.describe_task(job, files),
         work=[("hour of audio", "rtfx", 3600)],
         monitor=monitor,
         output={**output, "same_transcript_every_iteration": len(texts) == 1},
@@ -129,7 +128,8 @@ def summary(files: list[dict]) -> list[str]:
     """The transcript; of several files a line each."""
     among = f" in {len(files)} files" if len(files) > 1 else ""
     audio_s = sum(file["duration_s"] for file in files)
-    lines = [f"Audio: {audio_s:.1f} s{among}, language {model.languages(files)}"]
+    languages = ", ".join(sorted({file["language"] for file in files}))
+    lines = [f"Audio: {audio_s:.1f} s{among}, language {languages}"]
     if len(files) == 1:
         return [*lines, f"Transcript: {files[0]['transcript']}"]
     for file in files[:MAX_FILES_PRINTED]:

@@ -219,14 +219,22 @@ def describe(result: dict) -> dict:
     return {"transcript": text, "language": language, "segments": segments}
 
 
-def languages(files: Sequence[dict]) -> str:
-    return ", ".join(sorted({file["language"] for file in files}))
-
-
-def record_arguments(job: Job, files: Sequence[dict]) -> dict:
-    """What every door passes to harness.run.build() but its task; `files` have their language."""
-    settings, loaded = job.settings, job.loaded
+def record_arguments(job: Job, files: Sequence[dict], **more_task) -> dict:
+    """What every door passes to harness.run.build(); `files` have the language of each."""
+    settings, loaded, options = job.settings, job.loaded, job.settings.options
+    languages = ", ".join(sorted({file["language"] for file in files}))
+    fallback = options["temperature"] == FALLBACK_TEMPERATURES
+    audio = [str(recording.path) for recording in job.recordings]
     return {
+        "task": {
+            "language": languages,
+            "language given": options["language"] is not None,
+            "task": options["task"],
+            "beam size": options["beam_size"],
+            "temperature": None if fallback else options["temperature"],
+            "word timestamps": options["word_timestamps"],
+            **more_task,
+        },
         "input": audio_input.describe(job.recordings),
         "system": job.system,
         "model": loaded.model,
@@ -234,23 +242,5 @@ def record_arguments(job: Job, files: Sequence[dict]) -> dict:
         "comparable_by": {"runtime": RUNTIME, "device": settings.device},
         "configuration": {"batch size": settings.batch_size, "streams": settings.num_streams},
         "packages": PACKAGES,
-        "resolved": {
-            "runtime": RUNTIME,
-            "language": languages(files),
-            "audio": [str(recording.path) for recording in job.recordings],
-        },
-    }
-
-
-def describe_task(job: Job, files: Sequence[dict]) -> dict:
-    """The record's task; `files` have the language that was given or detected."""
-    options = job.settings.options
-    fallback = options["temperature"] == FALLBACK_TEMPERATURES
-    return {
-        "language": languages(files),
-        "language given": options["language"] is not None,
-        "task": options["task"],
-        "beam size": options["beam_size"],
-        "temperature": None if fallback else options["temperature"],
-        "word timestamps": options["word_timestamps"],
+        "resolved": {"runtime": RUNTIME, "language": languages, "audio": audio},
     }

@@ -1,4 +1,4 @@
-"""Records with simulated samples: to judge the judging, never as results."""
+"""Records with simulated samples: to test the analysis, never as results."""
 
 import copy
 import json
@@ -6,56 +6,100 @@ import uuid
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from harness import measure
+from harness import stats
+from harness.metrics import METRICS
 
-HEADLINES = {"llm": ("tokens_per_second", "tokens/s"), "video": ("frames_per_second", "frames/s"), "audio": ("rtfx", "× real time"),
-             "gpu-tgi": ("requests_per_second", "requests/s")}  # fmt: skip
+# workload: title, primary metric, [(unit of work, its metric, amount)]
+WORKLOADS = {
+    "llm": ("LLM", "tokens_per_second", [("million tokens", "tokens_per_second", 1e6)]),
+    "video": ("Video AI", "frames_per_second", [("million frames", "frames_per_second", 1e6)]),
+    "audio": ("Audio AI", "rtfx", [("hour of audio", "rtfx", 3600)]),
+    "gpu-tgi": (
+        "LLM server",
+        "requests_per_second",
+        [("1,000 requests", "requests_per_second", 1000)],
+    ),
+}
+MACHINE = "{}, CPU, 1 × 16 cores, 32 CPUs, 128 GiB"
 
 
-def record(samples, *, workload="llm", machine="m6i.8xlarge", precision="f32", threads=16, day=0, status="complete", trouble=(),
-           latency_s=None, **parameters) -> dict:  # fmt: skip
-    """A record whose headline has these samples; a parameter of None is left out."""
-    headline, unit = HEADLINES[workload]
-    metrics, raw = {headline: measure.summarize(samples, unit, "higher")}, {headline: list(samples)}
+def record(
+    samples,
+    *,
+    workload="llm",
+    machine="m6i.8xlarge",
+    precision="f32",
+    threads=16,
+    day=0,
+    status="complete",
+    warnings=(),
+    latency_s=None,
+    configuration=None,
+    **task,
+) -> dict:
+    """A record whose primary metric has one of these samples per iteration.
+
+    `latency_s` are samples of a second metric, all of them of one iteration where it is a list of
+    lists, and `task` more entries of the task.
+    """
+    title, primary, work = WORKLOADS[workload]
+    raw = {primary: [[value] for value in samples]}
     if latency_s is not None:
-        metrics["inference_time_s"] = measure.summarize(latency_s, "s", "lower")
-        raw["inference_time_s"] = list(latency_s)
+        raw["request_latency_s"] = [v if isinstance(v, list) else [v] for v in latency_s]
+    finished_at = datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(days=day)
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "id": str(uuid.uuid4()),
         "workload": workload,
-        "finished_at": (datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(days=day)).isoformat(),
+        "title": title,
+        "finished_at": finished_at.isoformat(),
         "status": status,
         "error": None,
         "command": ["simulated"],
-        "parameters": {"batch_size": 1, "max_new_tokens": 100, "runtime": "optimum-intel", "device": "CPU", **parameters},
-        "model": {"name": "m", "source": None, "weight_format": "int8", "bytes": 1, "sha256": "a" * 64, "files": [], "export": {}},
+        "parameters": {},
+        "task": {"input": "b" * 64, **task},
+        "comparable_by": {
+            "model": "a" * 12,
+            "weight format": "int8",
+            "precision": precision,
+            "device": "CPU",
+        },
+        "configuration": {"threads": threads, **(configuration or {})},
+        "context": {"machine": MACHINE.format(machine), "kernel": "6.1", "openvino": "2026.4.1"},
+        "primary": primary,
+        "work": [{"unit": unit, "metric": metric, "amount": n} for unit, metric, n in work],
+        "model": None,
         "input": {"name": "prompt", "sha256": "b" * 64},
         "system": {
             "hostname": "h",
-            "machine": {"vendor": None, "product": machine, "instance_type": machine, "virtualization": None},
-            "cpu": {"model": "CPU", "sockets": 1, "cores_per_socket": 16, "threads_per_core": 2, "logical_cpus": 32},
+            "machine": {"product": machine, "instance_type": machine, "virtualization": None},
+            "cpu": {
+                "model": "CPU",
+                "sockets": 1,
+                "cores_per_socket": 16,
+                "threads_per_core": 2,
+                "logical_cpus": 32,
+            },
             "memory": {"bytes": 2**37},
             "gpus": [],
             "os": {"name": "Linux", "kernel": "6.1"},
-            "software": {"python": "3.11.7", "packages": {"openvino": "2026.4.1"}},
+            "software": {"python": "3.11.7", "packages": {}},
         },
-        "placement": {"cpus": list(range(16)), "threads_asked": None, "threads_asked_by": None, "threads_given": threads,
-                      "precision_asked": "auto", "precision_used": precision},
-        "usage": {"wall_s": 1.0, "busy_share_per_cpu": [1.0], "process_cores_busy": 1.0, "other_cores_busy": 0.0, "steal_share": 0.0,
-                  "throttle_events": 0, "peak_rss_bytes": 1},
-        "headline": headline,
-        "metrics": metrics,
+        "placement": {"cpus": list(range(32))},
+        "usage": None,
+        "metrics": {name: stats.summarize(METRICS[name], each) for name, each in raw.items()},
         "samples": raw,
         "output": {},
-        "trouble": list(trouble),
-    }  # fmt: skip
+        "details": [],
+        "warnings": list(warnings),
+        "validity": {"valid": not warnings, "reasons": list(warnings)},
+    }
 
 
 def changed(made: dict, where: str, value) -> dict:
-    """A copy with one value put in place, e.g. 'model.sha256'."""
+    """A copy with one value put in place, e.g. 'comparable_by/model'."""
     made = copy.deepcopy(made)
-    *parents, last = where.split(".")
+    *parents, last = where.split("/")
     inner = made
     for parent in parents:
         inner = inner[parent]

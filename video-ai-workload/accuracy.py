@@ -50,8 +50,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     truth = average_precision.read_truth(args.ground_truth)
-    settings = model.LoadSettings.from_arguments(args, num_requests=1)
-    prepared = model.prepare(args, settings)
+    prepared = model.prepare(args, num_requests=1)
     names = prepared.model.names
     classes = average_precision.shared_classes(names, truth)
     if args.images:
@@ -114,6 +113,7 @@ def build_record(
     return run.build(
         args,
         workload="video-accuracy",
+        title="Video AI accuracy",
         primary="mask_map50_95",
         samples={name: [[score]] for name, score in scores.items()},
         task={"max images": args.max_images, "conf": args.conf, "iou": args.iou},

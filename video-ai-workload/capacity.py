@@ -25,6 +25,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would spin
 
 import cv2
 import model
+from pipeline import SPARE_REQUESTS
 from segmentation import Letterbox, Thresholds
 from video_source import VideoSource
 
@@ -33,7 +34,6 @@ from harness.cli import UserError
 from harness.metrics import Metric
 
 SETTLE_S = 1.0  # at the start of each number of cameras, not counted
-SPARE_REQUESTS = 2  # hold results while others run
 ALL_FRAMES = "Frames of all cameras, over time."
 DUE_TO_DONE = "From when a frame was due to its result."
 OWN_METRICS = (
@@ -69,10 +69,6 @@ class CameraSettings:
     max_latency_s: float
     duration_s: float
     thresholds: Thresholds
-
-    @property
-    def interval_s(self) -> float:
-        return 1 / self.target_fps
 
 
 @dataclass
@@ -118,7 +114,7 @@ class Level:
         self.counted_s = begins_s + SETTLE_S
         self.ends_s = self.counted_s + self.settings.duration_s
         finishing = min(4, os.cpu_count() or 1)
-        apart_s = self.settings.interval_s / len(self.cameras)
+        apart_s = 1 / self.settings.target_fps / len(self.cameras)
         with ThreadPoolExecutor(finishing + len(self.cameras)) as threads:
             finishers = [threads.submit(self._guarded, self._finish) for _ in range(finishing)]
             players = [
@@ -156,7 +152,7 @@ class Level:
 
     def _play(self, camera: Camera, first_s: float) -> None:
         """One camera: a frame each interval from `first_s` on, until the end."""
-        interval_s = self.settings.interval_s
+        interval_s = 1 / self.settings.target_fps
         source = VideoSource(self.settings.video)
         frames = source.frames()
         number = math.ceil((self.ends_s - first_s) / interval_s)
@@ -201,8 +197,8 @@ def figures(cameras: list[Camera], settings: CameraSettings) -> dict:
 
 def sentence(level: dict) -> str:
     slowest, p95_s = level["slowest_fps"], level["latency_p95_s"]
-    lost = f"at most {level['lost_share']:.1%} lost"
-    return f"slowest {slowest:.2f} frames/s, {lost}, latency p95 {p95_s:.3f} s"
+    lost = level["lost_share"]
+    return f"slowest {slowest:.2f} frames/s, at most {lost:.1%} lost, latency p95 {p95_s:.3f} s"
 
 
 def main() -> int:
@@ -212,10 +208,7 @@ def main() -> int:
         reason = "cameras play a file at their own pace"
         raise UserError(f"{reason}: give a video file or a folder of images (--video)")
     cv2.setNumThreads(1)  # the cameras already run side by side
-    prepared = model.prepare(
-        args,
-        model.LoadSettings.from_arguments(args, hint=args.hint, num_requests=args.num_requests),
-    )
+    prepared = model.prepare(args, hint=args.hint, num_requests=args.num_requests)
     loaded = prepared.model
     settings = CameraSettings(
         args.video, args.target_fps, args.max_latency, args.duration, model.thresholds(args)
@@ -248,6 +241,7 @@ def build_record(
     return run.build(
         args,
         workload="video-capacity",
+        title="Video AI capacity",
         primary="cameras",
         samples={
             "cameras": [[found.most]],

@@ -22,15 +22,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would spin
 
 import cv2
 import model
-from pipeline import STAGES, Pass, Pipeline, PipelineSettings, ctrl_c_stops
-from video_output import (
-    ENCODER,
-    PRESETS,
-    DetectionsWriter,
-    OutputSettings,
-    VideoWriter,
-    check_encoder,
-)
+from pipeline import STAGES, Pass, Pipeline, PipelineSettings
+from video_output import ENCODER, PRESETS, OutputSettings, check_encoder
 from video_source import HELP, VideoSource
 
 from harness import cli, energy, progress, run
@@ -65,13 +58,15 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    source, output = open_source(args), output_settings(args)
-    prepared = model.prepare(args, load_settings(args))
-    pipeline = Pipeline(prepared.model, pipeline_settings(args, source))
+    source = open_source(args)
+    settings = pipeline_settings(args, source)
+    parallel = {"hint": args.hint, "num_requests": args.num_requests}
+    prepared = model.prepare(args, batch_size=args.batch_size, **parallel)
+    pipeline = Pipeline(prepared.model, settings)
 
     for _ in range(args.warmup):
         with progress.stage("Warming up"):
-            one_pass(pipeline, source, output, keep_partial=True)
+            pipeline.run(source, keep_partial=True)
         if source.stopped:
             return model.nothing_measured()
 
@@ -80,7 +75,7 @@ def main() -> int:
         for _ in iterations(args.num_iters, args.min_duration, "Passes"):
             keep_partial = not passes and not args.warmup
             started_s, cpu_started_s = time.perf_counter(), time.process_time()
-            done = one_pass(pipeline, source, output, keep_partial)
+            done = pipeline.run(source, keep_partial)
             done.wall_s = time.perf_counter() - started_s
             done.cpu_s = time.process_time() - cpu_started_s
             # A part of a pass counts only where there is no whole one.
@@ -94,7 +89,7 @@ def main() -> int:
         monitor.status, monitor.error = "interrupted", "interrupted by the user"
     if not passes:
         return model.nothing_measured(monitor)
-    return run.finish(build_record(args, prepared, pipeline, source, output, passes, monitor), args)
+    return run.finish(build_record(args, prepared, pipeline, source, passes, monitor), args)
 
 
 def open_source(args: argparse.Namespace) -> VideoSource:
@@ -107,43 +102,12 @@ def open_source(args: argparse.Namespace) -> VideoSource:
     return source
 
 
-def output_settings(args: argparse.Namespace) -> OutputSettings:
+def pipeline_settings(args: argparse.Namespace, source: VideoSource) -> PipelineSettings:
     video = None if args.no_output else args.output
     preset = args.preset or PRESETS.get(args.encoder)
-    return OutputSettings(video, args.save_detections, args.encoder, preset)
-
-
-def load_settings(args: argparse.Namespace) -> model.LoadSettings:
-    return model.LoadSettings.from_arguments(
-        args, hint=args.hint, batch_size=args.batch_size, num_requests=args.num_requests
-    )
-
-
-def pipeline_settings(args: argparse.Namespace, source: VideoSource) -> PipelineSettings:
+    output = OutputSettings(video, args.save_detections, args.encoder, preset)
     max_frames = args.max_frames or (LIVE_FRAMES if source.live else None)
-    saves = bool(args.save_detections)
-    return PipelineSettings(model.thresholds(args), args.batch_size, max_frames, saves)
-
-
-def one_pass(
-    pipeline: Pipeline, source: VideoSource, output: OutputSettings, keep_partial: bool
-) -> Pass:
-    """From opening the source to finished files; those of a part of a pass if `keep_partial`."""
-    video = detections = None
-    keep = keep_partial
-    try:
-        if output.video:
-            video = VideoWriter(output, source)
-        if output.detections:
-            detections = DetectionsWriter(output.detections)
-        with ctrl_c_stops(source):
-            done = pipeline.run(source, video, detections)
-        keep = done.complete or keep_partial
-        return done
-    finally:
-        for writer in (video, detections):
-            if writer:
-                writer.close(keep)
+    return PipelineSettings(model.thresholds(args), output, max_frames)
 
 
 def samples_of(passes: list[Pass], cpus: int) -> dict[str, list[list[float]]]:
@@ -163,8 +127,9 @@ def samples_of(passes: list[Pass], cpus: int) -> dict[str, list[list[float]]]:
     return samples
 
 
-def details(pipeline: Pipeline, output: OutputSettings, passes: list[Pass]) -> list[str]:
+def details(pipeline: Pipeline, passes: list[Pass]) -> list[str]:
     """What is printed besides the metrics."""
+    output = pipeline.settings.output
     busy = pipeline.busy_shares(passes).items()
     last = passes[-1]
     found = ", ".join(f"{count} × {name}" for name, count in last.found.most_common())
@@ -182,7 +147,6 @@ def build_record(
     prepared: model.Prepared,
     pipeline: Pipeline,
     source: VideoSource,
-    output: OutputSettings,
     passes: list[Pass],
     monitor: SystemMonitor,
 ) -> dict:
@@ -195,12 +159,13 @@ def build_record(
         "peak_rss_bytes": [[monitor.usage["peak_rss_bytes"]]],
     }
     last, fps, max_frames = passes[-1], model.CAMERA_FPS, pipeline.settings.max_frames
-    resolved = {"max_frames": max_frames, "encoder": output.encoder_label}
+    encoder = pipeline.settings.output.encoder_label
     to_its_end = monitor.status == "complete" and not max_frames
     rate = statistics.median(done.frames / done.wall_s for done in passes)
     return run.build(
         args,
         workload="video",
+        title="Video AI",
         primary="frames_per_second",
         samples=samples,
         task={
@@ -208,7 +173,7 @@ def build_record(
             "conf": args.conf,
             "iou": args.iou,
             "no output": args.no_output,
-            "encoder": output.encoder_label,
+            "encoder": encoder,
             "detections saved": bool(args.save_detections),
         },
         work=[
@@ -224,8 +189,12 @@ def build_record(
             "found": dict(last.found.most_common()),
             "same_detections_every_iteration": all(done.found == last.found for done in passes),
         },
-        details=details(pipeline, output, passes),
-        resolved={**resolved, "requests": prepared.model.requests},
+        details=details(pipeline, passes),
+        resolved={
+            "max_frames": max_frames,
+            "encoder": encoder,
+            "requests": pipeline.model.requests,
+        },
         warnings=source.warnings(last.frames, rate, to_its_end),
         **prepared.record_parts(),
     )

@@ -18,6 +18,7 @@ from harness.openvino_setup import Placement
 
 CAMERA_FPS = 30.0  # of the cameras that throughput is priced in
 IOU = 0.7
+NOT_SEGMENTATION = "not a segmentation model of fixed size: export one with export.py"
 DEMO_CLIP = Path(__file__).resolve().parent / "pharmacy_drivethru.mp4"
 
 
@@ -30,12 +31,6 @@ class LoadSettings:
     batch_size: int = 1
     num_requests: int | None = None  # None: OpenVINO's choice
     ov_config: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def from_arguments(cls, args: argparse.Namespace, **others) -> LoadSettings:
-        """From the options of every door, and `others`, by name. Raises UserError."""
-        placement, config = Placement.from_arguments(args), args.ov_config
-        return cls(args.model_path, placement, device=args.device, ov_config=config, **others)
 
 
 @dataclass(frozen=True)
@@ -66,7 +61,6 @@ class Prepared:
     def record_parts(self) -> dict:
         """For run.build()."""
         return {
-            "title": "Video AI",
             "model": self.description,
             "placement": self.placement,
             "system": self.system,
@@ -103,17 +97,17 @@ def thresholds(args: argparse.Namespace) -> Thresholds:
     return Thresholds(args.conf, args.iou)
 
 
-def prepare(args: argparse.Namespace, settings: LoadSettings) -> Prepared:
+def prepare(args: argparse.Namespace, **others) -> Prepared:
     """Check what is needed, load the model, and print what is about to be measured.
 
-    Raises UserError.
+    `others` : fields of LoadSettings that are not options of every door. Raises UserError.
     """
-    hint = f"make it with `python3 export.py --output {settings.path.parent}`"
-    model_files.check_ir(settings.path, hint=hint)
+    path, placement = args.model_path, Placement.from_arguments(args)
+    settings = LoadSettings(path, placement, device=args.device, ov_config=args.ov_config, **others)
+    model_files.check_ir(path, hint=f"make it with `python3 export.py --output {path.parent}`")
     run.check_destination(args)
     with progress.stage("Loading the model"):
         model = load(settings)
-    path = settings.path
     description = model_files.describe(path.stem, path.parent, [path], model.weight_format)
     placement = openvino_setup.describe(settings.placement, {"model": model.compiled})
     extra = f"; {model.requests} concurrent request(s)"
@@ -132,7 +126,9 @@ def load(settings: LoadSettings) -> Model:
     started_s = time.perf_counter()
     try:
         network = core.read_model(settings.path)
-        check_segmentation(network, settings.path)
+        counts = len(network.inputs), len(network.outputs)
+        if counts != (1, 2) or network.input().partial_shape.is_dynamic:
+            raise UserError(f"{settings.path} is {NOT_SEGMENTATION}")
         _, *size = network.input().shape
         network.reshape([settings.batch_size, *size])
         weight_format = openvino_setup.weight_format(network)
@@ -146,18 +142,6 @@ def load(settings: LoadSettings) -> Model:
     optimal = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
     names = class_names(settings.path.parent)
     return Model(compiled, names, weight_format, settings.num_requests or optimal, load_time_s)
-
-
-def check_segmentation(network, path: Path) -> None:
-    """Raise UserError unless a network has one input of fixed size and two outputs."""
-    if (
-        len(network.inputs) != 1
-        or len(network.outputs) != 2
-        or network.input().partial_shape.is_dynamic
-    ):
-        raise UserError(
-            f"{path} is not a segmentation model of fixed size: export one with export.py"
-        )
 
 
 def taking_frames(network):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from model import Model, objects_of
 from segmentation import Letterbox, Thresholds, draw
-from video_output import DetectionsWriter, VideoWriter
+from video_output import OutputSettings, Writers, opened
 from video_source import VideoSource
 
 SPARE_REQUESTS = 2  # hold results while others run
@@ -25,9 +25,8 @@ STAGES = ("decode", "letterbox", "postprocess", "save", "draw", "encode")  # bes
 @dataclass(frozen=True)
 class PipelineSettings:
     thresholds: Thresholds
-    batch_size: int = 1  # as the model was compiled for
+    output: OutputSettings
     max_frames: int | None = None  # None: all
-    save_detections: bool = False
 
 
 @dataclass
@@ -93,20 +92,28 @@ class Pipeline:
     """
 
     def __init__(self, model: Model, settings: PipelineSettings):
-        self.model, self.settings, self.input_size = model, settings, model.input_size
+        self.model, self.settings = model, settings
+        self.batch_size, *self.input_size, _ = model.compiled.input().shape
         self.workers = model.requests + max(SPARE_REQUESTS, model.requests // 4)
         self.free: queue.Queue = queue.Queue()
         self.running = threading.Semaphore(model.requests)
         for _ in range(self.workers):
             self.free.put(model.compiled.create_infer_request())
 
-    def run(
-        self, source: VideoSource, video: VideoWriter | None, detections: DetectionsWriter | None
-    ) -> Pass:
-        """Segment the whole video, or, after source.stop(), what has been decoded of it.
+    def run(self, source: VideoSource, keep_partial: bool) -> Pass:
+        """One pass, from opening the source to finished files.
 
-        Raises what a stage raises.
+        After source.stop() it ends with what has been decoded; its files are then kept only if
+        `keep_partial`. Raises what a stage raises.
         """
+        with opened(self.settings.output, source) as writers:
+            writers.keep = keep_partial
+            with ctrl_c_stops(source):
+                done = self._segment_all(source, writers)
+            writers.keep = done.complete or keep_partial
+        return done
+
+    def _segment_all(self, source: VideoSource, writers: Writers) -> Pass:
         done, stop = Pass(), threading.Event()
         # besides the queue, one batch is being handed in and one taken out
         under_way: queue.Queue = queue.Queue(maxsize=self.workers - 2)
@@ -125,15 +132,15 @@ class Pipeline:
             try:
                 for future in iter(under_way.get, None):
                     for frame in future.result():
-                        self._finish(frame, done, source, video, detections)
+                        self._finish(frame, done, source, writers)
             except BaseException:
                 stop.set()
                 for _ in iter(under_way.get, None):  # let the decoder run dry
                     pass
                 raise
             decoding.result()  # raises what decoding raised
-        if video:
-            video.write_audio(source.take_audio())
+        if writers.video:
+            writers.video.write_audio(source.take_audio())
         done.complete = not source.stopped
         return done
 
@@ -141,7 +148,7 @@ class Pipeline:
         frames = source.frames(self.settings.max_frames)
         while True:
             batch: list[Frame] = []
-            while len(batch) < self.settings.batch_size:
+            while len(batch) < self.batch_size:
                 stage_s: dict[str, float] = {}
                 with timed(stage_s, "decode"):
                     pixels, pts = next(frames, (None, None))
@@ -174,30 +181,23 @@ class Pipeline:
         names = self.model.names
         for frame, objects in zip(batch, found):
             frame.found = objects.named(names)
-            if self.settings.save_detections:
+            if self.settings.output.detections:
                 with timed(frame.stage_s, "save"):
                     frame.detections = objects.to_json(names, frame.pixels.shape[:2])
             with timed(frame.stage_s, "draw"):
                 draw(frame.pixels, objects, names)
         return batch
 
-    def _finish(
-        self,
-        frame: Frame,
-        done: Pass,
-        source: VideoSource,
-        video: VideoWriter | None,
-        detections: DetectionsWriter | None,
-    ) -> None:
+    def _finish(self, frame: Frame, done: Pass, source: VideoSource, writers: Writers) -> None:
         """Encode a frame and count it."""
-        if video:
+        if writers.video:
             with timed(frame.stage_s, "encode"):
-                video.write_audio(frame.audio)
-                video.write(frame.pixels, frame.pts)
+                writers.video.write_audio(frame.audio)
+                writers.video.write(frame.pixels, frame.pts)
         done.latency_s.append(time.perf_counter() - frame.decoded_s)
-        if detections:
+        if writers.detections:
             time_s = float(frame.pts * source.time_base)
-            detections.write(done.frames, time_s, frame.detections)
+            writers.detections.write(done.frames, time_s, frame.detections)
         done.inference_s.append(frame.inference_s)
         done.busy_s.update(frame.stage_s)
         done.found.update(frame.found)

@@ -51,18 +51,47 @@ def check_encoder(name: str) -> None:
         raise UserError(f"no video encoder '{name}' here: {known} (--encoder)")
 
 
-class VideoWriter:
-    """A video with the source's frame times and its audio; close(keep=True) puts it in its place.
+class OutputFile:
+    """A file written beside its path; close(keep=True) puts it in its place."""
+
+    def __init__(self, path: Path, what: str, options: str):
+        self.path, self.what, self.options = path, what, options
+        self.partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn what cannot be written into a UserError."""
+        try:
+            yield
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or cli.one_line(error)
+            raise UserError(f"cannot write {self.what}: {reason} ({self.options})") from None
+
+    def close(self, keep: bool) -> None:
+        """Finish the file; keep it, or drop it."""
+        try:
+            with self.errors():
+                self.finish()
+        finally:
+            if keep and self.partial.exists():
+                os.replace(self.partial, self.path)
+            else:
+                self.partial.unlink(missing_ok=True)
+
+
+class VideoWriter(OutputFile):
+    """A video with the source's frame times and its audio.
 
     Raises UserError where it can't be written.
     """
 
     def __init__(self, settings: OutputSettings, source: VideoSource):
-        self.path, self.partial = settings.video, _partial(settings.video)
+        options = "--output, --encoder, --no_output"
+        super().__init__(settings.video, f"the video {settings.video}", options)
         self.time_base, self.audio = source.time_base, None
         self.size = source.height, source.width
         try:
-            with self._errors():
+            with self.errors():
                 self._open(settings, source)
         except UserError:
             self.partial.unlink(missing_ok=True)
@@ -83,10 +112,6 @@ class VideoWriter:
                 self.audio = self.container.add_stream_from_template(audio)
         self.container.start_encoding()
 
-    def _errors(self):
-        options = "--output, --encoder, --no_output"
-        return _user_errors(f"the video {self.path}", options)
-
     def write(self, picture: np.ndarray, pts: int) -> None:
         """Add a frame, uint8 [H, W, 3], RGB. One of another size than the first is fitted in."""
         if picture.shape[:2] != self.size:
@@ -101,7 +126,7 @@ class VideoWriter:
         self._encode(frame)
 
     def _encode(self, frame: av.VideoFrame | None) -> None:
-        with self._errors():
+        with self.errors():
             self.container.mux(self.stream.encode(frame))
 
     def write_audio(self, packets: list[av.Packet]) -> None:
@@ -109,65 +134,57 @@ class VideoWriter:
         if self.audio:
             for packet in packets:
                 packet.stream = self.audio
-                with self._errors():
+                with self.errors():
                     self.container.mux(packet)
 
-    def close(self, keep: bool) -> None:
-        """Finish the file; keep it as `path`, or drop it."""
-        try:
-            self._encode(None)
-            self.container.close()
-        finally:
-            _settle(self.partial, self.path, keep)
+    def finish(self) -> None:
+        self._encode(None)
+        self.container.close()
 
 
-class DetectionsWriter:
-    """What was found, as JSON Lines, one object each; close(keep=True) puts it in its place.
+class DetectionsWriter(OutputFile):
+    """What was found, as JSON Lines, one object each.
 
     A line has frame, time_s, class, score, box (left, top, right, bottom, in pixels of the frame)
-    and mask (run lengths in COCO's format).
+    and mask (run lengths in COCO's format). Raises UserError where it can't be written.
     """
 
     def __init__(self, path: Path):
-        self.path, self.partial = path, _partial(path)
-        with self._errors():
+        super().__init__(path, str(path), "--save_detections")
+        with self.errors():
             self.file = open(self.partial, "w")
-
-    def _errors(self):
-        return _user_errors(str(self.path), "--save_detections")
 
     def write(self, frame: int, time_s: float, detections: list[dict]) -> None:
         """Add one frame's detections, from Detections.to_json()."""
-        with self._errors():
+        with self.errors():
             for each in detections:
                 line = json.dumps({"frame": frame, "time_s": round(time_s, 6), **each})
                 self.file.write(line + "\n")
 
-    def close(self, keep: bool) -> None:
-        """Finish the file; keep it as `path`, or drop it."""
-        try:
-            with self._errors():
-                self.file.close()
-        finally:
-            _settle(self.partial, self.path, keep)
+    def finish(self) -> None:
+        self.file.close()
+
+
+@dataclass
+class Writers:
+    """The outputs of one pass."""
+
+    video: VideoWriter | None = None
+    detections: DetectionsWriter | None = None
+    keep: bool = False  # put the files in their place, rather than drop them
 
 
 @contextmanager
-def _user_errors(what: str, options: str) -> Iterator[None]:
-    """Turn what could not be written into one line."""
+def opened(settings: OutputSettings, source: VideoSource) -> Iterator[Writers]:
+    """The outputs that are wanted, closed at the end of the block."""
+    writers = Writers()
     try:
-        yield
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or cli.one_line(error)
-        raise UserError(f"cannot write {what}: {reason} ({options})") from None
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.partial{path.suffix}")
-
-
-def _settle(partial: Path, path: Path, keep: bool) -> None:
-    if keep and partial.exists():
-        os.replace(partial, path)
-    else:
-        partial.unlink(missing_ok=True)
+        if settings.detections:
+            writers.detections = DetectionsWriter(settings.detections)
+        if settings.video:
+            writers.video = VideoWriter(settings, source)
+        yield writers
+    finally:
+        for writer in (writers.video, writers.detections):
+            if writer:
+                writer.close(writers.keep)

@@ -107,28 +107,22 @@ class VideoSource:
         }
 
     def warnings(self, frames: int, frames_per_second: float, whole: bool) -> list[str]:
-        """What the source did in the last pass that speaks against the result.
+        """What the source did in the last pass, of `frames`, that speaks against the result.
 
-        Parameters
-        ----------
-        frames : that the last pass decoded. frames_per_second : the throughput measured.
-        whole : whether the pass was to go to the source's end, and did.
+        `whole`: whether the pass was to go to the source's end, and did.
         """
         found = []
         if whole and (self.damaged or frames < self.announced_frames):
             announced = f" of the {self.announced_frames} announced" * bool(self.announced_frames)
-            decoded = f"{frames} frames{announced} could be decoded"
-            found.append(f"the video is damaged or cut: {decoded}")
+            found.append(
+                f"the video is damaged or cut: {frames} frames{announced} could be decoded"
+            )
         if self.reconnected:
-            found.append(
-                f"the source was lost and came back {self.reconnected} time(s) in the last pass: "
-                "the gaps are in the figures"
-            )
+            lost = f"the source was lost and came back {self.reconnected} time(s)"
+            found.append(f"{lost} in the last pass: the gaps are in the figures")
         if self.live and frames_per_second > 0.95 * self.rate:
-            found.append(
-                f"frames came at {self.rate:.3g} per second: this is the camera's rate, "
-                "not what the machine can do (see capacity.py)"
-            )
+            rate = f"frames came at {self.rate:.3g} per second: this is the camera's rate"
+            found.append(f"{rate}, not what the machine can do (see capacity.py)")
         return found
 
     def template(self) -> av.container.InputContainer:
@@ -144,10 +138,7 @@ class VideoSource:
         return self._stop.is_set()
 
     def take_audio(self) -> list[av.Packet]:
-        """The audio packets passed since the last call, their times from the first frame.
-
-        What was before that frame is left out.
-        """
+        """The audio packets since the last call, their times from the first frame, from it on."""
         taken, self._audio = self._audio, []
         for packet in taken:
             packet.pts -= round(self._zero_s / packet.time_base)
@@ -175,10 +166,7 @@ class VideoSource:
         return container
 
     def frames(self, max_frames: int | None = None) -> Iterator[tuple[np.ndarray, int]]:
-        """Each frame, uint8 [H, W, 3], RGB, and when it is shown.
-
-        Times are in units of time_base, from the first frame's.
-        """
+        """Each frame, uint8 [H, W, 3], RGB, and its time from the first one, in time_base."""
         self.damaged, self.reconnected, self.lost, self._audio = 0, 0, None, []
         index, last, arrived_s = 0, -1, 0.0
         for container in self._containers():
@@ -215,18 +203,15 @@ class VideoSource:
             return
         yield self._open(self.address)
         while self.live and not self.stopped:
-            print(
-                f"warning: {self.name} was lost: trying for {self.retry_s:g} s to reach it again",
-                file=sys.stderr,
-                flush=True,
-            )
+            lost = f"{self.name} was lost"
+            trying = f"trying for {self.retry_s:g} s to reach it again"
+            print(f"warning: {lost}: {trying}", file=sys.stderr, flush=True)
             container = self._reopened()
             if container:
                 self.reconnected += 1
                 yield container
             elif not self.stopped:
-                gone = f"was lost and did not come back within {self.retry_s:g} s (--retry)"
-                self.lost = f"{self.name} {gone}"
+                self.lost = f"{lost} and did not come back within {self.retry_s:g} s (--retry)"
                 return
 
     def _reopened(self) -> av.container.InputContainer | None:

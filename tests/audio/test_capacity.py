@@ -55,31 +55,15 @@ def test_a_call_with_1_percent_late_is_not_sustained():
     assert level["never_transcribed"] == 2 and level["windows"] == 300
 
 
-def test_calls_that_a_machine_carries_are_all_transcribed(audio, tmp_path):
-    done = capacity(
-        audio,
-        tmp_path,
-        "--max_calls",
-        2,
-        "--window",
-        6,
-        "--duration",
-        13,
-        "--max_delay",
-        10,
-        "--reference",
-        "sample.txt",
-        "--batch_size",
-        2,
-    )
+def test_calls_that_a_machine_sustains_are_all_transcribed(audio, tmp_path):
+    options = "--max_calls 2 --window 6 --duration 13 --max_delay 10 --reference sample.txt"
+    done = capacity(audio, tmp_path, *options.split(), "--batch_size", 2)
     assert done.returncode == 0, done.stdout + done.stderr
     run = audio.last_record()
-    assert (
-        run["workload"] == "audio-capacity"
-        and run["primary"] == "calls"
-        and run["output"]["calls"] == 2
-        and run["output"]["first_over"] is None
-    )
+    assert run["workload"] == "audio-capacity" and run["primary"] == "calls"
+    assert run["output"]["calls"] == 2 and run["output"]["first_over"] is None
+    assert run["work"] == [{"unit": "1,000 call-hours", "metric": "calls", "amount": 3_600_000}]
+    assert run["task"]["window"] == 6 and run["task"]["max delay"] == 10
     level = run["output"]["levels"]["2"]
     assert (
         level["never_transcribed"] == 0 and level["late_share"] == 0 and 4 <= level["windows"] <= 10
@@ -101,7 +85,7 @@ def test_calls_that_a_machine_carries_are_all_transcribed(audio, tmp_path):
     assert (tmp_path / "capacity.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_machine_that_carries_no_call_says_0(audio, tmp_path):
+def test_a_machine_that_sustains_no_call_reports_0(audio, tmp_path):
     done = capacity(audio, tmp_path, "--window", 2, "--duration", 4, "--max_delay", 0.001)
     assert done.returncode == 0 and "Capacity: 0 call(s)" in done.stdout, done.stderr
     run = audio.last_record()

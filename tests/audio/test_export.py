@@ -65,45 +65,23 @@ def test_other_sizes_of_the_family_transcribe_as_by_openai_whisper(speech, tmp_p
 
 
 def test_int8_weights_are_half_as_large_and_transcribe_as_well(audio, tmp_path):
-    done = audio.run(
-        "export.py",
-        "--checkpoint",
-        "models/base.pt",
-        "--weight_format",
-        "int8",
-        "--output",
-        tmp_path / "model",
-    )
-    assert done.returncode == 0, done.stderr
-    run, _ = audio.measure(
-        "--ovmodel_path",
-        tmp_path / "model",
-        "--reference",
-        "sample.txt",
-        "--precision",
-        "int8",
-        *ONCE,
-        "--word_timestamps",
-    )
-    assert (
-        run["model"]["weight_format"] == "int8"
-        and run["model"]["export"]["packages"]["nncf"] == "3.4.0"
-    )
+    options = "--checkpoint models/base.pt --weight_format int8 --output".split()
+    done = audio.run("export.py", *options, tmp_path / "model")
+    assert done.returncode == 0 and done.stderr == "", done.stderr  # libraries are quiet
+    command = f"python3 infer.py --model_name base --ovmodel_path {tmp_path / 'model'}"
+    assert done.stdout.splitlines()[1:] == [f"Next: {command}"]
+    options = "--reference sample.txt --precision int8 --word_timestamps".split()
+    run, _ = audio.measure("--ovmodel_path", tmp_path / "model", *options, *ONCE)
+    assert run["model"]["weight_format"] == "int8"
+    assert run["model"]["export"]["packages"]["nncf"] == "3.4.0"
     assert run["model"]["bytes"] < 0.6 * sum(path.stat().st_size for path in MODEL.glob("*.bin"))
     assert run["metrics"]["word_error_rate"]["median"] <= 0.02
     assert run["output"]["segments"][0]["words"][0]["word"] == " Good"
-    assert (
-        "exported already"
-        in audio.run(
-            "export.py",
-            "--checkpoint",
-            "models/base.pt",
-            "--weight_format",
-            "int8",
-            "--output",
-            tmp_path / "model",
-        ).stdout
-    )
+
+
+def test_what_was_exported_already_is_kept(audio):
+    done = audio.run("export.py", "--checkpoint", "models/base.pt")
+    assert "exported already" in done.stdout and "Next: python3 infer.py" in done.stdout
 
 
 def test_measuring_does_not_load_nncf():

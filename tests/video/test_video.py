@@ -4,7 +4,6 @@ import itertools
 import os
 import shutil
 from fractions import Fraction
-from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -282,10 +281,11 @@ def test_a_cut_video_that_says_its_length_is_warned_of(video, tmp_path):
 
 
 @pytest.mark.parametrize("stage", ["objects_of", "draw", "decode", "encode"])
-def test_a_failing_stage_ends_the_pass_instead_of_hanging_it(monkeypatch, stage):
+def test_a_failing_stage_ends_the_pass_instead_of_hanging_it(monkeypatch, tmp_path, stage):
     import model
     import pipeline
     from segmentation import Thresholds
+    from video_output import OutputSettings, VideoWriter
     from video_source import VideoSource
 
     def fail(*args):
@@ -296,17 +296,18 @@ def test_a_failing_stage_ends_the_pass_instead_of_hanging_it(monkeypatch, stage)
         fail()
 
     loaded = model.load(model.LoadSettings(MODEL, Placement((0,), None, None, "auto")))
-    source, video = VideoSource(str(CLIP)), None
+    source, output = VideoSource(str(CLIP)), tmp_path / "out.mp4" if stage == "encode" else None
     frames = source.frames
     if stage == "decode":
         monkeypatch.setattr(source, "frames", broken_frames)
     elif stage == "encode":
-        video = SimpleNamespace(write_audio=lambda packets: None, write=fail)
+        monkeypatch.setattr(VideoWriter, "write", fail)
     else:
         monkeypatch.setattr(pipeline, stage, fail)
-    settings = pipeline.PipelineSettings(Thresholds(0.25, 0.7))
+    settings = pipeline.PipelineSettings(Thresholds(0.25, 0.7), OutputSettings(output, None))
     with pytest.raises(RuntimeError, match="broken stage"):
-        pipeline.Pipeline(loaded, settings).run(source, video, None)
+        pipeline.Pipeline(loaded, settings).run(source, keep_partial=False)
+    assert not list(tmp_path.iterdir())
 
 
 def test_all_that_changes_the_timed_work_is_part_of_the_task(video, tmp_path):

@@ -1,0 +1,104 @@
+"""Compare records, with costs: python3 -m analysis.compare results/edge results/cloud
+
+A side is a folder of records where they come from several folders, else a machine. Runs are
+compared only where they did the same work with what must be equal for a fair ratio (model,
+precision, device ...); otherwise it says what differs instead of giving a ratio.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+
+from analysis import comparison, cost, report
+from analysis.records import read_runs
+from analysis.report import Report, Side
+from harness import cli, files
+from harness.cli import UserError
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python3 -m analysis.compare", description=__doc__, formatter_class=cli.HelpFormatter
+    )
+    records = "records (JSON) or folders of them; files that are none are named and skipped"
+    parser.add_argument("records", type=Path, nargs="+", help=records)
+    baseline = "folder or machine that the others are compared with (default: the first)"
+    parser.add_argument("--baseline", metavar="SIDE", help=baseline)
+    output = parser.add_argument_group("output", "without any of these a text for the terminal")
+    for name in ("html", "pdf"):
+        output.add_argument(f"--{name}", type=Path, metavar="FILE", help="write it to FILE")
+    printed = "write it to FILE, or print it"
+    for name in ("markdown", "csv", "json"):
+        output.add_argument(
+            f"--{name}", type=Path, nargs="?", const=Path("-"), metavar="FILE", help=printed
+        )
+    cost.add_arguments(parser)
+    return parser.parse_args()
+
+
+def build(args: argparse.Namespace) -> Report:
+    """The whole comparison: what every form of the report is made from."""
+    runs, skipped = read_runs(args.records)
+    for line in skipped:
+        print(f"skipped: {line}", file=sys.stderr)
+    if not runs:
+        raise UserError("no record to compare: name files or folders that a measurement wrote")
+    baseline = comparison.pick_baseline(runs, args.baseline)
+    counts = Counter(run.side for run in runs)
+    first = {run.side: run for run in reversed(runs)}
+    machines = cost.machines_of({side: run.machine for side, run in first.items()}, args)
+    comparisons = comparison.compare(runs, baseline)
+    a = cost.assumptions(args)
+    return Report(
+        made_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        baseline=baseline,
+        sides={
+            side: Side(str(first[side].context.get("machine")), counts[side], machines[side])
+            for side in sorted(counts, key=lambda side: (side != baseline, side))
+        },
+        comparisons=comparisons,
+        leading=comparison.leading(runs, baseline),
+        costs=cost.price_comparisons(comparisons, machines, args.unit, a),
+        assumptions=cost.describe(a),
+        runs=runs,
+        skipped=skipped,
+    )
+
+
+def main() -> int:
+    args = parse_args()
+    made = build(args)
+    forms: dict[str, Callable[[Report], str | bytes]] = {}
+    forms |= {"markdown": report.markdown, "csv": report.csv, "json": report.json}
+    if args.html or args.pdf:
+        from analysis import pages  # takes a second to load
+
+        forms |= {"html": pages.html, "pdf": pages.pdf}
+    chosen = [name for name in forms if getattr(args, name)]
+    for name in chosen:
+        path, content = getattr(args, name), forms[name](made)
+        if path == Path("-"):
+            print(content, end="")
+        else:
+            save(path, content if isinstance(content, bytes) else content.encode())
+    if not chosen:
+        print(report.text(made), end="")
+    return cli.EXIT_OK
+
+
+def save(path: Path, content: bytes) -> None:
+    """All of it, or nothing, and one line where it can't be written."""
+    try:
+        files.write_whole(path, content, overwrite=True)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+    print(f"Written: {path}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,218 @@
+"""Records as runs: read, typed, and named by what sets their work apart."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from harness import record
+from harness.cli import UserError
+
+Scalar = str | float | bool
+Key = frozenset[tuple[str, Scalar]]
+MAX_ITERATIONS = 2000  # of a run and metric, evenly spread: the median moves far less than its CI
+MAX_DRAWN = 200  # samples of a run in a chart of distributions
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What work is priced in: a rate of `metric` x 3600 / `amount` is in units per hour."""
+
+    name: str  # in a sentence: "USD per ..."
+    metric: str
+    amount: float
+
+    def per_hour(self, rate: float) -> float:
+        return rate * 3600 / self.amount
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of one run, as its record has it."""
+
+    label: str
+    unit: str
+    better: str | None  # "higher", "lower", or None where neither is
+    n: int
+    median: float
+    ci95: tuple[float, float] | None
+
+
+@dataclass
+class Run:
+    """What a comparison needs of a record."""
+
+    path: Path
+    id: str
+    finished_at: str
+    side: str
+    machine: str
+    workload: str
+    title: str
+    task: dict[str, Scalar]  # runs of different tasks have nothing to compare
+    comparable_by: dict[str, Scalar]  # what must be equal for a ratio to be fair
+    configuration: dict[str, Scalar]  # how the machine was used
+    context: dict[str, Scalar]  # what else differs, for the reader to judge
+    primary: str
+    work: list[Unit]
+    metrics: dict[str, Metric]
+    samples: dict[str, np.ndarray]  # by metric, the median of each iteration
+    durations: dict[str, np.ndarray]  # by metric in seconds, single samples in order, thinned out
+    warnings: list[str]
+    label: str = ""  # the title, and what sets this task apart from the others here
+
+    @property
+    def result(self) -> Metric:
+        return self.metrics[self.primary]
+
+    @property
+    def score(self) -> float:
+        """The primary metric's median, turned so that higher is better."""
+        return -self.result.median if self.result.better == "lower" else self.result.median
+
+    @property
+    def work_key(self) -> tuple[str, Key]:
+        """The same for runs of the same work."""
+        return self.workload, frozenset(self.task.items())
+
+    @property
+    def configured(self) -> str:
+        """E.g. 'threads 16, CPUs allowed 32'."""
+        return listed(self.configuration) or "defaults"
+
+
+def listed(entries: dict[str, Scalar]) -> str:
+    return ", ".join(
+        name if value is True else f"{name} {value}" for name, value in entries.items()
+    )
+
+
+def expand(paths: Iterable[Path]) -> list[Path]:
+    """Files as they are, folders as the *.json in them. Raises UserError for a folder without."""
+    files: list[Path] = []
+    for path in paths:
+        found = sorted(path.glob("*.json")) if path.is_dir() else [path]
+        if not found:
+            raise UserError(f"{path}: no record (*.json) in this folder")
+        files += found
+    return files
+
+
+def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
+    """The complete runs of files and folders, and one line for each file left out.
+
+    A run's side is its folder where there are several, else its machine. Records without a primary
+    metric only list others, and are left out silently.
+    """
+    runs: list[Run] = []
+    skipped: list[str] = []
+    files = expand(paths)
+    by_folder = len({path.absolute().parent for path in files}) > 1
+    seen = set()
+    for path in files:
+        try:
+            found = record.read(path)
+        except record.RecordError as error:
+            skipped.append(str(error))
+            continue
+        if found["primary"] is None:
+            continue
+        if found["status"] != "complete":
+            skipped.append(f"{path}: {found['status']}: {found['error']}")
+        elif found["id"] in seen:
+            skipped.append(f"{path}: the same run as another file")
+        else:
+            seen.add(found["id"])
+            runs.append(_run(found, path, path.absolute().parent.name if by_folder else None))
+    _label(runs)
+    return runs, skipped
+
+
+def _run(found: dict, path: Path, folder: str | None) -> Run:
+    machine = found["system"]["machine"]
+    name = machine["instance_type"] or machine["product"] or found["system"]["hostname"]
+    metrics = {
+        key: Metric(m["label"], m["unit"], m["better"], m["n"], m["median"], m["ci95"])
+        for key, m in found["metrics"].items()
+    }
+    samples = {
+        key: [each for each in found["samples"].get(key, ()) if each] or [[metric.median]]
+        for key, metric in metrics.items()
+    }
+    same = ("id", "finished_at", "workload", "title", "primary", "warnings")
+    entries: tuple[str, ...] = ("task", "comparable_by", "configuration", "context")
+    return Run(
+        path=path,
+        side=folder or name,
+        machine=name,
+        work=[Unit(each["unit"], each["metric"], each["amount"]) for each in found["work"]],
+        metrics=metrics,
+        samples={
+            key: _thinned([median(each) for each in iterations], MAX_ITERATIONS)
+            for key, iterations in samples.items()
+        },
+        durations={
+            key: _thinned(sorted(chain(*iterations)), MAX_DRAWN)
+            for key, iterations in samples.items()
+            if metrics[key].unit == "s"
+        },
+        **{key: found[key] for key in same},
+        **{key: _given(found[key]) for key in entries},  # type: ignore[arg-type]
+    )
+
+
+def _given(entries: dict) -> dict[str, Scalar]:
+    """Without None and False, which are the same as an entry that is not there."""
+    return {k: v for k, v in entries.items() if v is not None and v is not False}
+
+
+def _thinned(values: list[float], most: int) -> np.ndarray:
+    """At most `most` of them, evenly spread."""
+    places = np.linspace(0, len(values) - 1, min(len(values), most)).astype(int)
+    return np.array(values, float)[places]
+
+
+def _label(runs: list[Run]) -> None:
+    """Name every run by its title, and by the entries in which the tasks of its workload differ."""
+    tasks: dict[str, dict[Key, dict[str, Scalar]]] = defaultdict(dict)
+    for run in runs:
+        tasks[run.workload][frozenset(run.task.items())] = run.task
+    apart = {workload: differing(list(each.values())) for workload, each in tasks.items()}
+    for run in runs:
+        shown = {
+            name: value[:8] if isinstance(value, str) and len(value) == 64 else value
+            for name, value in run.task.items()
+            if name in apart[run.workload]
+        }
+        run.label = ", ".join(filter(None, [run.title, listed(shown)]))
+
+
+def differing(entries: Sequence[dict[str, Scalar]]) -> list[str]:
+    """The names whose values are not the same in all of them, in order."""
+    names = dict.fromkeys(name for each in entries for name in each)
+    return [name for name in names if len({each.get(name) for each in entries}) > 1]
+
+
+def series(runs: Sequence[Run]) -> Iterator[tuple[str, list[tuple[float, Run]]]]:
+    """Runs over a number that differs between them, be it in their task or their configuration.
+
+    Yields (the number's name, [(its value, run)]) for runs of one workload that are fair to compare
+    and whose tasks are equal in all else.
+    """
+    for name in differing([{**run.task, **run.configuration} for run in runs]):
+        groups: dict[object, list[tuple[float, Run]]] = defaultdict(list)
+        for run in runs:
+            value = run.task.get(name, run.configuration.get(name))
+            if isinstance(value, (int, float)) and value is not True:
+                rest = frozenset(item for item in run.task.items() if item[0] != name)
+                key = run.workload, run.primary, rest, frozenset(run.comparable_by.items())
+                groups[key].append((value, run))
+        for group in groups.values():
+            if len({value for value, _ in group}) > 1:
+                yield name, group
