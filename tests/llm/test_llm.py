@@ -172,7 +172,7 @@ def test_both_runtimes_answer_a_batch_of_different_prompts_alike():
 @pytest.mark.parametrize("precision", [{}, {"INFERENCE_PRECISION_HINT": "f32"}])
 @pytest.mark.parametrize("cache", [None, "u4", "u8", "f16", "f32"])
 def test_the_cache_of_openvino_genais_graph_has_the_precision_recorded(precision, cache):
-    """On any CPU: with bf16, it computes in it unless told otherwise, and keeps no f32 cache."""
+    """On any CPU: with bf16, it computes in it by default, and keeps no f32 cache."""
     import openvino as ov
     import traffic
     from openvino._offline_transformations import paged_attention_transformation
@@ -188,7 +188,7 @@ def test_the_cache_of_openvino_genais_graph_has_the_precision_recorded(precision
     if computes_bf16 and cache == "f32":
         with pytest.raises(RuntimeError, match="expect kvcache type bf16"):
             core.compile_model(paged, "CPU", config)
-        with pytest.raises(UserError, match="keeps no f32 cache while computing in bf16"):
+        with pytest.raises(UserError, match="keeps no f32 cache at this precision"):
             compile_paged(FOLDER / MODEL, "CPU", config)
         return
     kept = {
@@ -212,7 +212,7 @@ def test_a_run_records_the_cache_that_it_had(llm):
     bf16 = "bf16" in Path("/proc/cpuinfo").read_text()
     done = llm.infer(*SHORT, "--runtime", "genai", "--kv_cache_precision", "f32")
     if bf16:  # refused, in a line that says what to do instead
-        assert_one_line(done, "no f32 cache while computing in bf16", "--precision f32")
+        assert_one_line(done, "no f32 cache at this precision", "--precision f32")
     else:
         assert done.returncode == 0 and llm.last_record()["comparable_by"]["KV cache"] == "f32"
     run, printed = llm.measure(*SHORT, "--runtime", "genai")
@@ -324,7 +324,7 @@ def test_a_sweep_measures_every_combination(llm, tmp_path):
     )
 
 
-def test_an_answer_may_end_early_when_asked_to(llm):
+def test_an_answer_may_end_early_on_request(llm):
     question = "<|im_start|>user\nSay hi.<|im_end|>\n<|im_start|>assistant\n"
     run, _ = llm.measure(
         f"--model_name={MODEL}",
@@ -386,7 +386,7 @@ def test_ctrl_c_keeps_the_answers_so_far(llm):
     assert run["status"] == "interrupted" and 1 <= len(run["samples"]["generation_time_s"]) < 1000
 
 
-def test_mistakes_are_told_in_one_line(llm, model_copy, tmp_path):
+def test_mistakes_are_reported_in_one_line(llm, model_copy, tmp_path):
     nowhere = llm.infer("--model_name=nowhere")
     assert_one_line(nowhere, "no model folder nowhere", "export.py", f'--model_name="{MODEL}"')
     if not (FOLDER / "llama-2-7b-chat-ov").exists():
@@ -451,7 +451,7 @@ def test_the_tokenizer_out_of_a_gguf_file_is_exact():
     assert tokenizer.eos_token == "<|im_end|>" and "assistant" in tokenizer.chat_template
 
 
-def test_a_file_that_is_no_gguf_is_told_in_one_line(llm, tmp_path):
+def test_a_file_that_is_no_gguf_is_reported_in_one_line(llm, tmp_path):
     path = tmp_path / "x.gguf"
     path.write_bytes(b"not a model at all" * 100)
     assert_one_line(

@@ -144,7 +144,7 @@ def test_a_sliced_head_counts_for_one_position_of_the_prompt():
 
 
 @pytest.mark.parametrize(
-    "asked, of_a_head",
+    "requested, of_a_head",
     [
         ({"KV_CACHE_PRECISION": "f32"}, 4 * HEAD_SIZE),
         ({"KV_CACHE_PRECISION": "f16"}, 2 * HEAD_SIZE),
@@ -156,9 +156,9 @@ def test_a_sliced_head_counts_for_one_position_of_the_prompt():
         ),
     ],
 )
-def test_the_cache_is_counted_in_the_precision_in_force(asked, of_a_head):
+def test_the_cache_is_counted_in_the_precision_in_force(requested, of_a_head):
     model = decoder("f32")
-    assert traffic.kv_bytes_per_token(model, compiled(model, **asked)) == 2 * HEADS * of_a_head
+    assert traffic.kv_bytes_per_token(model, compiled(model, **requested)) == 2 * HEADS * of_a_head
 
 
 def test_what_has_no_weights_or_no_state_is_refused():
