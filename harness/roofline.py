@@ -14,12 +14,13 @@ import signal
 import sys
 import threading
 import time
-from bisect import bisect_left
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from harness import progress
 from harness.system import CPU, one_cpu_per_core
@@ -109,8 +110,6 @@ def read_bandwidth_bytes_per_s(threads: int, working_set_bytes: int | None = Non
 
 def _read_rates(size_bytes: int, threads: int, cpus: list[int]) -> tuple[float, float]:
     """Bytes per second read from half of an array, over and over, and from all of it."""
-    import numpy as np
-
     elements = max(size_bytes // threads // 8, 2) * 2  # f32, of a thread's part
     # Longer slices where many threads compete for Python's lock.
     step = min(SLICE_BYTES * max(1, threads // 16) // 4, elements) // 2 * 2
@@ -162,18 +161,11 @@ def best_rate(reads: Sequence[Reads], window_s: float = WINDOW_S) -> float:
         first, last = min(times[0] for times, _ in reads), max(times[-1] for times, _ in reads)
         return sum(done[-1] for _, done in reads) / (last - first)
 
-    def bytes_until(moment: float) -> float:
-        total = 0.0
-        for times, done in reads:
-            at = min(max(bisect_left(times, moment), 1), len(times) - 1)
-            share = (moment - times[at - 1]) / (times[at] - times[at - 1])
-            total += done[at - 1] + min(max(share, 0.0), 1.0) * (done[at] - done[at - 1])
-        return total
-
     window_s = min(window_s, end - start)
     count = max(int((end - start) / window_s * 2) - 1, 1)  # windows overlap by half
-    until = [bytes_until(start + index * window_s / 2) for index in range(count + 2)]
-    return max(later - now for now, later in zip(until, until[2:])) / window_s
+    moments = start + np.arange(count + 2) * window_s / 2
+    done_until = sum(np.interp(moments, times, done) for times, done in reads)
+    return float(max(done_until[2:] - done_until[:-2])) / window_s
 
 
 def cache_bytes(cpus: Sequence[int], root: Path = CPU) -> int:
@@ -204,7 +196,6 @@ def peak_gemm_flop_per_s(device: str, config: dict, weight_format: str = "fp32")
     and once with weights as the model has them (int8, int4: NNCF's asymmetric form): a CPU with
     8-bit instructions is faster with those, others lose time unpacking them. The best round counts.
     """
-    import numpy as np
     import openvino as ov
 
     core = ov.Core()
@@ -228,7 +219,6 @@ def peak_gemm_flop_per_s(device: str, config: dict, weight_format: str = "fp32")
 
 def matrix_product(shape: Sequence[int], weight_format: str):
     """ov.Model of rows [M, K] times constant weights [K, K]; int4 has a scale per group of 64."""
-    import numpy as np
     import openvino as ov
     from openvino import opset13 as op
 

@@ -251,7 +251,7 @@ def measure_reference(args: argparse.Namespace, task: Task) -> Reference:
     logits = [step.copy() for step in decode(forward, task)]
     continuations = np.stack([step.argmax(-1) for step in logits], axis=1)
     lengths = until_end(continuations, loaded.text.eos_ids)
-    return Reference(loaded.description, nll, logits, continuations, lengths)
+    return Reference(loaded.inspection.description, nll, logits, continuations, lengths)
 
 
 def measure(forward, task: Task, reference: Reference | None):

@@ -29,6 +29,20 @@ RATE, TTFT, TPOT = "tokens_per_second", "time_to_first_token_s", "time_per_outpu
 
 
 @dataclass(frozen=True)
+class Setup:
+    """What every number of users is measured with."""
+
+    runtime: ContinuousBatching
+    prompts: model.Prompts
+    config: GenerationConfig
+    warmup: int
+    num_iters: int
+    min_duration_s: float
+    max_ttft_s: float
+    max_tpot_s: float
+
+
+@dataclass(frozen=True)
 class Level:
     """What a number of users got."""
 
@@ -59,17 +73,17 @@ def generate(
     ]
 
 
-def measure_level(args, runtime, prompts: model.Prompts, config, users: int) -> Level | None:
+def measure_level(setup: Setup, users: int) -> Level | None:
     """None where it was interrupted before the first iteration's end."""
     samples: dict[str, list[list[float]]] = {RATE: [], TTFT: [], TPOT: []}
     generated = 0
     with SystemMonitor() as monitor:
-        for _ in range(args.warmup):
-            generate(runtime, prompts.take(users), config)
-        for _ in iterations(args.num_iters, args.min_duration, f"{users} user(s)"):
-            ids = prompts.take(users)
+        for _ in range(setup.warmup):
+            generate(setup.runtime, setup.prompts.take(users), setup.config)
+        for _ in iterations(setup.num_iters, setup.min_duration_s, f"{users} user(s)"):
+            ids = setup.prompts.take(users)
             started = time.perf_counter()
-            results = generate(runtime, ids, config)
+            results = generate(setup.runtime, ids, setup.config)
             time_s = time.perf_counter() - started
             count = sum(result.count for result in results)
             per_token_s = [result.time_per_output_token_s for result in results]
@@ -80,9 +94,9 @@ def measure_level(args, runtime, prompts: model.Prompts, config, users: int) -> 
     samples = {name: each for name, each in samples.items() if any(each)}
     if not samples:
         return None
-    limits = {TTFT: args.max_ttft, TPOT: args.max_tpot}
-    p95_s = {name: stats.percentile(sum(samples.get(name, [[0.0]]), []), 0.95) for name in limits}
-    is_sustained = monitor.status == "complete" and all(p95_s[n] <= limits[n] for n in limits)
+    limits_s = {TTFT: setup.max_ttft_s, TPOT: setup.max_tpot_s}
+    p95_s = {name: stats.percentile(sum(samples.get(name, [[0.0]]), []), 0.95) for name in limits_s}
+    is_sustained = monitor.status == "complete" and all(p95_s[n] <= limits_s[n] for n in limits_s)
     summary = {name: stats.summarize(METRICS[name], each) for name, each in samples.items()}
     summary |= {"generated_tokens": generated, "sustained": is_sustained}
     return Level(samples, summary, is_sustained, monitor)
@@ -114,7 +128,7 @@ def draw(levels: dict[int, dict], args: argparse.Namespace) -> None:
     plot.lines(args.plot, panels, "users", "Continuous batching")
 
 
-def make_record(args, loaded, system, prompts, config, levels: dict[int, Level]) -> dict:
+def make_record(args, loaded, system: dict, setup: Setup, levels: dict[int, Level]) -> dict:
     """The run's metrics are those of the most users sustained; if none, of the fewest tried."""
     last = levels[max(levels, key=list(levels).index)]
     levels = dict(sorted(levels.items()))
@@ -136,14 +150,14 @@ def make_record(args, loaded, system, prompts, config, levels: dict[int, Level])
         primary="users",
         samples={"users": [[most]], **shown.samples},
         task={
-            **model.task(config, prompts, 1, False),
+            **model.task(setup.config, setup.prompts, 1, False),
             "max TTFT s": args.max_ttft,
             "max TPOT s": args.max_tpot,
             "numbers of users": exact,
         },
         work=[("1,000 user-hours", "users", 3600e3)],
         **model.record_parts(args, loaded),
-        input=prompts.source(),
+        input=setup.prompts.source(),
         system=system,
         monitor=monitor,
         output={
@@ -191,10 +205,15 @@ def main() -> int:
     model.check_context(loaded.text, prompts.tokens, args.max_new_tokens)
     config = model.generation_config(args, loaded.text, args.max_new_tokens)
 
+    repeat, limits_s = (
+        (args.warmup, args.num_iters, args.min_duration),
+        (args.max_ttft, args.max_tpot),
+    )
+    setup = Setup(loaded.runtime, prompts, config, *repeat, *limits_s)
     levels: dict[int, Level] = {}
 
     def sustained(users: int) -> bool | None:
-        level = measure_level(args, loaded.runtime, prompts, config, users)
+        level = measure_level(setup, users)
         if level:
             levels[users] = level
         return level.is_sustained if level and level.monitor.status == "complete" else None
@@ -207,7 +226,7 @@ def main() -> int:
         capacity.search(sustained, capacity.doubling(args.min_users, args.max_users))
     if not levels:
         raise KeyboardInterrupt
-    return run.finish(make_record(args, loaded, system, prompts, config, levels), args)
+    return run.finish(make_record(args, loaded, system, setup, levels), args)
 
 
 if __name__ == "__main__":

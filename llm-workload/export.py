@@ -12,7 +12,6 @@ import argparse
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -21,31 +20,12 @@ from harness import cli, files, model_files, monitor, progress
 from harness.cli import UserError
 
 PACKAGES = ("torch", "transformers", "optimum-intel", "nncf", "openvino", "openvino-tokenizers")
+COMPRESSED = ("int8", "int4")
+NNCF_OPTIONS = ("group_size", "ratio", "awq", "scale_estimation")
 EXPORT_ERRORS = (ValueError, OSError, KeyError, IndexError)
 HUB_TIMEOUT_S = 10
 CALIBRATION_WINDOWS, CALIBRATION_TOKENS = 128, 64  # of the text: at most so many, of so many tokens
 CONTROL_TOKEN = 3  # llama.cpp's LLAMA_TOKEN_TYPE_CONTROL
-
-
-@dataclass(frozen=True)
-class Compression:
-    """How weights are stored."""
-
-    weight_format: str
-    group_size: int
-    ratio: float
-    sym: bool
-    awq: bool
-    scale_estimation: bool
-    text: str | None  # to calibrate on
-
-    def stamp(self) -> dict:
-        """The settings that count for this format."""
-        names = {"int8": ["sym"], "int4": ["group_size", "ratio", "sym"]}.get(
-            self.weight_format, []
-        )
-        names += ["awq", "scale_estimation"] if self.text else []
-        return {name: getattr(self, name) for name in ["weight_format", *names]}
 
 
 def parse_args() -> argparse.Namespace:
@@ -72,10 +52,15 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     text = read_dataset(args)
-    methods = (args.sym, args.awq, args.scale_estimation)
-    compression = Compression(args.weight_format, args.group_size, args.ratio, *methods, text)
-    source = Path(args.model_id)
-    parameters = compression.stamp()
+    source, weight_format = Path(args.model_id), args.weight_format
+    settings = {"weight_format": weight_format}  # those that count for this format
+    if weight_format == "int4":
+        settings |= {"group_size": args.group_size, "ratio": args.ratio}
+    if weight_format in COMPRESSED:
+        settings["sym"] = args.sym
+    if text:
+        settings |= {"awq": args.awq, "scale_estimation": args.scale_estimation}
+    parameters = dict(settings)
     if text:
         digest = model_files.sha256(args.dataset)
         parameters |= {"dataset": args.dataset.name, "dataset_sha256": digest}
@@ -90,7 +75,8 @@ def main() -> int:
         if not source.exists():
             check_hub_access(args.model_id)
         with model_files.exporting(args.output, stamp) as folder:
-            export(args.model_id, folder, compression, args.trust_remote_code, args.verbose)
+            libraries = (args.trust_remote_code, args.verbose)
+            export(args.model_id, folder, settings, text, *libraries)
         peak = f"peak memory {monitor.peak_rss_bytes() / 2**30:.1f} GiB"
         print(f"{args.output}: {args.model_id} with {args.weight_format} weights; {peak}")
     print(f'Next: python3 infer.py --model_name="{args.output}"')
@@ -138,11 +124,19 @@ def check_hub_access(model_id: str) -> None:
 
 
 def export(
-    model_id: str, folder: Path, compression: Compression, trust_remote_code: bool, verbose: bool
+    model_id: str,
+    folder: Path,
+    settings: dict,
+    text: str | None,
+    trust_remote_code: bool,
+    verbose: bool,
 ) -> None:
-    """Convert to IR with its tokenizers, then compress the weights where the format asks for it."""
-    weight_format, source = compression.weight_format, model_id
-    is_compressed = weight_format in ("int8", "int4")
+    """Convert to IR with its tokenizers, then compress the weights where the format asks for it.
+
+    `settings`: those of the stamp that say how; `text`: to calibrate on.
+    """
+    weight_format, source = settings["weight_format"], model_id
+    is_compressed = weight_format in COMPRESSED
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         if model_id.endswith(".gguf"):
             with progress.stage("Unpacking GGUF"), progress.quiet(verbose):
@@ -156,7 +150,7 @@ def export(
         if is_compressed:
             label = f"Compressing weights to {weight_format}"
             with progress.stage(label), progress.quiet(verbose):
-                compress(model_id, converted, folder, compression)
+                compress(model_id, converted, folder, settings, text)
             for path in converted.iterdir():
                 if path.stem != "openvino_model":
                     shutil.move(path, folder / path.name)
@@ -169,7 +163,7 @@ def convert(source: str, folder: Path, weight_format: str, trust_remote_code: bo
     from transformers import AutoConfig
 
     dtype = weight_format  # explicitly, or models over 1 B get int8
-    if weight_format in ("int8", "int4"):
+    if weight_format in COMPRESSED:
         config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
         stored = str(getattr(config, "dtype", None)).removeprefix("torch.")
         dtype = "fp16" if stored in ("bfloat16", "float16") else "fp32"
@@ -243,7 +237,7 @@ def byte_level_tokenizer(fields: dict):
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=template, **special)
 
 
-def compress(model_id: str, converted: Path, folder: Path, compression: Compression) -> None:
+def compress(model_id: str, converted: Path, folder: Path, settings: dict, text: str | None):
     """Compress the weights of the IR in `converted` with NNCF, and save it in `folder`.
 
     With a text, NNCF calibrates on it: activation-aware weight quantization (Lin et al., AWQ,
@@ -253,18 +247,17 @@ def compress(model_id: str, converted: Path, folder: Path, compression: Compress
     import openvino as ov
 
     ir = ov.Core().read_model(converted / "openvino_model.xml")
-    mode = f"{compression.weight_format.upper()}_{'SYM' if compression.sym else 'ASYM'}"
-    settings = {"mode": getattr(nncf.CompressWeightsMode, mode)}
-    if compression.weight_format == "int4":
-        settings |= {"group_size": compression.group_size, "ratio": compression.ratio}
-        settings["all_layers"] = False
-    if compression.text:
-        windows = calibration_inputs(ir, converted, compression.text)
-        settings |= {"dataset": nncf.Dataset(windows), "subset_size": len(windows)}
-        settings |= {"awq": compression.awq, "scale_estimation": compression.scale_estimation}
+    options = {name: settings[name] for name in NNCF_OPTIONS if name in settings}
+    if settings["weight_format"] == "int4":
+        options["all_layers"] = False
+    if text:
+        windows = calibration_inputs(ir, converted, text)
+        options |= {"dataset": nncf.Dataset(windows), "subset_size": len(windows)}
+    kind = "SYM" if settings["sym"] else "ASYM"
+    mode = getattr(nncf.CompressWeightsMode, f"{settings['weight_format'].upper()}_{kind}")
     errors = (nncf.ValidationError, nncf.ParameterNotSupportedError, nncf.InvalidGroupSizeError)
     try:
-        ir = nncf.compress_weights(ir, **settings)
+        ir = nncf.compress_weights(ir, mode, **options)
     except (*errors, nncf.UnsupportedModelError) as error:
         raise UserError(f"cannot compress {model_id}: {cli.one_line(error)}") from None
     ov.save_model(ir, folder / "openvino_model.xml", compress_to_fp16=False)

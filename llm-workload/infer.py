@@ -152,10 +152,11 @@ def measure(loaded: LoadedModel, job: Job) -> Measurement:
 
 def measure_roofline(args, loaded: LoadedModel, measured: Measurement) -> Roofline | None:
     """With the run's threads, properties and weight format; None where it would not be used."""
-    if args.skip_limits or not loaded.traffic or measured.monitor.status != "complete":
+    found = loaded.inspection
+    if args.skip_limits or not found.traffic or measured.monitor.status != "complete":
         return None
-    threads = loaded.placement["threads_effective"]
-    weight_format = loaded.description["weight_format"]
+    threads = found.placement["threads_effective"]
+    weight_format = found.description["weight_format"]
     return roofline.measure_apart(args.device, loaded.config, threads, weight_format)
 
 
@@ -181,9 +182,9 @@ def make_record(
     used = {}
     if roofs:
         shape = (prompts.tokens, job.config.max_new_tokens, job.batch_size)
-        used, limits = traffic.utilization(loaded.traffic, roofs, samples, *shape)
+        used, limits = traffic.utilization(loaded.inspection.traffic, roofs, samples, *shape)
         details.append(limits)
-        output |= {"roofline": asdict(roofs), "traffic": asdict(loaded.traffic)}
+        output |= {"roofline": asdict(roofs), "traffic": asdict(loaded.inspection.traffic)}
     used_j = energy.per_unit_j(watched.usage, watched.status, args.device, sum(generated))
     return run.build(
         args,

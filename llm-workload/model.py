@@ -40,13 +40,9 @@ class TextModel:
 
 
 @dataclass(frozen=True)
-class LoadedModel:
-    """A compiled model, and what was read from it."""
+class Inspection:
+    """What was read from a model and its compiled form."""
 
-    runtime: Any  # one of runtimes.py
-    text: TextModel
-    config: dict  # OpenVINO properties it was compiled with
-    load_time_s: float
     description: dict  # the record's model
     placement: dict  # the record's
     kv_cache: str | None  # the precision that keys and values are kept in
@@ -54,7 +50,17 @@ class LoadedModel:
 
     @property
     def properties(self) -> dict:
+        """OpenVINO's, read back."""
         return self.placement["openvino_properties"]["model"]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    runtime: Any  # one of runtimes.py
+    text: TextModel
+    config: dict  # OpenVINO properties it was compiled with
+    load_time_s: float
+    inspection: Inspection
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -134,9 +140,9 @@ def _requested_rounding(args: argparse.Namespace) -> dict:
     return {name: value for name, value in requested.items() if value is not None}
 
 
-def rounding_warnings(args: argparse.Namespace, loaded: LoadedModel) -> list[str]:
+def rounding_warnings(args: argparse.Namespace, found: Inspection) -> list[str]:
     """One sentence per requested rounding that is not the effective one."""
-    effective = {**loaded.properties, "KV_CACHE_PRECISION": loaded.kv_cache}
+    effective = {**found.properties, "KV_CACHE_PRECISION": found.kv_cache}
     return [
         f"{name} {value} was requested, {effective.get(name, 'none')} was used"
         for name, value in _requested_rounding(args).items()
@@ -146,21 +152,21 @@ def rounding_warnings(args: argparse.Namespace, loaded: LoadedModel) -> list[str
 
 def record_parts(args: argparse.Namespace, loaded: LoadedModel, **resolved) -> dict:
     """What every command gives to run.build(), with the parameters that were `resolved`."""
-    runtime, kv_cache = loaded.runtime.name, loaded.kv_cache
-    found = {"runtime": runtime, "kv_cache_precision": kv_cache, "torch_threads": 1}
+    runtime, found = loaded.runtime.name, loaded.inspection
+    known = {"runtime": runtime, "kv_cache_precision": found.kv_cache, "torch_threads": 1}
     return {
-        "model": loaded.description,
-        "placement": loaded.placement,
+        "model": found.description,
+        "placement": found.placement,
         "comparable_by": {
             "runtime": runtime,
             "device": args.device,
-            "KV cache": kv_cache,
-            "dynamic quantization group": loaded.properties.get(DYNAMIC_QUANTIZATION),
+            "KV cache": found.kv_cache,
+            "dynamic quantization group": found.properties.get(DYNAMIC_QUANTIZATION),
         },
         "configuration": {"hint": "LATENCY"},
         "packages": PACKAGES,
-        "resolved": {**found, **resolved},
-        "warnings": rounding_warnings(args, loaded),
+        "resolved": {**known, **resolved},
+        "warnings": rounding_warnings(args, found),
     }
 
 
@@ -180,9 +186,9 @@ def task(config: GenerationConfig, prompts: Prompts, batch_size: int, is_streame
 
 def print_header(args: argparse.Namespace, loaded: LoadedModel) -> dict:
     """Print model, system and placement; returns the record's system."""
-    extra = f"; {loaded.runtime.name}, KV cache {loaded.kv_cache or 'unknown'}"
-    described, placed = loaded.description, loaded.placement
-    return run.print_header(described, placed, args.device, loaded.load_time_s, extra)
+    found, load_time_s = loaded.inspection, loaded.load_time_s
+    extra = f"; {loaded.runtime.name}, KV cache {found.kv_cache or 'unknown'}"
+    return run.print_header(found.description, found.placement, args.device, load_time_s, extra)
 
 
 def load_text_model(folder: Path) -> TextModel:
@@ -239,11 +245,11 @@ def load(
                 found = inspect(made.model, made.compiled, folder, placement)
         except (RuntimeError, ValueError, OSError, KeyError) as error:
             raise cannot_load(folder, error) from None
-    return LoadedModel(made, text, config, load_time_s, *found)
+    return LoadedModel(made, text, config, load_time_s, found)
 
 
-def inspect(model, compiled, folder: Path, placement: Placement) -> tuple:
-    """The last four fields of LoadedModel, of an ov.Model and its compiled form."""
+def inspect(model, compiled, folder: Path, placement: Placement) -> Inspection:
+    """Of an ov.Model and its compiled form. Raises UserError."""
     weight_format = openvino_setup.weight_format(model)
     openvino_setup.check_int8(placement, weight_format)
     try:
@@ -253,7 +259,7 @@ def inspect(model, compiled, folder: Path, placement: Placement) -> tuple:
     ir = [folder / OPENVINO_MODEL]
     description = model_files.describe(folder.name, folder, ir, weight_format)
     described = openvino_setup.describe(placement, {"model": compiled})
-    return description, described, traffic.kv_cache_precision(compiled), demands
+    return Inspection(description, described, traffic.kv_cache_precision(compiled), demands)
 
 
 @dataclass(frozen=True)

@@ -202,11 +202,9 @@ def compile_paged(folder: Path, device: str, config: dict):
         if "kvcache" not in str(error):
             raise
         cache = config["KV_CACHE_PRECISION"]
-        hint = core.get_property(device, "INFERENCE_PRECISION_HINT").get_type_name()
-        computed = config.get("INFERENCE_PRECISION_HINT", hint)
         raise UserError(
-            f"openvino-genai keeps no {cache} cache while computing in {computed}: "
-            f"choose another --kv_cache_precision, or --precision {cache}"
+            f"openvino-genai keeps no {cache} cache at this precision: choose another "
+            f"--kv_cache_precision, or --precision {cache}"
         ) from None
 
 

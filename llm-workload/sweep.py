@@ -104,7 +104,7 @@ def show(rows: list[dict], args: argparse.Namespace) -> None:
 
 def series(rows: list[dict], label: str) -> dict[str, list[tuple[float, float]]]:
     """Points over prompt length, a line per batch size and answer length."""
-    lines: dict[str, list[tuple[float, float]]] = {}
+    lines: dict[str, list] = {}
     for row in rows:
         if row[label] is not None:
             name = f"batch {row['batch_size']}, {row['max_new_tokens']} new tokens"

@@ -1,4 +1,7 @@
-"""A model of Llama 2 7B's size is exported and runs within 24 GiB of memory: RUN_7B=1 ./test.sh -k 7b (33 GB of disk, a quarter of an hour)."""
+"""A model of Llama 2 7B's size is exported and runs within 24 GiB of memory.
+
+RUN_7B=1 ./test.sh -k 7b    (33 GB of disk, a quarter of an hour)
+"""
 
 import json
 import os
@@ -16,7 +19,10 @@ MOST_GIB = 24
 
 
 def make_random_llama(folder, **shape) -> None:
-    """A Llama of this shape (LlamaConfig; its default is Llama 2 7B's) with random weights in bf16, a shard at a time in memory."""
+    """A Llama with random weights in bf16, a shard at a time in memory.
+
+    `shape` is of LlamaConfig, whose default is Llama 2 7B's.
+    """
     import torch
     from safetensors.torch import save_file
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -76,8 +82,20 @@ def test_a_7b_model_is_exported_and_runs_in_24_gib(tmp_path, weight_format):
         assert done.returncode == 0, done.stderr[-2000:]
         export_gib = float(re.search(r"peak memory ([\d.]+) GiB", done.stdout)[1])
         shutil.rmtree(source)
-        run, _ = llm.measure("--model_name", exported, "--prompt_tokens", 32, "--max_new_tokens", 8, "--num_iters", 1, "--warmup", 0,
-                             "--skip_limits", timeout=1800)  # fmt: skip
+        run, _ = llm.measure(
+            "--model_name",
+            exported,
+            "--prompt_tokens",
+            32,
+            "--max_new_tokens",
+            8,
+            "--num_iters",
+            1,
+            "--warmup",
+            0,
+            "--skip_limits",
+            timeout=1800,
+        )
         run_gib = run["metrics"]["peak_rss_bytes"]["median"] / 2**30
         print(
             f"{weight_format}: exporting took {export_gib} GiB at most, running {run_gib:.1f} GiB",

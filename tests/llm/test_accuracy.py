@@ -1,4 +1,4 @@
-"""What a setting costs in quality: accuracy.py against PyTorch and on models known to be good or broken; exports by data."""
+"""What a setting costs in quality: accuracy.py against PyTorch and on good and broken models."""
 
 import random
 import shutil
@@ -32,15 +32,25 @@ def value(run: dict, metric: str) -> float:
 
 
 def tiny_model(folder, seed: int):
-    """A Llama model of two layers with the demo's tokenizer and random weights, strong enough to make decided choices."""
+    """A Llama of two layers with the demo's tokenizer; its random weights make decided choices."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     tokenizer = AutoTokenizer.from_pretrained(DEMO)
     torch.manual_seed(seed)
-    config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-                         num_key_value_heads=2, max_position_embeddings=256, initializer_range=0.2, tie_word_embeddings=True,
-                         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id)  # fmt: skip
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        initializer_range=0.2,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
     model = LlamaForCausalLM(config).eval()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -87,7 +97,7 @@ def broken_copy(model, copy) -> None:
 
 
 def torch_perplexity(model, tokens, context: int, stride: int) -> float:
-    """As https://huggingface.co/docs/transformers/perplexity has it, but for weighing each token alike."""
+    """As in https://huggingface.co/docs/transformers/perplexity, but each token weighs alike."""
     import torch
 
     total, count, before = 0.0, 0, 0
@@ -128,8 +138,28 @@ def test_each_token_is_scored_once(context, stride):
 
 def test_perplexity_is_pytorchs_and_a_model_agrees_with_itself(llm, tiny):
     folder, model, tokenizer = tiny
-    run = score(llm, folder / "fp32", "--reference_model", folder / "fp32", "--text", TEXT, "--precision", "f32", "--context", 64,
-                "--stride", 24, "--max_tokens", 200, "--num_prompts", 6, "--prompt_tokens", 16, "--max_new_tokens", 24)  # fmt: skip
+    run = score(
+        llm,
+        folder / "fp32",
+        "--reference_model",
+        folder / "fp32",
+        "--text",
+        TEXT,
+        "--precision",
+        "f32",
+        "--context",
+        64,
+        "--stride",
+        24,
+        "--max_tokens",
+        200,
+        "--num_prompts",
+        6,
+        "--prompt_tokens",
+        16,
+        "--max_new_tokens",
+        24,
+    )
     text = TEXT.read_text()
     tokens = np.array(tokenizer(text)["input_ids"])[:200]
     assert value(run, "perplexity") == pytest.approx(
@@ -174,8 +204,22 @@ def test_a_broken_model_shows(llm, tiny, tmp_path):
 
 def test_the_caches_precision_counts_and_is_read_back(llm, tiny):
     folder, *_ = tiny
-    run = score(llm, folder / "fp32", "--reference_model", folder / "fp32", "--text", TEXT, "--precision", "f32", "--max_tokens", 128,
-                "--kv_cache_precision", "u4", "--dynamic_quantization_group_size", 64)  # fmt: skip
+    run = score(
+        llm,
+        folder / "fp32",
+        "--reference_model",
+        folder / "fp32",
+        "--text",
+        TEXT,
+        "--precision",
+        "f32",
+        "--max_tokens",
+        128,
+        "--kv_cache_precision",
+        "u4",
+        "--dynamic_quantization_group_size",
+        64,
+    )
     properties = run["placement"]["openvino_properties"]["model"]
     assert (
         properties["KV_CACHE_PRECISION"] == "u4"
@@ -203,8 +247,19 @@ def test_int4_by_activations_is_recorded(llm, tiny, tmp_path):
     text = tmp_path / "calibration.txt"
     text.write_text(TEXT.read_text())
     out = tmp_path / "awq"
-    done = llm.run("export.py", "--model_id", folder / "torch", "--output", out, "--weight_format", "int4", "--dataset", text,
-                   "--awq", "--scale_estimation")  # fmt: skip
+    done = llm.run(
+        "export.py",
+        "--model_id",
+        folder / "torch",
+        "--output",
+        out,
+        "--weight_format",
+        "int4",
+        "--dataset",
+        text,
+        "--awq",
+        "--scale_estimation",
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     run = score(
         llm,

@@ -108,8 +108,18 @@ def test_the_tokens_are_those_of_optimums_own_generate(llm, runtime):
 
 @pytest.mark.parametrize("runtime", ["optimum", "genai"])
 def test_phases_add_up(llm, runtime):
-    run, _ = llm.measure(f"--model_name={MODEL}", "--runtime", runtime, "--prompt_tokens", 100, "--max_new_tokens", 10,
-                         "--num_iters", 3, "--skip_limits")  # fmt: skip
+    run, _ = llm.measure(
+        f"--model_name={MODEL}",
+        "--runtime",
+        runtime,
+        "--prompt_tokens",
+        100,
+        "--max_new_tokens",
+        10,
+        "--num_iters",
+        3,
+        "--skip_limits",
+    )
     samples = run["samples"]
     assert run["input"]["prompt_tokens"] == 100 and run["output"]["generated_tokens"] == [10] * 3
     assert [len(gaps_s) for gaps_s in samples["inter_token_latency_s"]] == [9] * 3
@@ -162,7 +172,7 @@ def test_both_runtimes_answer_a_batch_of_different_prompts_alike():
 @pytest.mark.parametrize("precision", [{}, {"INFERENCE_PRECISION_HINT": "f32"}])
 @pytest.mark.parametrize("cache", [None, "u4", "u8", "f16", "f32"])
 def test_the_cache_of_openvino_genais_graph_has_the_precision_recorded(precision, cache):
-    """On any CPU: with bf16, it computes in it unless told otherwise, and keeps no f32 cache."""
+    """On any CPU: with bf16, it computes in it by default, and keeps no f32 cache."""
     import openvino as ov
     import traffic
     from openvino._offline_transformations import paged_attention_transformation
@@ -178,7 +188,7 @@ def test_the_cache_of_openvino_genais_graph_has_the_precision_recorded(precision
     if computes_bf16 and cache == "f32":
         with pytest.raises(RuntimeError, match="expect kvcache type bf16"):
             core.compile_model(paged, "CPU", config)
-        with pytest.raises(UserError, match="keeps no f32 cache while computing in bf16"):
+        with pytest.raises(UserError, match="keeps no f32 cache at this precision"):
             compile_paged(FOLDER / MODEL, "CPU", config)
         return
     kept = {
@@ -202,7 +212,7 @@ def test_a_run_records_the_cache_that_it_had(llm):
     bf16 = "bf16" in Path("/proc/cpuinfo").read_text()
     done = llm.infer(*SHORT, "--runtime", "genai", "--kv_cache_precision", "f32")
     if bf16:  # refused, in a line that says what to do instead
-        assert_one_line(done, "no f32 cache while computing in bf16", "--precision f32")
+        assert_one_line(done, "no f32 cache at this precision", "--precision f32")
     else:
         assert done.returncode == 0 and llm.last_record()["comparable_by"]["KV cache"] == "f32"
     run, printed = llm.measure(*SHORT, "--runtime", "genai")
@@ -283,8 +293,22 @@ def test_a_sweep_measures_every_combination(llm, tmp_path):
         "--results_dir",
         llm.results,
     )
-    done = llm.run("sweep.py", f"--model_name={MODEL}", "--prompt_tokens", 16, 64, "--max_new_tokens", 4, "--batch_size", 1, 2,
-                   "--num_iters", 2, "--skip_limits", *files)  # fmt: skip
+    done = llm.run(
+        "sweep.py",
+        f"--model_name={MODEL}",
+        "--prompt_tokens",
+        16,
+        64,
+        "--max_new_tokens",
+        4,
+        "--batch_size",
+        1,
+        2,
+        "--num_iters",
+        2,
+        "--skip_limits",
+        *files,
+    )
     assert done.returncode == 0, done.stderr
     runs = [record.read(path) for path in llm.results.glob("*.json")]
     measured = {
@@ -300,10 +324,19 @@ def test_a_sweep_measures_every_combination(llm, tmp_path):
     )
 
 
-def test_an_answer_may_end_early_when_asked_to(llm):
+def test_an_answer_may_end_early_on_request(llm):
     question = "<|im_start|>user\nSay hi.<|im_end|>\n<|im_start|>assistant\n"
-    run, _ = llm.measure(f"--model_name={MODEL}", "--prompt", question, "--max_new_tokens", 80, "--num_iters", 1, "--stop_at_eos",
-                         "--skip_limits")  # fmt: skip
+    run, _ = llm.measure(
+        f"--model_name={MODEL}",
+        "--prompt",
+        question,
+        "--max_new_tokens",
+        80,
+        "--num_iters",
+        1,
+        "--stop_at_eos",
+        "--skip_limits",
+    )
     assert run["output"]["generated_tokens"][0] < 80
 
 
@@ -353,7 +386,7 @@ def test_ctrl_c_keeps_the_answers_so_far(llm):
     assert run["status"] == "interrupted" and 1 <= len(run["samples"]["generation_time_s"]) < 1000
 
 
-def test_mistakes_are_told_in_one_line(llm, model_copy, tmp_path):
+def test_mistakes_are_reported_in_one_line(llm, model_copy, tmp_path):
     nowhere = llm.infer("--model_name=nowhere")
     assert_one_line(nowhere, "no model folder nowhere", "export.py", f'--model_name="{MODEL}"')
     if not (FOLDER / "llama-2-7b-chat-ov").exists():
@@ -418,7 +451,7 @@ def test_the_tokenizer_out_of_a_gguf_file_is_exact():
     assert tokenizer.eos_token == "<|im_end|>" and "assistant" in tokenizer.chat_template
 
 
-def test_a_file_that_is_no_gguf_is_told_in_one_line(llm, tmp_path):
+def test_a_file_that_is_no_gguf_is_reported_in_one_line(llm, tmp_path):
     path = tmp_path / "x.gguf"
     path.write_bytes(b"not a model at all" * 100)
     assert_one_line(

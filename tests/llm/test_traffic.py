@@ -14,6 +14,7 @@ from openvino.op.util import Variable, VariableInfo
 sys.path.insert(0, str(REPO / "llm-workload"))
 
 import traffic
+from runtimes import only_last_logits
 
 from harness.roofline import Roofline
 
@@ -25,7 +26,7 @@ SEEDS = itertools.count()
 
 
 def stored(rows: int, columns: int, kind: str):
-    """A constant matrix of this element type, with a scale and zero point of each row (u4: group) where it is of integers."""
+    """A constant matrix; of integers, with a scale and zero point per row (u4, i4: group)."""
     random = np.random.default_rng(
         next(SEEDS)
     )  # OpenVINO makes one of layers with the same weights
@@ -86,12 +87,11 @@ def decoder(kind: str, *, tied: bool = False, last_only: bool = False) -> ov.Mod
     hidden = op.matmul(
         op.reshape(seen, np.array([0, 0, HIDDEN]), True), stored(HIDDEN, HIDDEN, kind), False, True
     )
-    if last_only:
-        hidden = op.slice(
-            hidden, np.array([-1]), np.array([2**31 - 1]), np.array([1]), np.array([1])
-        )
     logits = op.matmul(hidden, table if tied else stored(VOCABULARY, HIDDEN, kind), False, True)
-    return ov.Model([op.result(logits)], sinks, [ids, beams, mask], "decoder")
+    model = ov.Model([op.result(logits)], sinks, [ids, beams, mask], "decoder")
+    if last_only:
+        only_last_logits(model)
+    return model
 
 
 def compiled(model, **properties):
@@ -144,7 +144,7 @@ def test_a_sliced_head_counts_for_one_position_of_the_prompt():
 
 
 @pytest.mark.parametrize(
-    "asked, of_a_head",
+    "requested, of_a_head",
     [
         ({"KV_CACHE_PRECISION": "f32"}, 4 * HEAD_SIZE),
         ({"KV_CACHE_PRECISION": "f16"}, 2 * HEAD_SIZE),
@@ -156,9 +156,9 @@ def test_a_sliced_head_counts_for_one_position_of_the_prompt():
         ),
     ],
 )
-def test_the_cache_is_counted_in_the_precision_in_force(asked, of_a_head):
+def test_the_cache_is_counted_in_the_precision_in_force(requested, of_a_head):
     model = decoder("f32")
-    assert traffic.kv_bytes_per_token(model, compiled(model, **asked)) == 2 * HEADS * of_a_head
+    assert traffic.kv_bytes_per_token(model, compiled(model, **requested)) == 2 * HEADS * of_a_head
 
 
 def test_what_has_no_weights_or_no_state_is_refused():
@@ -178,12 +178,20 @@ def test_shares_are_bytes_and_operations_over_the_roof():
     assert traffic.decode_bytes_per_step(demand, 2, 30) == 1000 + 2 * 30 * 10
     assert traffic.prefill_flop(demand, 3) == 3 * 200 + 50 + 6 * 4
     roofs = Roofline(read_bandwidth_bytes_per_s=6400, peak_gemm_flop_per_s=1348, took_s=0.0)
-    used, line = traffic.utilization(demand, roofs, 3, 54, 2, 2.0, 0.5)  # context 3 + 54 / 2
-    assert used == {"mfu": pytest.approx(0.5), "mbu": pytest.approx(0.5)}
+
+    def used(*step_s):
+        samples = {
+            "time_to_first_token_s": [[2.0]],
+            "time_per_output_token_s": [list(step_s)],
+        }
+        return traffic.utilization(demand, roofs, samples, 3, 54, 2)  # mean context 3 + 54 / 2
+
+    found, line = used(0.5)
+    assert found == {"mfu": [[pytest.approx(0.5)]], "mbu": [[pytest.approx(0.5)]]}
     assert "more or faster cores" in line
-    used, line = traffic.utilization(demand, roofs, 3, 54, 2, 2.0, 0.3)
-    assert used["mbu"] == pytest.approx(1600 / 0.3 / 6400) and "faster memory" in line
-    assert set(traffic.utilization(demand, roofs, 3, 1, 2, 2.0, None)[0]) == {"mfu"}
+    found, line = used(0.3)
+    assert found["mbu"] == [[pytest.approx(1600 / 0.3 / 6400)]] and "faster memory" in line
+    assert set(used()[0]) == {"mfu"}  # one token: nothing was decoded
 
 
 def test_the_demo_model_against_a_count_of_its_own():
