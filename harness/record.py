@@ -89,7 +89,8 @@ def number(value: float, unit: str) -> str:
     """To four digits, as amount() shows it: bytes in GiB, shares in percent."""
     if unit == "bytes":
         return f"{value / 2**30:.2f}"
-    return f"{100 * value if is_share(unit) else value:.4g}"
+    value = 100 * value if is_share(unit) else value
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
 
 
 def amount(value: float, unit: str) -> str:

@@ -81,3 +81,4 @@ def test_shares_are_in_percent_and_bytes_in_gib():
     assert record.amount(0.361, "of peak") == "36.1 % of peak"
     assert record.amount(2**30, "bytes") == "1.00 GiB"
     assert record.amount(0.8741, "s") == "0.8741 s"
+    assert record.amount(123_456.7, "tokens/s") == "123,457 tokens/s"
