@@ -257,7 +257,7 @@ def compress(model_id: str, converted: Path, folder: Path, settings: dict, text:
     mode = getattr(nncf.CompressWeightsMode, f"{settings['weight_format'].upper()}_{kind}")
     errors = (nncf.ValidationError, nncf.ParameterNotSupportedError, nncf.InvalidGroupSizeError)
     try:
-        ir = nncf.compress_weights(ir, mode, **options)
+        ir = nncf.compress_weights(ir, mode=mode, **options)
     except (*errors, nncf.UnsupportedModelError) as error:
         raise UserError(f"cannot compress {model_id}: {cli.one_line(error)}") from None
     ov.save_model(ir, folder / "openvino_model.xml", compress_to_fp16=False)
