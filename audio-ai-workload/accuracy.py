@@ -35,10 +35,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     job = model.prepare(args, audio_input.find(args.audio), word_timestamps=None)
-    with SystemMonitor() as monitor, progress.stage("Transcribing"):
+    with SystemMonitor(keep=lambda: False) as monitor, progress.stage("Transcribing"):
         done = job.transcribe("transcribing")
-    if monitor.status != "complete":
-        raise KeyboardInterrupt
     names = [recording.path.name for recording in job.recordings]
     files = [{"name": name, **model.describe(each.result)} for name, each in zip(names, done)]
     texts = "\n".join(reference.text for reference in job.references)

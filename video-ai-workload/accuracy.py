@@ -60,7 +60,10 @@ def main() -> int:
 
     detections, image_ids = [], []
     thresholds, total = model.thresholds(args), args.max_images or len(truth.imgs)
-    with SystemMonitor() as monitor, progress.bar("Images", total) as line:
+    with (
+        SystemMonitor(keep=lambda: bool(image_ids)) as monitor,
+        progress.bar("Images", total) as line,
+    ):
         for image_id, found in average_precision.detect(
             prepared.model, pictures, classes, thresholds
         ):
@@ -68,9 +71,7 @@ def main() -> int:
             detections += found
             line.update()
     if not image_ids:
-        if monitor.status == "complete":
-            raise UserError("the ground truth is of other pictures")
-        return model.nothing_measured(monitor)
+        raise UserError("the ground truth is of other pictures")
     category_ids = sorted(classes.values())
     with progress.stage("Scoring"):
         scores = average_precision.mean_average_precision(
