@@ -9,7 +9,6 @@ import argparse
 import errno
 import json
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -126,11 +125,6 @@ def run(main: Callable[[], int]) -> None:
         print(f"error: the disk is full{where}: make room and run again", file=sys.stderr)
         status = EXIT_FAILED
     sys.exit(status)
-
-
-def without_secrets(text: str) -> str:
-    """A text with the user names and passwords of the addresses in it left out."""
-    return re.sub(r"([a-z0-9]+://)[^/@\s]+@", r"\1***@", text)
 
 
 def columns(
