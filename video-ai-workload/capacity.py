@@ -46,7 +46,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     add = parser.add_argument
     video = "video file or folder of images that every camera plays"
-    add("--video", default=model.DEMO_CLIP.name, help=video)
+    add("--video", default=str(model.DEMO_CLIP), help=video)
     fps = "frames per second of each camera"
     add("--target_fps", type=cli.positive_float, default=model.CAMERA_FPS, help=fps)
     capacity.add_arguments(parser, "camera", 30.0)
