@@ -238,13 +238,14 @@ def main() -> int:
     condition = f"with transcripts within {args.max_delay:g} s"
     condition += f" of windows of at most {args.window:g} s"
     limit_labels = {"window": args.window, "max delay": args.max_delay}
+    limit_labels["language given"] = None  # it is detected before measuring
     described = {
         "workload": "audio-capacity",
         "title": "Audio AI capacity",
         "primary": "calls",
         "work": [("1,000 call-hours", "calls", 3600 * 1000)],
         "check_samples": False,
-        **model.record_arguments(job, outputs, **limit_labels),
+        **model.record_arguments(job, outputs, {"batch size": args.batch_size}, **limit_labels),
     }
     found = capacity.find(measure_level, sentence, args, "call", run.start(args, **described))
     shown = {"95 % of transcripts": "delay_p95_s", "half of them": "delay_p50_s"}
