@@ -174,8 +174,11 @@ def _decoded(path: Path, found: list[str]) -> Iterator[tuple[np.ndarray, int]]:
     with av.open(f"file:{path}", metadata_errors="replace") as container:
         if not container.streams.audio:
             raise UserError(f"{path} has no audio track: give an audio file, or a video with sound")
+        track = container.streams.audio[0]
+        if not track.codec_context:  # PyAV crashes on packets of an unknown codec
+            raise ValueError("unknown codec")
         good, damaged, now = 0, 0, None
-        for packet in container.demux(container.streams.audio[0]):
+        for packet in container.demux(track):
             try:
                 frames = packet.decode()
             except av.error.InvalidDataError as error:

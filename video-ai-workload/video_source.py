@@ -88,7 +88,7 @@ class VideoSource:
         rates = (stream.average_rate, stream.guessed_rate, Fraction(25))
         self.rate = next(rate for rate in rates if rate and rate <= MAX_RATE)
         self.time_base = stream.time_base or Fraction(1, 90_000)
-        if audio and not self.live:
+        if audio and audio[0].codec_context and not self.live:
             self.audio_codec = audio[0].codec_context.name
 
     def _images(self) -> list[Path]:
@@ -185,7 +185,7 @@ class VideoSource:
         video = container.streams.video and container.streams.video[0].codec_context
         if not video or not video.width:
             container.close()
-            raise UserError(f"{self.name} has no video stream")
+            raise UserError(f"{self.name} has no video stream that can be decoded")
         if video.width * video.height > MAX_PIXELS:
             container.close()
             size = f"{video.width} × {video.height}"

@@ -241,7 +241,7 @@ def test_damaged_media_of_all_kinds_end_in_samples_or_one_line(speech, tmp_path)
     import audio_input
 
     rng = np.random.default_rng(15)
-    codecs = {"wav": "pcm_s16le", "flac": "flac", "ogg": "libvorbis", "mp3": "libmp3lame"}
+    codecs = {"wav": "pcm_s16le", "flac": "flac", "ogg": "libopus", "mp3": "libmp3lame"}
     codecs |= {"m4a": "aac", "mkv": "aac", "webm": "libopus", "ts": "aac"}
     read = 0
     for suffix, codec in codecs.items():
@@ -273,7 +273,8 @@ def test_files_of_odd_names_are_read_recorded_and_printed_safely(audio, speech, 
         write_wav(folder / name, speech[:RATE])
     env = {"PYTHONIOENCODING": "ascii"}
     run, printed = audio.measure("--audio", folder, *ONCE, env=env)
-    assert {file["name"] for file in run["input"]["files"]} == {*ODD_NAMES}
+    names = {name.replace("\udcff", "\\udcff") for name in ODD_NAMES}
+    assert {file["name"] for file in run["input"]["files"]} == names
     assert printed.isascii() and "\x1b" not in printed and "\\x1b[31mred.wav" in printed
 
 
