@@ -166,7 +166,7 @@ class VideoSource:
         return [packet for packet in taken if packet.pts >= 0]
 
     def _open(self, address: Path | str):
-        options, settings = {}, {}
+        options, settings = {}, {"metadata_errors": "replace"}
         if self.remote:
             settings["timeout"] = TIMEOUT_S
             if self.address.startswith("rtsp"):
@@ -174,7 +174,8 @@ class VideoSource:
             elif self.address.startswith("/dev/video"):
                 settings["format"] = "v4l2"
         elif not os.path.isfile(address):
-            raise UserError(f"no video file {redact(str(address))} (--video)")
+            as_address = re.sub(r"^(\w+):/+", r"\1://", str(address))  # rtsp:/user:password@host
+            raise UserError(f"no video file {redact(as_address)} (--video)")
         try:
             # Otherwise what precedes a colon in a file's name would be a protocol.
             where = self.address if self.remote else f"file:{address}"
