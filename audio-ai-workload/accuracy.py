@@ -15,11 +15,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from harness import cli
+
+cli.quit_on_signals()  # while the libraries load
+
 import audio_input
 import error_rates
 import model
 
-from harness import cli, progress, run
+from harness import progress, run
 from harness.monitor import SystemMonitor
 
 MAX_FILES_PRINTED = 20  # those with the highest word error rate

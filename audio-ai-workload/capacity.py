@@ -23,13 +23,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from harness import cli
+
+cli.quit_on_signals()  # while the libraries load
+
 import audio_input
 import error_rates
 import model
 import numpy as np
 from audio_input import SAMPLE_RATE
 
-from harness import capacity, cli, plot, progress, run, stats
+from harness import capacity, plot, progress, run, stats
 
 LONGEST_WINDOW_S = 30.0  # what Whisper encodes at once
 PAUSE_S = 0.3

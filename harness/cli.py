@@ -22,7 +22,7 @@ EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 PRECISIONS = ("auto", "f32", "bf16", "f16", "int8")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-DISK_ERRORS = (*DISK_FULL, errno.EROFS, errno.EACCES, errno.EIO)
+DISK_ERRORS = (*DISK_FULL, errno.EROFS, errno.EACCES)
 NOTHING_MEASURED = "interrupted: nothing had been measured yet"
 
 # Set by who has samples to save, if a command ends early: from the error to where they went.

@@ -33,11 +33,15 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from harness import cli
+
+cli.quit_on_signals()  # while the libraries load
+
 import model  # before NumPy, whose threads it limits
 import numpy as np
 from runtimes import Logits
 
-from harness import cli, files, monitor, progress, run
+from harness import files, monitor, progress, run
 from harness.cli import UserError
 
 TEXT = Path(__file__).with_name("accuracy_text.txt")

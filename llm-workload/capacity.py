@@ -17,11 +17,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from harness import cli
+
+cli.quit_on_signals()  # while the libraries load
+
 import model  # before NumPy, whose threads it limits
 import numpy as np
 from runtimes import ContinuousBatching, GenerationConfig, GenerationResult, truncate_at_eos
 
-from harness import capacity, cli, plot, run, stats
+from harness import capacity, plot, run, stats
 from harness.metrics import METRICS
 from harness.monitor import SystemMonitor, iterations
 

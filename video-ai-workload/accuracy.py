@@ -20,12 +20,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would spin against OpenVINO's
 
+from harness import cli
+
+cli.quit_on_signals()  # while the libraries load
+
 import average_precision
 import cv2
 import model
 import numpy as np
 
-from harness import cli, model_files, progress, run
+from harness import model_files, progress, run
 from harness.cli import UserError
 from harness.monitor import SystemMonitor
 

@@ -24,13 +24,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would spin against OpenVINO's
 
+from harness import cli
+
+cli.quit_on_signals()  # while the libraries load
+
 import cv2
 import model
 from pipeline import SPARE_REQUESTS
 from segmentation import Letterbox, Thresholds
 from video_source import VideoSource
 
-from harness import capacity, cli, plot, run, stats
+from harness import capacity, plot, run, stats
 from harness.cli import UserError
 from harness.metrics import Metric
 
