@@ -13,13 +13,9 @@ import time
 from collections.abc import Sequence
 
 INTERVAL_S = 0.1
-SLOWDOWN_BITS = {  # of nvmlDeviceGetCurrentClocksEventReasons, as named in nvml.h
-    "SwPowerCap": 0x04,
-    "HwSlowdown": 0x08,
-    "SwThermalSlowdown": 0x20,
-    "HwThermalSlowdown": 0x40,
-    "HwPowerBrakeSlowdown": 0x80,
-}
+# Of nvmlDeviceGetCurrentClocksEventReasons, as named in nvml.h.
+SLOWDOWN_BITS = {"SwPowerCap": 0x04, "HwSlowdown": 0x08, "SwThermalSlowdown": 0x20}
+SLOWDOWN_BITS |= {"HwThermalSlowdown": 0x40, "HwPowerBrakeSlowdown": 0x80}
 
 
 class Sampler:
@@ -29,12 +25,8 @@ class Sampler:
     time that a kernel ran, 0 to 1), utilization_max, memory_used_bytes (largest), power_w (mean),
     power_w_max, energy_j (from the GPU's own counter where it has one, else mean power times time),
     temperature_c (highest), slowdowns (reasons for a reduced clock). What a GPU does not report is
-    None.
-
-    Parameters
-    ----------
-    indices : the GPUs to read; None for all.
-    nvml : the NVML binding; by default pynvml, where it is installed.
+    None. `indices` are the GPUs to read, None for all; `nvml` is the NVML binding (default: pynvml,
+    if any).
     """
 
     def __init__(self, indices: Sequence[int] | None = None, nvml=None):
@@ -71,17 +63,15 @@ class Sampler:
             utilization = get(nvml.nvmlDeviceGetUtilizationRates, handle)
             memory = get(nvml.nvmlDeviceGetMemoryInfo, handle)
             power_mw = get(nvml.nvmlDeviceGetPowerUsage, handle)
-            self._samples[index].append(
-                {
-                    "utilization": utilization and utilization.gpu / 100,
-                    "memory_used_bytes": memory and memory.used,
-                    "power_w": power_mw and power_mw / 1000,
-                    "temperature_c": get(
-                        nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU
-                    ),
-                    "slowdown": get(nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle),
-                }
-            )
+            degrees = get(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU)
+            sample = {
+                "utilization": utilization and utilization.gpu / 100,
+                "memory_used_bytes": memory and memory.used,
+                "power_w": power_mw and power_mw / 1000,
+                "temperature_c": degrees,
+                "slowdown": get(nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle),
+            }
+            self._samples[index].append(sample)
 
     def _get(self, function, *arguments):
         try:
