@@ -139,10 +139,7 @@ def _item(value: Any) -> Any:
     if not isinstance(value, list):
         return tomlkit.item(value)
     array = tomlkit.array().multiline(True)
-    for entry in value:
-        table = tomlkit.inline_table()
-        table.update(entry)
-        array.append(table)
+    array.extend(value)
     return array
 
 
