@@ -33,7 +33,7 @@ SYS = Path("/sys")
 ASCII, LATIN_1 = "\x7f", "\xff"  # their last characters; the PDF's fonts have Latin-1
 Facts = dict[str, dict[str, Any]]  # tables of a TOML; a value not known is None
 
-# What firmware holds where its maker entered nothing.
+# What firmware reports where no value was entered.
 PLACEHOLDERS = (
     *("", "none", "unknown", "undefined", "default string", "no dimm", "n/a"),
     *("not specified", "not applicable", "not available"),
@@ -62,7 +62,7 @@ HEADER = """\
 
 
 def facts() -> Facts:
-    """All that this machine reports about itself, by table of a system's TOML."""
+    """What this machine reports about itself, by table of a system's TOML."""
     described = system.describe()
     lshw = _lshw()
     names = {**_lshw_names(lshw), **_lspci_names()}
@@ -240,7 +240,7 @@ def _packages() -> set[str | None]:
 
 
 def _memory(memory: dict, lshw: list[ElementTree.Element]) -> dict[str, Any]:
-    """The installed size, which is more than what the kernel has left to give."""
+    """The installed size, which is more than the kernel's MemTotal."""
     modules = memory["modules"] or _lshw_modules(lshw)
     kinds = [re.search(r"\b(?:LP)?DDR\d\w*|\bHBM\w*", module["type"]) for module in modules]
     speeds = [module["mt_per_s"] for module in modules if module["mt_per_s"]]

@@ -1,8 +1,8 @@
 """Energy by the machine's own counters: CPU packages and memory (RAPL), NVIDIA GPUs (NVML).
 
 RAPL is read through Linux's powercap, which shows AMD's counters in the same tree and by the same
-names as Intel's. They count the whole machine, whatever ran on it, but not fans, disks and losses
-in the power supply.
+names as Intel's. They count all processes of the machine, but not fans, disks and losses in the
+power supply.
 """
 
 from __future__ import annotations
@@ -97,9 +97,8 @@ class Meter:
             self.unknown = REFUSED
         except (OSError, ValueError) as error:
             self.unknown = f"RAPL's counters can't be read: {error}"
-        else:
-            if not any(zone.part == "package" for zone in self._zones):
-                self.unknown = NO_RAPL
+        if self.unknown is None and not any(zone.part == "package" for zone in self._zones):
+            self.unknown = NO_RAPL
         if self.unknown is None:
             self._thread.start()
 

@@ -59,7 +59,7 @@ def check_device(core, device: str) -> None:
 
 
 def compile_config(core, device: str, placement: Placement, hint: str, extra: dict) -> dict:
-    """Properties to compile a model with. `extra` (--ov_config) has the last word.
+    """Properties to compile a model with; those of `extra` (--ov_config) override others.
 
     Raises UserError where the device cannot compute in the requested precision.
     """
@@ -78,8 +78,7 @@ def compile_config(core, device: str, placement: Placement, hint: str, extra: di
     if placement.precision in ("f32", "bf16", "f16"):
         config["INFERENCE_PRECISION_HINT"] = placement.precision
     if placement.precision == "f32" and device.startswith("CPU"):
-        # Otherwise, whatever the hint, an LLM's cache is u8, and activations of compressed layers
-        # are rounded to 8 bits.
+        # Otherwise an LLM's cache is u8, and compressed layers round activations to 8 bits.
         config |= {"KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
     return {**config, **extra}
 
@@ -103,7 +102,7 @@ def check_int8(placement: Placement, stored_as: str) -> None:
 
 
 def read_properties(compiled_model) -> dict:
-    """The properties a compiled model really has, as JSON values."""
+    """The properties of a compiled model, read back, as JSON values."""
     names = set(compiled_model.get_property("SUPPORTED_PROPERTIES")) - {"SUPPORTED_PROPERTIES"}
     return {name: _plain(compiled_model.get_property(name)) for name in sorted(names)}
 
@@ -123,7 +122,7 @@ def _plain(value):
 def layers_by_precision(compiled_model) -> Counter:
     """Number of compute layers by (kind, precision), as the device's execution graph names them.
 
-    For a layer with compressed weights that is the weights' type (u8, i8, u4 ...), whatever it
+    For a layer with compressed weights that is the weights' type (u8, i8, u4 ...), not the type it
     computes in. DYNAMIC_QUANTIZATION_GROUP_SIZE says whether its activations are rounded to 8 bits.
     """
     layers: Counter = Counter()
@@ -145,10 +144,9 @@ def describe(placement: Placement, compiled_models: dict) -> dict:
     # A convolution has no form with compressed weights alone: one in 8 bits computes in 8 bits.
     quantized = main_layers["Convolution", "i8"] or main_layers["Convolution", "u8"]
     hint = main.get("INFERENCE_PRECISION_HINT", "unknown")
-    executed: dict[str, Counter] = {name: Counter() for name in layers}
-    for name, found in layers.items():
-        for (_, precision), number in found.items():
-            executed[name][precision] += number
+    executed = {
+        name: Counter(kind[1] for kind in found.elements()) for name, found in layers.items()
+    }
     return {
         "cpus": list(placement.cpus),
         "physical_cores": physical_cores(placement.cpus),
@@ -159,7 +157,7 @@ def describe(placement: Placement, compiled_models: dict) -> dict:
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
         "precision_requested": placement.precision,
         "precision_effective": "int8" if quantized else hint,
-        "executed_precisions": {name: dict(found) for name, found in executed.items()},
+        "executed_precisions": {name: dict(counts) for name, counts in executed.items()},
         "openvino_properties": properties,
     }
 

@@ -1,4 +1,4 @@
-"""The system under test (SUT): what a reader needs to judge, repeat or compare a measurement.
+"""The system under test (SUT): what it takes to interpret, repeat or compare a measurement.
 
 Reads /proc and /sys, and lscpu, dmidecode and nvidia-smi where they are installed; needs neither
 root nor network. What the machine does not report is None.

@@ -3,9 +3,8 @@
   python3 accuracy.py --model_name="llama-2-7b-chat-int4-ov" --reference_model="llama-2-7b-fp32-ov"
   python3 accuracy.py --model_name="llama-2-7b-chat-ov" --text="novel.txt" --kv_cache_precision=u8
 
-The reference computes in f32 throughout, whatever the scored model does. Both read keys and values
-from the cache as an answer does, so its precision counts: windows take two steps, continuations one
-per token.
+The reference always computes in f32. Both models read keys and values from the cache, as generation
+does, so its precision counts: windows take two steps, continuations one per token.
 
 Perplexity is exp of the mean negative log-likelihood of the text's tokens, read in windows
 (https://huggingface.co/docs/transformers/perplexity) of --context tokens, each beginning --stride
@@ -75,7 +74,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Reference:
-    """What the reference model made of a task."""
+    """The reference model's results for a task."""
 
     description: dict
     nll: np.ndarray  # nats [windows]
@@ -86,7 +85,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Scores:
-    """What the scored model made of a task; less of it where it was interrupted."""
+    """The scored model's results for a task; partial where it was interrupted."""
 
     nll: np.ndarray  # nats [windows read]
     same: list[np.ndarray]  # of each step, bool [P]: whether it would choose the reference's token
@@ -244,7 +243,7 @@ def until_end(continuations: np.ndarray, eos_ids: frozenset[int]) -> np.ndarray:
 
 
 def measure_reference(args: argparse.Namespace, task: Task) -> Reference:
-    """What the reference model, computing in f32, makes of a task. Raises UserError."""
+    """The reference model's results for a task, computed in f32. Raises UserError."""
     print(f"Reference: {args.reference_model}, computing in f32", flush=True)
     loaded = model.load(args.reference_model, Logits, args, precision="f32")
     forward = loaded.runtime.forward
