@@ -31,7 +31,7 @@ SCALINGS = ("Convert", "Multiply", "Divide", "Tanh", "Add")  # that may follow t
 class Traffic:
     """A decoder's demands; FLOP count an addition and a multiplication each."""
 
-    weight_bytes_per_step: int  # read once per step, whatever the batch
+    weight_bytes_per_step: int  # read once per step, at any batch size
     kv_bytes_per_token: float  # kept per past token of a sequence, and read every step
     body_flop_per_token: int  # all products with weights but the head's
     head_flop_per_token: int  # of the product that gives the logits

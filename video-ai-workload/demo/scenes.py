@@ -273,7 +273,7 @@ def make_scene(rng: np.random.Generator, height: int = DESIGN_HEIGHT) -> Scene:
     for ground_y, base, direction in ((268, 150, -1), (352, 205, 1)):
         speed = direction * rng.uniform(55, 130)
         stop = rng.uniform(0.5, 5)
-        # The whole lane stops, so nobody drives into anybody.
+        # The whole lane stops, so that no cars collide.
         pause_s = (stop, stop + rng.uniform(0, 4))
         x = rng.uniform(-160, 100) if direction > 0 else rng.uniform(640, 900)
         for _ in range(rng.integers(0, 6)):
