@@ -15,6 +15,7 @@ import numpy as np
 
 from harness import cli, model_files
 from harness.cli import UserError
+from harness.secrets import redact
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 IMAGES_PER_SECOND = 25  # of a folder, as a video
@@ -51,7 +52,7 @@ class VideoSource:
         self.address, self.retry_s = address, retry_s
         self.live = address.startswith(LIVE)
         self.remote = bool(ADDRESS.match(address)) or address.startswith("/dev/video")
-        self.name = cli.without_secrets(address) if self.remote else Path(address).name
+        self.name = redact(address) if self.remote else Path(address).name
         self.images = self._images()
         self.damaged, self.reconnected, self.lost = 0, 0, None
         self._stop = threading.Event()
@@ -154,11 +155,11 @@ class VideoSource:
             elif self.address.startswith("/dev/video"):
                 settings["format"] = "v4l2"
         elif not Path(address).is_file():
-            raise UserError(f"no video file {address} (--video)")
+            raise UserError(f"no video file {redact(str(address))} (--video)")
         try:
             container = av.open(str(address), options=options, **settings)
         except (av.error.FFmpegError, OSError) as error:
-            name, reason = cli.without_secrets(str(address)), error.strerror or cli.one_line(error)
+            name, reason = redact(str(address)), error.strerror or cli.one_line(error)
             raise UserError(f"{name} can't be read as video ({reason})") from None
         if not container.streams.video or not container.streams.video[0].codec_context.width:
             container.close()
