@@ -50,7 +50,7 @@ class Chart:
         settings = dict.fromkeys(ink, INK[theme]) | {
             **{"svg.fonttype": "none", "svg.hashsalt": "chart", "legend.facecolor": "none"},
             **{"legend.edgecolor": "none", "font.family": "sans-serif", "font.size": 10},
-            **{"axes.spines.top": False, "axes.spines.right": False},
+            **{"axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False},
         }
         with matplotlib.rc_context(settings):
             figure, axes = pyplot.subplots(figsize=(self.width, self.height), layout="constrained")

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from analysis.comparison import Comparison
 from analysis.cost import Assumed, CostRow, Machine
 from analysis.records import Run, listed
-from analysis.text import amount, inline, interval, number, times, times_interval
+from analysis.text import amount, csv_cell, inline, interval, number, times, times_interval
+from analysis.text import markdown as escaped
 from harness import cli
 
 MAX_RUNS = 500  # in the table of runs
@@ -225,16 +226,17 @@ def text(report: Report) -> str:
 
 def markdown(report: Report) -> str:
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(cells) + " |"
 
-    lines = [f"# {report.title}", "", *(f"- {each}" for each in summary(report)), ""]
+    lines = [f"# {escaped(report.title)}", ""]
+    lines += [*(f"- {escaped(each)}" for each in summary(report)), ""]
     for table in tables(report):
         rule = ["---"] * len(table.headings)
-        rows = [line(cells) for cells in (table.headings, rule, *table.rows)]
-        lines += [f"## {table.title}", "", *rows, ""]
+        rows = [line([escaped(cell) for cell in row]) for row in (table.headings, *table.rows)]
+        lines += [f"## {escaped(table.title)}", "", rows[0], line(rule), *rows[1:], ""]
     for title, each in (("Notes", notes(report)), ("Method", METHOD)):
         if each:
-            lines += [f"## {title}", "", *(f"- {entry}" for entry in each), ""]
+            lines += [f"## {title}", "", *(f"- {escaped(entry)}" for entry in each), ""]
     return "\n".join(lines)
 
 
@@ -248,7 +250,7 @@ def csv(report: Report) -> str:
         for name, r in c.ratios.items():
             medians = r.baseline, r.side, r.ratio, *(r.ci95 or (None, None))
             about = c.label, name, c.units[name], c.baseline, c.side
-            writer.writerow([*about, *medians, r.better, r.verdict])
+            writer.writerow([*map(csv_cell, about), *medians, r.better, r.verdict])
     return buffer.getvalue()
 
 
