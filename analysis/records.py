@@ -138,8 +138,11 @@ def _run(found: dict, path: Path, folder: str | None) -> Run:
     machine = found["system"]["machine"]
     name = machine["instance_type"] or machine["product"] or found["system"]["hostname"]
     metrics = {
-        key: Metric(m["label"], m["unit"], m["better"], m["n"], _zeroed(m["median"]), m["ci95"])
-        for key, m in plain(found["metrics"]).items()
+        plain(key): Metric(
+            *(plain(m["label"]), plain(m["unit"]), m["better"], m["n"]),
+            *(_zeroed(m["median"]), m["ci95"]),
+        )
+        for key, m in found["metrics"].items()
     }
     samples = {plain(key): _measured(each) for key, each in found["samples"].items()}
     samples = {key: samples.get(key) or [[each.median]] for key, each in metrics.items()}
