@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from statistics import median
 
@@ -19,6 +19,8 @@ Scalar = str | float | bool
 Key = frozenset[tuple[str, Scalar]]
 MAX_ITERATIONS = 2000  # of a run and metric, evenly spread: the median moves far less than its CI
 MAX_DRAWN = 200  # samples of a run in a chart of distributions
+MAX_WORKS = 300  # of a side, of which the two most alike are looked for
+MAX_LINE = 1000  # characters, about a file that is left out
 SMALLEST = 1e-30  # nearer to 0 than that is 0, so that no ratio overflows
 
 
@@ -119,19 +121,23 @@ def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
         try:
             found = record.read(path)
         except record.RecordError as error:
-            skipped.append(plain(str(error)))
+            skipped.append(_one_line(str(error)))
             continue
         if found["primary"] is None:
             continue
         if found["status"] != "complete":
-            skipped.append(plain(f"{path}: {found['status']}: {found['error']}"))
+            skipped.append(_one_line(f"{path}: {found['status']}: {found['error']}"))
         elif found["id"] in seen:
-            skipped.append(plain(f"{path}: the same run as another file"))
+            skipped.append(_one_line(f"{path}: the same run as another file"))
         else:
             seen.add(found["id"])
             runs.append(_run(found, path, path.absolute().parent.name if by_folder else None))
     _label(runs)
     return runs, skipped
+
+
+def _one_line(text: str) -> str:
+    return plain(text if len(text) <= MAX_LINE else text[: MAX_LINE - 1] + "…")
 
 
 def _run(found: dict, path: Path, folder: str | None) -> Run:
@@ -208,6 +214,32 @@ def differing(entries: Sequence[dict[str, Scalar]]) -> list[str]:
     """The names whose values are not the same in all of them, in order."""
     names = dict.fromkeys(name for each in entries for name in each)
     return [name for name in names if len({each.get(name) for each in entries}) > 1]
+
+
+def nearest(runs: Sequence[Run], baseline: str) -> list[str]:
+    """Which works of the baseline and of another side are most alike, and what keeps them apart;
+    a sentence, or none where there is no other side."""
+    works = {(run.side == baseline, *run.work_key): run for run in runs}
+    ours = [run for run in works.values() if run.side == baseline][:MAX_WORKS]
+    others = [run for run in works.values() if run.side != baseline][:MAX_WORKS]
+    if not (ours and others):
+        return []
+
+    def apart(pair: tuple[Run, Run]) -> tuple[bool, int]:
+        return pair[0].workload != pair[1].workload, len(differing([each.task for each in pair]))
+
+    base, side = min(product(ours, others), key=apart)
+    if base.workload != side.workload:
+        both = f"{base.title} on {baseline}, {side.title} on {side.side}"
+        return [f"No workload is on both sides: {both}."]
+    names = differing([base.task, side.task])
+    why = (
+        f"{n} {base.task.get(n, 'not given')} against {side.task.get(n, 'not given')}"
+        for n in names
+    )
+    return [
+        f"Nearest: {base.title} on {baseline} and on {side.side}, which differ in {'; '.join(why)}."
+    ]
 
 
 def series(runs: Sequence[Run]) -> Iterator[tuple[str, list[tuple[float, Run]]]]:

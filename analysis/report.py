@@ -10,12 +10,14 @@ from dataclasses import asdict, dataclass, replace
 
 from analysis.comparison import Comparison
 from analysis.cost import Assumed, CostRow, Machine
-from analysis.records import Run, listed
+from analysis.records import Run, listed, nearest
 from analysis.text import amount, csv_cell, inline, interval, number, times, times_interval
 from analysis.text import markdown as escaped
 from harness import cli
 
 MAX_RUNS = 500  # in the table of runs
+MARK = "Made by analysis.compare of Edge v/s Cloud Performance Testing"  # in all but the CSV
+CSV_HEADER = "work,metric,unit,baseline,side,baseline_median,side_median,ratio,ci95_low,ci95_high"
 
 METHOD = (
     "A ratio is the side's median over the baseline's; with several runs, of the runs' medians. "
@@ -119,8 +121,11 @@ def summary(report: Report) -> list[str]:
             f"({inline(run.result.label)}; 95 % CI {interval(run.result.ci95)})."
             for run in report.runs[:20]
         ]
-    elif not lines:
+    elif not report.comparisons:
         lines = ["Nothing to compare: no other side did the same work as the baseline."]
+        lines += nearest(report.runs, report.baseline)
+    elif not lines:  # none is of the level at which the baseline does best
+        lines = [sentence(c) for c in report.comparisons]
     lines += [line for row in report.leading_costs for line in cost_sentences(row)]
     return list(dict.fromkeys(lines))
 
@@ -237,15 +242,14 @@ def markdown(report: Report) -> str:
     for title, each in (("Notes", notes(report)), ("Method", METHOD)):
         if each:
             lines += [f"## {title}", "", *(f"- {escaped(entry)}" for entry in each), ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, f"<!-- {MARK} -->", ""])
 
 
 def csv(report: Report) -> str:
     """Every ratio."""
     buffer = io.StringIO()
     writer = csv_module.writer(buffer, lineterminator="\n")
-    names = "work,metric,unit,baseline,side,baseline_median,side_median,ratio,ci95_low,ci95_high"
-    writer.writerow([*names.split(","), "better", "verdict"])
+    writer.writerow([*CSV_HEADER.split(","), "better", "verdict"])
     for c in report.comparisons:
         for name, r in c.ratios.items():
             medians = r.baseline, r.side, r.ratio, *(r.ci95 or (None, None))
@@ -257,5 +261,5 @@ def csv(report: Report) -> str:
 def json(report: Report) -> str:
     """All of it but the runs' samples."""
     runs = [replace(run, samples={}, durations={}) for run in report.runs]
-    content = asdict(replace(report, runs=runs))
+    content = {"made_by": MARK, **asdict(replace(report, runs=runs))}
     return json_module.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n"

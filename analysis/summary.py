@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from analysis.records import expand, listed
 from analysis.text import amount, interval, plain
 from harness import cli, record

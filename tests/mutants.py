@@ -4,7 +4,6 @@ import copy
 import json
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 from conftest import REPO
 from simulated import WORKLOADS, record
@@ -93,18 +92,20 @@ def _places(record: dict) -> Iterator[tuple]:
 def _damage(draw: random.Random, inner, key) -> None:
     kind = draw.randrange(8)
     value = inner[key]
-    if kind == 0:
+    if isinstance(value, str) and draw.random() < 0.7:
+        inner[key] = draw.choice(HOSTILE)
+    elif kind == 0:
         del inner[key]
     elif kind == 1:
         inner[key] = draw.choice(OTHERS)
     elif kind == 2:
         inner[key] = draw.choice(ODD_NUMBERS)
-    elif kind in (3, 4):
+    elif kind == 3:
         inner[key] = draw.choice(HOSTILE)
-    elif kind == 5 and isinstance(inner, dict):
+    elif kind == 4 and isinstance(inner, dict):
         inner[draw.choice(HOSTILE)] = inner.pop(key)
-    elif kind == 6 and isinstance(value, (int, float)):
-        inner[key] = value * draw.choice((-1, 0, 1e-300, 1e30, 1e300))
+    elif isinstance(value, (int, float)):
+        inner[key] = value * draw.choice((-1, 0, 0.5, 3, 1e-300, 1e15, 1e30, 1e300))
     elif isinstance(value, list):
         inner[key] = draw.choice((value[:1], value * 2, value[::-1], [value], [*value, "x"]))
     else:
