@@ -97,8 +97,9 @@ def add_arguments(parser: ArgumentParser, reference_required: bool = False) -> N
 def parse(parser: ArgumentParser) -> Namespace:
     """The arguments, with those defaults that others decide or that are lists."""
     args = parser.parse_args()
-    args.audio = args.audio or [Path("sample.mp3")]
-    args.ovmodel_path = args.ovmodel_path or Path(f"whisper-{args.model_name}-ov-model")
+    args.audio = args.audio or [model_files.beside(__file__, "sample.mp3")]
+    folder = model_files.beside(__file__, f"whisper-{args.model_name}-ov-model")
+    args.ovmodel_path = args.ovmodel_path or folder
     return args
 
 

@@ -76,7 +76,7 @@ class Prepared:
 
 def add_model_arguments(parser: argparse.ArgumentParser, conf: float = 0.25) -> None:
     """Options of every door that runs the model."""
-    path = Path("yolov8n-seg_openvino_model/yolov8n-seg.xml")
+    path = model_files.beside(__file__, "yolov8n-seg_openvino_model/yolov8n-seg.xml")
     parser.add_argument("--model_path", type=Path, default=path, help="the .xml made by export.py")
     parser.add_argument("--conf", type=cli.share, default=conf, help="least score of a detection")
     overlap = "overlap at which the weaker of two boxes of a class is dropped"
