@@ -23,7 +23,7 @@ from harness import cli, files, model_files, openvino_setup, progress, run
 from harness.cli import UserError
 from harness.openvino_setup import Placement
 
-DEFAULT_MODEL = Path("llama-2-7b-chat-ov")
+DEFAULT_MODEL = model_files.beside(__file__, "llama-2-7b-chat-ov")
 PROMPT = "Discuss the history and evolution of artificial intelligence in 80 words"
 KV_CACHE_PRECISIONS = ("u4", "u8", "bf16", "f16", "f32")  # that the CPU plugin takes
 DYNAMIC_QUANTIZATION = "DYNAMIC_QUANTIZATION_GROUP_SIZE"
@@ -112,7 +112,7 @@ def check_folder(folder: Path, option: str = "--model_name") -> None:
     if others and not folder.exists():
         hint += f', or use the model that is here: {option}="{folder.with_name(others[0].name)}"'
     if not folder.is_dir():
-        raise UserError(f"no model folder {folder}: {hint}")
+        raise UserError(f"no model folder {folder}: {model_files.where(folder, hint)}")
     model_files.check_ir(folder / OPENVINO_MODEL, hint=hint)
 
 
