@@ -93,6 +93,7 @@ def expand(paths: Iterable[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         found = sorted(path.glob("*.json")) if path.is_dir() else [path]
+        found = [each for each in found if each.name != "study.json"]  # a plan, no record
         if not found:
             raise UserError(f"{path}: no record (*.json) in this folder")
         files += found

@@ -101,6 +101,7 @@ def add_common_arguments(
     results = Path(__file__).resolve().parent.parent / "results"
     add("--results_dir", type=Path, default=results, help="folder for the record")
     add("--json", type=Path, metavar="PATH", help="write the record to this file instead")
+    add("--study", metavar="ID", help="mark the record as part of a study (run.sh --study)")
 
 
 def run(main: Callable[[], int]) -> None:
