@@ -315,6 +315,10 @@ def prompts_from_arguments(args: argparse.Namespace, text: TextModel) -> Prompts
 
 def read_prompt(args: argparse.Namespace) -> str:
     prompt = files.read_text(args.prompt_file, "--prompt_file") if args.prompt_file else args.prompt
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        raise UserError("the prompt is not UTF-8 text (--prompt)") from None
     if not prompt.strip():
         raise UserError("the prompt is empty: give some text (--prompt, --prompt_file)")
     return prompt
