@@ -64,9 +64,12 @@ prepare_llm() {
 
 prepare_video() {
   setup video-ai-workload
-  local model=demo/yolov8n-seg-demo.pt
-  if $full; then model=yolov8n-seg.pt; fi
-  in_folder video-ai-workload export.py --model "$model" --output yolov8n-seg_openvino_model
+  if $full; then
+    in_folder video-ai-workload export.py
+    return
+  fi
+  in_folder video-ai-workload export.py --model demo/yolov8n-seg-demo.pt \
+    --output yolov8n-seg_openvino_model
 }
 
 prepare_audio() {
