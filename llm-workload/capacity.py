@@ -272,7 +272,7 @@ def parse_args() -> argparse.Namespace:
     observations += "show at 95 %% confidence that 95 %% are within the limits"
     number = {"type": cli.positive_int, "metavar": "N", "default": answers_needed()}
     add("--min_observations", **number, help=observations)
-    add("--plot", type=Path, default=Path("capacity.png"), help="picture to write")
+    add("--plot", type=Path, help="picture to write (default: beside the records)")
     cli.add_common_arguments(parser, iteration="one answer to every user", num_iters=8)
     args = parser.parse_args()
     model.check_prompt_arguments(parser, args)
@@ -283,6 +283,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     model.check_inputs(args)
+    args.plot = model.output_path(args, "--plot", "llm-capacity", ".png")
     loaded = model.load(args.model_name, ContinuousBatching, args)
     system = model.print_header(args, loaded)
     prompts = model.prompts_from_arguments(args, loaded.text)

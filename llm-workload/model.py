@@ -8,6 +8,7 @@ import importlib
 import os
 import time
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,17 @@ def check_inputs(args: argparse.Namespace) -> None:
     run.check_destination(args)
 
 
+def output_path(args: argparse.Namespace, option: str, name: str, suffix: str) -> Path:
+    """The file that `option` names; by default one beside the records, named after the time.
+
+    Raises UserError where it exists already, unless --overwrite is given.
+    """
+    now = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}"
+    path = getattr(args, option[2:]) or args.results_dir / f"{name}_{now}{suffix}"
+    files.check_new(path, option, args.overwrite)
+    return path
+
+
 def check_context(text: TextModel, prompt_tokens: int, max_new_tokens: int) -> None:
     if text.max_context and prompt_tokens + max_new_tokens > text.max_context:
         raise UserError(
@@ -201,18 +213,13 @@ def load_text_model(folder: Path) -> TextModel:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         config = AutoConfig.from_pretrained(folder).get_text_config()
     except Exception as error:  # the tokenizers library raises plain Exceptions
-        raise cannot_load(folder, error) from None
+        raise model_files.cannot_load(folder, error) from None
     try:
         eos = GenerationConfig.from_pretrained(folder).eos_token_id
     except OSError:  # has no generation_config.json
         eos = config.eos_token_id
     eos_ids = frozenset(eos if isinstance(eos, list) else [eos]) - {None}
     return TextModel(tokenizer, eos_ids, getattr(config, "max_position_embeddings", None))
-
-
-def cannot_load(folder: Path, error: Exception) -> UserError:
-    why = cli.one_line(error)
-    return UserError(f"cannot load {folder}: {why} (export it again with export.py)")
 
 
 def load(
@@ -244,7 +251,7 @@ def load(
             if not runtime.is_paged:
                 found = inspect(made.model, made.compiled, folder, placement)
         except (RuntimeError, ValueError, OSError, KeyError) as error:
-            raise cannot_load(folder, error) from None
+            raise model_files.cannot_load(folder, error) from None
     return LoadedModel(made, text, config, load_time_s, found)
 
 

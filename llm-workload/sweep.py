@@ -11,7 +11,6 @@ import argparse
 import csv
 import itertools
 import sys
-from datetime import datetime, timezone
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -24,7 +23,7 @@ import infer
 import model
 from runtimes import RUNTIMES
 
-from harness import files, plot, run
+from harness import plot, run
 
 COLUMNS = {
     "tokens/s": "tokens_per_second",
@@ -58,11 +57,8 @@ def main() -> int:
     args = parse_args()
     model.check_folder(args.model_name)
     run.check_destination(args)
-    name = f"llm-sweep_{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}"
-    args.table = args.table or args.results_dir / f"{name}.csv"
-    args.plot = args.plot or args.results_dir / f"{name}.png"
-    for path, option in ((args.table, "--table"), (args.plot, "--plot")):
-        files.check_new(path, option, args.overwrite)
+    args.table = model.output_path(args, "--table", "llm-sweep", ".csv")
+    args.plot = model.output_path(args, "--plot", "llm-sweep", ".png")
     loaded = model.load(args.model_name, RUNTIMES[args.runtime], args)
     system = model.print_header(args, loaded)
     model.check_context(loaded.text, max(args.prompt_tokens), max(args.max_new_tokens))

@@ -42,6 +42,12 @@ def test_prompts_that_are_no_text_are_refused(llm, tmp_path):
     assert_one_line(llm.infer(*SHORT, "--prompt", "caf\udce9"), "not UTF-8")
 
 
+def test_a_wrong_property_does_not_ask_for_another_export(llm):
+    done = llm.infer(*SHORT, "--ov_config", '{"NUM_STREAMS": "x"}')
+    assert_one_line(done, "(--ov_config, --threads)")
+    assert "export it" not in done.stderr
+
+
 def test_escape_codes_of_a_prompt_do_not_reach_the_terminal(llm):
     run, printed = llm.measure(*SHORT, "--prompt", "Say \x1b]0;evil\x07 hi.")
     assert "\x1b" not in printed and "\x07" not in printed and "evil" in printed
