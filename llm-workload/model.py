@@ -78,12 +78,34 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dynamic_quantization_group_size", type=size, metavar="N", help=group)
 
 
+def temperature(text: str) -> float:
+    """For argparse: a temperature at which float32 logits stay finite."""
+    value = cli.non_negative_float(text)
+    if value and not 0.01 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"must be 0, or 0.01 to 100, not {text}")
+    return value
+
+
+def top_p(text: str) -> float:
+    value = cli.share(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("must be above 0")
+    return value
+
+
+def seed(text: str) -> int:
+    value = cli.non_negative_int(text)
+    if value >= 2**63:
+        raise argparse.ArgumentTypeError("must be below 2^63")
+    return value
+
+
 def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--stop_at_eos", action="store_true", help="let an answer end before --max_new_tokens")
-    add("--temperature", type=cli.non_negative_float, default=0.0, help="0: greedy; else sampled")
-    add("--top_p", type=cli.share, default=1.0, help="sample among the tokens with this share")
-    add("--seed", type=int, default=0, help="of sampling and of random prompts")
+    add("--temperature", type=temperature, default=0.0, help="0: greedy; else sampled")
+    add("--top_p", type=top_p, default=1.0, help="sample among the tokens with this share")
+    add("--seed", type=seed, default=0, help="of sampling and of random prompts")
 
 
 def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:

@@ -42,6 +42,27 @@ def test_prompts_that_are_no_text_are_refused(llm, tmp_path):
     assert_one_line(llm.infer(*SHORT, "--prompt", "caf\udce9"), "not UTF-8")
 
 
+@pytest.mark.parametrize(
+    "option, values",
+    [
+        ("--temperature", ["-1", "1e300", "1e-300", "nan"]),
+        ("--top_p", ["0", "1.1", "nan"]),
+        ("--seed", ["-1", str(10**23), "x"]),
+    ],
+)
+def test_sampling_that_no_runtime_can_do_is_wrong_usage(option, values, capsys):
+    import argparse
+
+    import model
+
+    parser = argparse.ArgumentParser()
+    model.add_generation_arguments(parser)
+    for value in values:
+        with pytest.raises(SystemExit) as ended:
+            parser.parse_args([f"{option}={value}"])
+        assert ended.value.code == 2 and option in capsys.readouterr().err
+
+
 def test_a_wrong_property_does_not_ask_for_another_export(llm):
     done = llm.infer(*SHORT, "--ov_config", '{"NUM_STREAMS": "x"}')
     assert_one_line(done, "(--ov_config, --threads)")
