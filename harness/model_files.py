@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 
+from harness import cli
 from harness.cli import UserError
 
 STAMP = "export.json"
@@ -80,6 +81,14 @@ def check_ir(*xml_paths: Path, hint: str) -> None:
             if size != exported.get(path.name, size):
                 was = f"{size} bytes, {exported[path.name]} when it was exported"
                 raise UserError(f"{path} is damaged ({was}): {hint}")
+
+
+def cannot_load(path: Path, error: Exception) -> UserError:
+    """What OpenVINO says of a model it does not load, and what to do."""
+    why = cli.one_line(error)
+    is_property = "property" in str(error).lower()
+    hint = "--ov_config, --threads" if is_property else "export it again: export.py --overwrite"
+    return UserError(f"cannot load {path}: {why} ({hint})")
 
 
 def describe(name: str, folder: Path, xml_paths: Sequence[Path], weight_format: str) -> dict:

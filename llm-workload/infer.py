@@ -130,6 +130,7 @@ def measure(loaded: LoadedModel, job: Job, journal: Journal) -> Measurement:
             result = generate(loaded.runtime, ids, job.config, show)
             if show:
                 streamer.end()
+            runtimes.check_length(result.tokens, job.config)
 
             started = time.perf_counter()
             text = tokenizer.decode(result.tokens[0], skip_special_tokens=True)
@@ -194,16 +195,17 @@ def make_record(
     }
     answers = f" in {job.batch_size} answers" if job.batch_size > 1 else ""
     details = [f"Tokens: {prompts.tokens} in the prompt, {generated[-1]} generated{answers}"]
-    used = {}
+    used, found = {}, list(described["warnings"])
     if roofs:
         shape = (prompts.tokens, job.config.max_new_tokens, job.batch_size)
         used, limits = traffic.utilization(loaded.inspection.traffic, roofs, samples, *shape)
         details.append(limits)
+        found += traffic.impossible(used)
         output |= {"roofline": asdict(roofs), "traffic": asdict(loaded.inspection.traffic)}
     used_j = energy.per_unit_j(watched.usage, watched.status, args.device, sum(generated))
     return run.build(
         args,
-        **described,
+        **{**described, "warnings": found},
         samples={
             **samples,
             **used,

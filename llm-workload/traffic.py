@@ -22,6 +22,7 @@ WEIGHT_LAYERS = ("FullyConnected", "MatMul", "LLMMLP", "QKVProjection")
 EXPERT_LAYERS = ("GatherMatmul", "GroupedMatMul", "MoE")
 FLOAT_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
 PHASES = ("to_first_token", "per_output_token")
+MAX_MFU = 1.5  # more is not prefill of the whole prompt; the roofline itself varies
 MEMORY_BOUND = 0.7  # the MBU from which on memory is named as the limit
 PACKED_CACHES = ("u8", "i8", "u4")
 SCALINGS = ("Convert", "Multiply", "Divide", "Tanh", "Add")  # that may follow the head
@@ -241,6 +242,17 @@ def decode_bytes_per_step(traffic: Traffic, batch_size: int, mean_context_tokens
     """weights + batch x context x KV: what a step that gives one token per sequence reads."""
     cache = batch_size * mean_context_tokens * traffic.kv_bytes_per_token
     return traffic.weight_bytes_per_step + cache
+
+
+def impossible(used: dict) -> list[str]:
+    """One sentence where prefill was faster than the machine's matrix product allows."""
+    mfu = used["mfu"][0][0]
+    if mfu <= MAX_MFU:
+        return []
+    return [
+        f"prefill took {mfu:.1f} times the FLOP/s that the machine has: "
+        "part of the prompt was not computed, or the roofline was measured under load"
+    ]
 
 
 def utilization(
