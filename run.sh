@@ -79,23 +79,18 @@ prepare_llm() {
 
 prepare_video() {
   setup video-ai-workload
-<<<<<<< .merge_file_H4vDwz
-  local model=demo/yolov8n-seg-demo.pt truth=models/pharmacy_drivethru.json
-  if $full; then model=yolov8n-seg.pt; fi
-  in_folder video-ai-workload export.py --model "$model" --output yolov8n-seg_openvino_model
+  if $full; then
+    in_folder video-ai-workload export.py
+  else
+    in_folder video-ai-workload export.py --model demo/yolov8n-seg-demo.pt \
+      --output yolov8n-seg_openvino_model
+  fi
+  local truth=models/pharmacy_drivethru.json
   if $study && [[ ! -f video-ai-workload/$truth ]]; then
     mkdir -p video-ai-workload/models
     in_folder video-ai-workload demo/make_clip.py --ground_truth "$truth.partial"
     mv "video-ai-workload/$truth.partial" "video-ai-workload/$truth"
   fi
-=======
-  if $full; then
-    in_folder video-ai-workload export.py
-    return
-  fi
-  in_folder video-ai-workload export.py --model demo/yolov8n-seg-demo.pt \
-    --output yolov8n-seg_openvino_model
->>>>>>> .merge_file_YsE4mE
 }
 
 prepare_audio() {
