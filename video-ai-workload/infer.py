@@ -34,7 +34,7 @@ from pipeline import STAGES, Frame, Pipeline, PipelineSettings, Window
 from video_output import ENCODER, PRESETS, OutputSettings, check_encoder
 from video_source import HELP, VideoSource
 
-from harness import energy, files, progress, run
+from harness import energy, files, model_files, progress, run
 from harness.cli import UserError
 from harness.monitor import SystemMonitor, iterations
 
@@ -48,7 +48,7 @@ ITERATION = f"whole passes over the video, {FRAMES_PER_REQUEST} frames or more p
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     add = parser.add_argument
-    add("--video", default=str(model.DEMO_CLIP), help=HELP)
+    add("--video", default=str(model_files.shown(model.DEMO_CLIP)), help=HELP)
     output = f"video file to write, with the source's audio (default: {OUTPUT})"
     add("--output", type=Path, help=output)
     add("--no_output", action="store_true", help="leave encoding out")
