@@ -78,10 +78,10 @@ def main() -> int:
     rows: list[dict[str, list[float]]] = []  # an iteration's samples, by metric
     with closing(pipeline.play(source)) as frames:  # in order, once encoded
         with progress.stage("Warming up"):
-            for _ in range(args.warmup):
-                next_window(frames, pipeline, *clocks())
             for _ in islice(frames, pipeline.capacity):  # it fills
                 pass
+            for _ in range(args.warmup):
+                next_window(frames, pipeline, *clocks())
         now = clocks()
         if source.stopped:
             return model.nothing_measured()

@@ -171,9 +171,9 @@ class DetectionsWriter(OutputFile):
 
 
 class Outputs:
-    """The first pass's video and detections. Later passes are the same work, but go nowhere.
+    """The first pass's video and detections. Later passes take the same work and are discarded.
 
-    Later ones are encoded as one endless video: an encoder that is ended drains.
+    They are encoded as one endless video, as to end one is to wait until the encoder has drained.
     """
 
     def __init__(self, settings: OutputSettings, source: VideoSource):
@@ -209,13 +209,11 @@ class Outputs:
 
 @contextmanager
 def opened(settings: OutputSettings, source: VideoSource) -> Iterator[Outputs]:
-    """The outputs that are wanted, closed at the end of the block; an error drops its files."""
-    outputs, keep = Outputs(settings, source), True
+    """The outputs that are wanted, closed at the end of the block; an exception drops its files."""
+    outputs, keep = Outputs(settings, source), False
     try:
         outputs.open()
         yield outputs
-    except Exception:
-        keep = False
-        raise
+        keep = True
     finally:
         outputs.close(keep)
