@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import shutil
 import socket
 import subprocess
@@ -17,8 +16,8 @@ from urllib.parse import urlsplit
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from harness import cli
 from harness.cli import UserError
+from harness.secrets import redact, redact_command
 
 RECOVERY_WAIT_S = 15.0  # for a server that went away to come back
 TOKEN_COUNTERS = (
@@ -65,7 +64,7 @@ def fetch(
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise UserError(
-            f"no server answers at {cli.without_secrets(root(url))}: "
+            f"no server answers at {redact(root(url))}: "
             f"{getattr(reason, 'strerror', None) or reason} "
             "(start one with `bash gpu-tgi/start_tgi.sh`, or set URL)"
         ) from None
@@ -130,7 +129,7 @@ def describe(url: str, api: str, model: str | None, container: str) -> tuple[dic
     weight_format = quantize or info.get("model_dtype") or "unknown"
     return {
         "name": name,
-        "url": cli.without_secrets(url),
+        "url": redact(url),
         "api": api,
         "version": version,
         "is_local": local,
@@ -158,12 +157,7 @@ def _container(name: str) -> dict | None:
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return None
     if container:
-        arguments = container["arguments"] or []
-        secret = re.compile(r"(api-key|token|secret|password)$")
-        container["arguments"] = [
-            "(hidden)" if i and secret.search(arguments[i - 1]) else argument
-            for i, argument in enumerate(arguments)
-        ]
+        container["arguments"] = redact_command(container["arguments"] or [])
     return container
 
 

@@ -16,6 +16,19 @@ from harness.cli import UserError
 STAMP = "export.json"
 
 
+def shown(path: Path) -> Path:
+    """Relative to the current folder where it lies in there."""
+    try:
+        return path.resolve().relative_to(Path.cwd())
+    except (OSError, ValueError):
+        return path
+
+
+def beside(script: str, name: str) -> Path:
+    """The path of a default: beside the script, whatever the current folder."""
+    return shown(Path(script).resolve().parent / name)
+
+
 def sha256(*paths: Path) -> str:
     """Hash of these files' contents, one after the other."""
     digest = hashlib.sha256()

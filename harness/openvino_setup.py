@@ -25,6 +25,7 @@ WEIGHT_FORMATS = {
     **{"u8": "int8", "i8": "int8", "u4": "int4", "i4": "int4"},
 }
 FLOATS = {"f32", "f16", "bf16"}
+MAX_THREADS = 4 * (os.cpu_count() or 1)  # that may be asked for
 
 
 @dataclass(frozen=True)
@@ -40,18 +41,28 @@ class Placement:
     def from_arguments(cls, args) -> Placement:
         """From --threads, else OMP_NUM_THREADS, and the mask this process was started with.
 
-        Raises UserError where OMP_NUM_THREADS is not a number.
+        Raises UserError where OMP_NUM_THREADS is not a number, or far more threads than the
+        machine has CPUs are requested.
         """
         cpus = tuple(sorted(os.sched_getaffinity(0)))
         if args.threads:
+            check_threads(args.threads, "--threads")
             return cls(cpus, args.threads, "--threads", args.precision)
         # "16" or, for nested regions, "16,2"
         text = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
         if not text:
             return cls(cpus, None, None, args.precision)
-        if not text.isdigit() or int(text) < 1:
+        if not (text.isascii() and text.isdigit() and text.strip("0")):
             raise UserError(f"OMP_NUM_THREADS is '{text}': set it to a number, or unset it")
-        return cls(cpus, int(text), "OMP_NUM_THREADS", args.precision)
+        threads = int(text[:9])  # int() refuses thousands of digits
+        check_threads(threads, "OMP_NUM_THREADS")
+        return cls(cpus, threads, "OMP_NUM_THREADS", args.precision)
+
+
+def check_threads(threads: int, source: str) -> None:
+    if threads > MAX_THREADS:
+        machine = f"this machine has {os.cpu_count()} CPUs"
+        raise UserError(f"{source} {threads} is too many: {machine}, {MAX_THREADS} threads is most")
 
 
 def check_device(core, device: str) -> None:

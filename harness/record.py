@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ def write(record: dict, path: Path) -> Path:
     """
     path = path.absolute()
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    # Bytes of a file's name that are not UTF-8 reach Python as surrogates: shown as \\udcff.
+    text = re.sub("[\ud800-\udfff]", lambda found: f"\\\\u{ord(found[0]):04x}", text)
     files.write_whole(path, text.encode(), overwrite=False)
     return path
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import numpy as np
 from segmentation import Letterbox
 from video_source import VideoSource
 
-from harness import cli
+from harness import cli, files
 from harness.cli import UserError
 
 ENCODER = "libx264"
@@ -53,14 +54,19 @@ def check_encoder(name: str) -> None:
 
 
 class OutputFile:
-    """A file written beside its path; close(keep=True) puts it in its place.
+    """A file written beside its path; close(keep=True) puts it in its place, if it is whole.
 
-    `discard`: there is no file; what is written to it goes nowhere.
+    `discard`: there is no file; what is written goes nowhere.
     """
 
     def __init__(self, path: Path, what: str, options: str, discard: bool):
-        self.path, self.what, self.options, self.discard = path, what, options, discard
-        self.partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+        self.path, self.what, self.options = path, what, options
+        self.partial: Path | None = None
+        if not discard:
+            with self.errors():
+                handle, name = tempfile.mkstemp(path.suffix, ".partial-", path.parent)
+            os.close(handle)
+            self.partial = Path(name)
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -74,12 +80,16 @@ class OutputFile:
     def close(self, keep: bool) -> None:
         """Finish the file; keep it, or drop it."""
         try:
-            with self.errors():
-                self.finish()
+            if keep and self.partial:
+                with self.errors():
+                    self.finish()
+                    self.partial.chmod(0o644)
+                    os.replace(self.partial, self.path)
+            else:
+                with suppress(UserError), self.errors():
+                    self.finish()
         finally:
-            if keep and not self.discard and self.partial.exists():
-                os.replace(self.partial, self.path)
-            elif not self.discard:
+            if self.partial:
                 self.partial.unlink(missing_ok=True)
 
 
@@ -98,20 +108,22 @@ class VideoWriter(OutputFile):
             with self.errors():
                 self._open(settings, source)
         except UserError:
-            self.partial.unlink(missing_ok=True)
+            if self.partial:
+                self.partial.unlink(missing_ok=True)
             raise
 
     def _open(self, settings: OutputSettings, source: VideoSource) -> None:
         options = {"preset": settings.preset} if settings.preset else {}
-        where = (os.devnull, "w", "null") if self.discard else (str(self.partial), "w")
+        where = (str(self.partial), "w") if self.partial else (os.devnull, "w", "null")
         self.container = av.open(*where)
+        self.container.metadata["comment"] = files.MARK
         stream = self.container.add_stream(settings.encoder, rate=source.rate, options=options)
         stream.height, stream.width = (side + side % 2 for side in self.size)  # encoders want even
         formats = [known.name for known in stream.codec_context.codec.video_formats or ()]
         stream.pix_fmt = PIXELS if PIXELS in formats or not formats else formats[0]
         stream.codec_context.time_base = self.time_base
         self.stream = stream
-        if source.audio_codec in self.container.supported_codecs and not self.discard:
+        if self.partial and source.audio_codec in self.container.supported_codecs:
             with source.template() as original:
                 audio = original.streams.audio[0]
                 self.audio = self.container.add_stream_from_template(audio)
@@ -157,7 +169,7 @@ class DetectionsWriter(OutputFile):
     def __init__(self, path: Path, discard: bool):
         super().__init__(path, str(path), "--save_detections", discard)
         with self.errors():
-            self.file = open(os.devnull if discard else self.partial, "w")
+            self.file = open(self.partial or os.devnull, "w")
 
     def write(self, frame: int, time_s: float, detections: list[dict]) -> None:
         """Add one frame's detections, from Detections.to_json()."""

@@ -257,4 +257,4 @@ def test_secrets_on_the_launchers_command_line_are_hidden(monkeypatch, tmp_path)
     docker.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     shown = server._container("tgi")["arguments"]
-    assert shown == ["--model-id", "m", "--api-key", "(hidden)"]
+    assert shown == ["--model-id", "m", "--api-key", "***"]
