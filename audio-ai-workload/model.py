@@ -216,9 +216,7 @@ def load(settings: Settings) -> Loaded:
         )
         weights = openvino_setup.weight_format(core.read_model(folder / DECODER))
     except (RuntimeError, ValueError, OSError, TypeError) as error:
-        raise UserError(
-            f"cannot load {folder}: {cli.one_line(error)} (export it again with export.py)"
-        ) from None
+        raise model_files.cannot_load(folder, error) from None
     load_time_s = time.perf_counter() - started
     openvino_setup.check_int8(placement, weights)
     check_model_knows(whisper, settings.options["language"], settings.options["task"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -11,11 +12,18 @@ from harness.cli import UserError
 # In the metadata of the videos and pictures that the kit makes, uncompressed.
 MARK = "written by the Edge v/s Cloud Performance Testing kit"
 MARK_WITHIN = 1 << 16  # bytes of a file's beginning or end
+MAX_TEXT_BYTES = 16 << 20
 
 
 def read_text(path: Path, option: str) -> str:
     """A UTF-8 file that the user named with `option`. Raises UserError where it can't be read."""
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe or device may never end
+            raise UserError(f"{path} is not a regular file ({option})")
+        if status.st_size > MAX_TEXT_BYTES:
+            size, most = status.st_size / 2**20, MAX_TEXT_BYTES >> 20
+            raise UserError(f"{path} has {size:.0f} MiB; at most {most} MiB are read ({option})")
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror} ({option})") from None

@@ -50,8 +50,8 @@ def lines(path: Path, panels: Sequence[Panel], xlabel: str, title: str = "") -> 
     picture = io.BytesIO()
     try:
         kind = path.suffix[1:] or "png"
-        mark = {"metadata": {"Software": files.MARK}} if kind == "png" else {}
-        figure.savefig(picture, dpi=120, format=kind, **mark)
+        mark = {"Software": files.MARK} if kind == "png" else None
+        figure.savefig(picture, dpi=120, format=kind, metadata=mark)
         files.write_whole(path, picture.getvalue(), overwrite=True)
     except (OSError, ValueError) as error:
         print(f"warning: cannot write {path}: {cli.one_line(error)} (--plot)", file=sys.stderr)

@@ -135,9 +135,7 @@ def load(settings: LoadSettings) -> Model:
         openvino_setup.check_int8(settings.placement, weight_format)
         compiled = core.compile_model(taking_frames(network), settings.device, config)
     except (RuntimeError, ValueError) as error:
-        raise UserError(
-            f"cannot load {settings.path}: {cli.one_line(error)} (export it again with export.py)"
-        ) from None
+        raise model_files.cannot_load(settings.path, error) from None
     load_time_s = time.perf_counter() - started_s
     optimal = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
     names = class_names(settings.path.parent)
