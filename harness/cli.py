@@ -158,6 +158,8 @@ def run(main: Callable[[], int]) -> None:
     try:
         try:
             status = main()
+            if rescue:  # it ended without a record
+                rescue(KeyboardInterrupt())
         except BaseException as error:
             status = _ended(error)
         sys.stdout.flush()

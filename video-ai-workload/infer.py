@@ -36,7 +36,8 @@ from video_source import HELP, VideoSource
 
 from harness import energy, files, model_files, progress, run
 from harness.cli import UserError
-from harness.monitor import SystemMonitor, iterations
+from harness.journal import Journal
+from harness.monitor import iterations
 
 OUTPUT = "output.mp4"
 LIVE_FRAMES = 300  # per pass over a source that has no end
@@ -76,36 +77,38 @@ def main() -> int:
     prepared = model.prepare(args, batch_size=args.batch_size, **parallel)
     pipeline = Pipeline(prepared.model, settings)
 
+    described = describe(args, prepared, pipeline, source)
+
     windows: list[Window] = []
-    rows: list[dict[str, list[float]]] = []  # an iteration's samples, by metric
     with closing(pipeline.play(source)) as frames:  # in order, once encoded
         with progress.stage("Warming up"):
-            for _ in range(args.warmup):
-                next_window(frames, pipeline, *clocks())
             for _ in islice(frames, pipeline.capacity):  # it fills
                 pass
+            for _ in range(args.warmup):
+                next_window(frames, pipeline, *clocks())
         now = clocks()
-        if source.stopped:
-            return model.nothing_measured()
-        with SystemMonitor() as monitor:
+        journal = run.start(args, **described)
+        with journal.monitor as monitor:
             for _ in iterations(args.num_iters, args.min_duration, "Iterations"):
                 window, now = next_window(frames, pipeline, *now)
                 # A part of a window counts only where there is no whole one.
                 if window.frames and (window.complete or not windows):
                     windows.append(window)
-                    rows.append(samples_of(window, pipeline.pass_frames, prepared.placement))
+                    journal.add(samples_of(window, pipeline.pass_frames, prepared.placement))
                 if source.stopped:
                     break
                 if not window.complete:
                     raise UserError(
-                        source.lost or f"{source.name} holds no frame that can be decoded"
+                        source.lost or f"{source.name} has no frame that can be decoded"
                     )
-    if source.stopped:
-        monitor.status, monitor.error = "interrupted", "interrupted by the user"
-    if not windows:
-        return model.nothing_measured(monitor)
+    if source.stopped:  # by Ctrl-C, which play() catches: it finishes the frames in flight
+        if not windows:
+            print(cli.NOTHING_MEASURED, file=sys.stderr)
+            return cli.EXIT_INTERRUPTED
+        monitor.status, monitor.error = "interrupted", cli.why_interrupted(KeyboardInterrupt())
     check_possible(pipeline, windows)
-    return run.finish(build_record(args, prepared, pipeline, source, windows, rows, monitor), args)
+    record = build_record(args, described, prepared, pipeline, source, windows, journal)
+    return run.finish(record, args)
 
 
 def clocks() -> tuple[float, float]:
@@ -218,47 +221,62 @@ def details(pipeline: Pipeline, windows: list[Window]) -> list[str]:
     return lines + [f"Detections: {output.detections}"] * bool(output.detections)
 
 
-def build_record(
-    args: argparse.Namespace,
-    prepared: model.Prepared,
-    pipeline: Pipeline,
-    source: VideoSource,
-    windows: list[Window],
-    rows: list[dict[str, list[float]]],
-    monitor: SystemMonitor,
+def describe(
+    args: argparse.Namespace, prepared: model.Prepared, pipeline: Pipeline, source: VideoSource
 ) -> dict:
-    samples = {name: [row[name] for row in rows] for name in rows[0]}
-    measured = sum(window.frames for window in windows)
-    energy_j = energy.per_unit_j(monitor.usage, monitor.status, args.device, measured)
-    samples |= {
-        "energy_per_frame_j": [] if energy_j is None else [[energy_j]],
-        "load_time_s": [[prepared.model.load_time_s]],
-        "peak_rss_bytes": [[monitor.usage["peak_rss_bytes"]]],
-    }
-    last, fps, max_frames = windows[-1], model.CAMERA_FPS, pipeline.settings.max_frames
-    frames, found = of_one_pass(last, pipeline)
+    """What the record says of the run before it has begun."""
+    max_frames, fps = pipeline.settings.max_frames, model.CAMERA_FPS
     encoder = pipeline.settings.output.encoder_label
-    to_its_end = monitor.status == "complete" and not max_frames
-    rate = statistics.median(window.frames / window.wall_s for window in windows)
-    return run.build(
-        args,
-        workload="video",
-        title="Video AI",
-        primary="frames_per_second",
-        samples=samples,
-        task={
+    requests = pipeline.model.requests
+    return {
+        "workload": "video",
+        "title": "Video AI",
+        "primary": "frames_per_second",
+        "task": {
             "max frames": max_frames,
             "conf": args.conf,
             "iou": args.iou,
             "no output": args.no_output,
             "encoder": encoder,
             "detections saved": bool(args.save_detections),
+            "steady state": True,  # unlike records from before it was measured so
         },
-        work=[
+        "work": [
             (f"1,000 camera-hours at {fps:g} frames/s", "frames_per_second", fps * 3600 * 1000),
             ("million frames", "frames_per_second", 1e6),
         ],
-        input=source.describe(),
+        "input": source.describe(),
+        "resolved": {"max_frames": max_frames, "encoder": encoder, "requests": requests},
+        **prepared.record_parts(),
+    }
+
+
+def build_record(
+    args: argparse.Namespace,
+    described: dict,
+    prepared: model.Prepared,
+    pipeline: Pipeline,
+    source: VideoSource,
+    windows: list[Window],
+    journal: Journal,
+) -> dict:
+    monitor, last = journal.monitor, windows[-1]
+    measured = sum(window.frames for window in windows)
+    energy_j = energy.per_unit_j(monitor.usage, monitor.status, args.device, measured)
+    frames, found = of_one_pass(last, pipeline)
+    to_its_end = monitor.status == "complete" and not pipeline.settings.max_frames
+    rate = statistics.median(window.frames / window.wall_s for window in windows)
+    described["input"] = source.describe()
+    described["resolved"]["frames_per_iteration"] = last.frames
+    return run.build(
+        args,
+        **described,
+        samples={
+            **journal.samples,
+            "energy_per_frame_j": [] if energy_j is None else [[energy_j]],
+            "load_time_s": [[prepared.model.load_time_s]],
+            "peak_rss_bytes": [[monitor.usage["peak_rss_bytes"]]],
+        },
         monitor=monitor,
         output={
             "frames": frames,
@@ -268,14 +286,7 @@ def build_record(
             "same_detections_every_iteration": all(each.found == last.found for each in windows),
         },
         details=details(pipeline, windows),
-        resolved={
-            "max_frames": max_frames,
-            "encoder": encoder,
-            "requests": pipeline.model.requests,
-            "frames_per_iteration": last.frames,
-        },
         warnings=source.warnings(frames, rate, to_its_end),
-        **prepared.record_parts(),
     )
 
 

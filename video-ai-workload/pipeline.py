@@ -121,8 +121,7 @@ class Pipeline:
 
         The first pass goes to the output files; later ones take the same work and are discarded.
         It has no end but source.stop(), or that of a live source; what was decoded until then still
-        comes. Closing it, or an end in the first pass, leaves files that can be played. Raises what
-        a stage raises.
+        comes, and a first pass that ends so is kept. Raises what a stage raises.
         """
         with opened(self.settings.output, source) as outputs:
             with ctrl_c_stops(source), closing(self._segmented(source)) as segmented:
