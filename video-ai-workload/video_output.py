@@ -83,9 +83,8 @@ class OutputFile:
             if keep and self.partial:
                 with self.errors():
                     self.finish()
-                    if not self.discard:
-                        self.partial.chmod(0o644)
-                        os.replace(self.partial, self.path)
+                    self.partial.chmod(0o644)
+                    os.replace(self.partial, self.path)
             else:
                 with suppress(UserError), self.errors():
                     self.finish()
