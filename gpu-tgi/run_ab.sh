@@ -46,8 +46,6 @@ Exit status: 0 all levels measured; 1 some not (the others are kept); 2 wrong us
 EOF
 }
 
-wrong_usage() { echo "error: $* (--help)" >&2; exit 2; }
-
 read_settings() {
   requests='' slo=''
   local concurrency='' default=10 value
