@@ -334,9 +334,9 @@ class Sweep:
                 samples["concurrency_within_slo"] = [[self.within]]
         monitor = SystemMonitor()
         monitor.status, monitor.error, monitor.usage = *self.outcome(table), {}
-        return level.build(
-            self.setup,
+        return run.build(
             self.args,
+            **level.describe(self.setup),
             workload="gpu-tgi-sweep",
             title="LLM server, sweep",
             primary=None,
@@ -411,6 +411,7 @@ def main() -> int:
         print(f"error: URL={redact(args.url)} holds a secret: {why}", file=sys.stderr)
         return cli.EXIT_USAGE
     args.folder = make_folder(args.results_dir)
+    run.check_destination(args)
     with ExitStack() as stack:
         try:
             setup = prepare(args, stack)

@@ -172,6 +172,21 @@ def test_an_ab_killed_in_a_later_repeat_leaves_the_runs_before(scripts, stand_in
     )
 
 
+def test_a_sweep_killed_in_a_level_leaves_its_runs_to_the_next(scripts, stand_in):
+    server = stand_in(time_per_token=0.0005)
+    process = scripts.start_ab(server, "-n", 20, "-c", 1, REPEATS=1000)
+    wait_until(lambda: len(server.served()) > 1 + 20 + 20 + 5)
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not ab_of(server))  # it ends with its reader
+    assert not scripts.levels()
+    done = scripts.ab(server, "-n", 20, "-c", 2)
+    assert done.returncode == 0 and "recovered: " in done.stdout, done.stdout + done.stderr
+    levels = scripts.levels()
+    assert levels[2]["status"] == "complete" and levels[1]["status"] == "interrupted"
+    assert 2 <= len(levels[1]["samples"]["requests_per_second"]) <= 4
+
+
 def test_a_second_sweep_leaves_the_files_of_the_first_as_they_are(scripts, stand_in):
     server = stand_in(time_per_token=0.0002)
 
