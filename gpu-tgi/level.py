@@ -340,7 +340,7 @@ def build_record(
         samples=samples,
         monitor=journal.monitor,
         output={
-            "text": setup.probe.text,
+            "text": setup.probe.text[:20_000],
             "requests": whole.report.requests,
             "succeeded": whole.report.succeeded,
             "failures": whole.report.failures,

@@ -9,7 +9,7 @@ TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 die() { echo "error: $*" >&2; exit 1; }
 wrong_usage() { echo "error: $* (--help)" >&2; exit 2; }
-is_number() { [[ $1 =~ ^[1-9][0-9]*$ ]]; }
+is_number() { [[ $1 =~ ^[1-9][0-9]{0,8}$ ]]; }
 pip_install() { "$1/.venv/bin/python" -m pip --disable-pip-version-check -q install "${@:2}"; }
 
 check_python() {

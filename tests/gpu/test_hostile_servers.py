@@ -87,13 +87,15 @@ def test_tokens_from_a_cache_are_not_counted(scripts, stand_in, log):
 
 def test_what_a_server_says_is_plain_and_short(scripts, stand_in):
     info = {"model_id": "a\x1b]0;b\x07" + 1000 * "c", "deep": {"x": 1}, "version": ["3"]}
-    info |= {"model_dtype": "hf_" + 20 * "A1"}
+    info |= {"model_dtype": "hf_" + 20 * "A1", "api_key": "S3cr", "big": 10**400, "n": float("nan")}
     done = scripts.ab(stand_in(time_per_token=0.0002, info=json.dumps(info)), "-n", 20, "-c", 1)
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout + done.stderr and "hf_A1" not in done.stdout
     level = scripts.levels()[1]
     assert len(level["model"]["name"]) <= 200 and "\x1b" not in json.dumps(level)
-    assert "deep" not in level["server"]["info"]
+    shown = level["server"]["info"]
+    assert shown["deep"] == "{'x': 1}" and shown["api_key"] == "***" and shown["n"] == "nan"
+    assert len(shown["big"]) <= 200
 
 
 @pytest.mark.parametrize(
@@ -219,3 +221,11 @@ def test_a_disk_that_gets_full_keeps_the_levels_finished(scripts, stand_in, smal
     assert "No space left on device" in done.stderr
     (level,) = (json.loads(path.read_text()) for path in small_disk.glob("gpu-tgi_*.json"))
     assert level["status"] == "complete" and level["output"]["succeeded"] == 60
+
+
+def test_a_folder_that_is_read_only_is_said_before_measuring(scripts, stand_in, small_disk):
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    server = stand_in()
+    done = scripts.ab(server, RESULTS_DIR=small_disk)
+    assert_one_line(done, "Read-only file system (RESULTS_DIR)")
+    assert not server.served()
