@@ -97,9 +97,12 @@ def measure(setup: Setup, plan: Plan, args: Namespace) -> tuple[dict, Path]:
         with journal.monitor as monitor, watched as gpus:
             for number in range(setup.repeats):
                 with progress.stage(f"{name}: run {number + 1} of {setup.repeats}"):
-                    runs.append(measure_run(setup, plan, number))
-                journal.add(samples_of(runs[-1]))
-                if runs[-1].report.interrupted or why_failed(runs[-1].report):
+                    one = measure_run(setup, plan, number)
+                if one.report.interrupted and not one.report.responses:
+                    raise one.report.interrupted
+                runs.append(one)
+                journal.add(samples_of(one))
+                if one.report.interrupted or why_failed(one.report):
                     break
     except BaseException as error:
         if not runs or not isinstance(error, OSError):
