@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from urllib.parse import unquote
 
 HIDDEN = "***"
@@ -65,6 +66,7 @@ VALUE_OF_HEADER = re.compile(r"Digest [^\n]*|[^\"'\n]+", re.IGNORECASE)
 USER_OPTIONS = ("-u", "-A", "-P", "--user", "--proxy-user")  # of curl and ab: user:password
 
 
+@lru_cache(maxsize=1000)
 def is_secret(name: str, in_query: bool = False) -> bool:
     """Whether what has this name is to be hidden."""
     words = [word.lower() for word in WORD.findall(unquote(name))]
