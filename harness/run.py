@@ -161,7 +161,7 @@ def build(
         if any(each)
     }
     usage = monitor.usage
-    found = [*warnings]
+    found = [*warnings, *monitor.warnings]
     if usage and not server:  # a server's load is the work itself
         found = checks.computing_warnings(usage, placement, system) + found
     if usage:
