@@ -8,7 +8,8 @@ TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 die() { echo "error: $*" >&2; exit 1; }
-is_number() { [[ $1 =~ ^[1-9][0-9]*$ ]]; }
+wrong_usage() { echo "error: $* (--help)" >&2; exit 2; }
+is_number() { [[ $1 =~ ^[1-9][0-9]{0,8}$ ]]; }
 is_writable() { local file; file=$(mktemp "$1/.writable.XXXXXX" 2>/dev/null) && rm -f "$file"; }
 
 # tied COMMAND ARG...: run it; it ends when this shell is killed, even by kill -9.
