@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from harness import cli
 from harness.cli import UserError
-from harness.secrets import HIDDEN, is_secret, redact, redact_command
+from harness.redaction import HIDDEN, is_secret, redact, redact_command
 
 RECOVERY_WAIT_S = 15.0  # for a server that went away to come back
 TOKEN_COUNTERS = (

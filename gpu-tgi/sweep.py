@@ -33,7 +33,7 @@ import tgi_log
 from harness import capacity, files, plot, run, system
 from harness.cli import UserError
 from harness.monitor import SystemMonitor
-from harness.secrets import redact
+from harness.redaction import redact
 
 # Columns: name in sweep.csv, metric, statistic, heading in the printed table (None: only in CSV).
 COLUMNS = (

@@ -28,7 +28,7 @@ from harness.cli import UserError
 from harness.journal import Journal
 from harness.metrics import METRICS, Metric
 from harness.monitor import SystemMonitor
-from harness.secrets import redact, redact_command
+from harness.redaction import redact, redact_command
 
 _open: Journal | None = None  # of the run under way
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from harness import cli, model_files
 from harness.cli import UserError
-from harness.secrets import redact
+from harness.redaction import redact
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 IMAGES_PER_SECOND = 25  # of a folder, as a video

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.secrets import redact, redact_command
+from harness.redaction import redact, redact_command
 
 # Every form hides what it holds of these.
 SECRETS = ("S3cr", "hunter", "p@ss", "pa/ss", "pa#ss", "pa?ss", "p%40ss", "opera", "1234")
