@@ -34,13 +34,14 @@ from pipeline import STAGES, Frame, Pipeline, PipelineSettings, Window
 from video_output import ENCODER, PRESETS, OutputSettings, check_encoder
 from video_source import HELP, VideoSource
 
-from harness import energy, files, progress, run
+from harness import energy, files, model_files, progress, run
 from harness.cli import UserError
 from harness.journal import Journal
 from harness.monitor import iterations
 
 OUTPUT = "output.mp4"
 LIVE_FRAMES = 300  # per pass over a source that has no end
+MOST_BUSY = 1.1  # share of the time that requests run; frames under way at both ends are part of it
 FRAMES_PER_REQUEST = 20  # least frames of an iteration, per frame in flight
 ITERATION = f"whole passes over the video, {FRAMES_PER_REQUEST} frames or more per frame in flight"
 
@@ -48,7 +49,7 @@ ITERATION = f"whole passes over the video, {FRAMES_PER_REQUEST} frames or more p
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     add = parser.add_argument
-    add("--video", default=str(model.DEMO_CLIP), help=HELP)
+    add("--video", default=str(model_files.shown(model.DEMO_CLIP)), help=HELP)
     output = f"video file to write, with the source's audio (default: {OUTPUT})"
     add("--output", type=Path, help=output)
     add("--no_output", action="store_true", help="leave encoding out")
@@ -105,6 +106,7 @@ def main() -> int:
             print(cli.NOTHING_MEASURED, file=sys.stderr)
             return cli.EXIT_INTERRUPTED
         monitor.status, monitor.error = "interrupted", cli.why_interrupted(KeyboardInterrupt())
+    check_possible(pipeline, windows)
     record = build_record(args, described, prepared, pipeline, source, windows, journal)
     return run.finish(record, args)
 
@@ -183,6 +185,17 @@ def samples_of(window: Window, pass_frames: int | None, placement: dict) -> dict
         if window.busy_s[stage]:
             samples[f"{stage}_time_per_frame_s"] = [window.busy_s[stage] / window.frames]
     return samples
+
+
+def check_possible(pipeline: Pipeline, windows: list[Window]) -> None:
+    """Raise UserError where more frames were counted than can have been segmented."""
+    busy = pipeline.busy_shares(windows)["inference"]
+    skipped = sum(time_s <= 0 for window in windows for time_s in window.inference_s)
+    if skipped or busy > MOST_BUSY:
+        raise UserError(
+            f"faster than possible: {skipped} frames without inference, "
+            f"{pipeline.model.requests} concurrent requests busy {busy:.0%} of the time"
+        )
 
 
 def of_one_pass(window: Window, pipeline: Pipeline) -> tuple[int, dict[str, int]]:

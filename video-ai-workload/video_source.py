@@ -61,7 +61,8 @@ class VideoSource:
         self.name = redact(address) if self.remote else Path(address).name
         self.images = self._images()
         self.damaged, self.reconnected, self.lost = 0, 0, None
-        self._damaged, self.shown_s = 0, 0.0
+        self.shown_s = 0.0
+        self._damaged = 0  # in this pass
         self._stop = threading.Event()
         self._audio: list[av.Packet] = []
         self._zero_s = Fraction(0)  # the first frame's time

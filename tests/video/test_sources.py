@@ -329,15 +329,14 @@ def test_frames_of_any_size_are_segmented_drawn_and_encoded(tmp_path, width, hei
     predictions = rng.uniform(0, 640, (116, 50)).astype(np.float32)
     predictions[4:84] = rng.uniform(0, 1, (80, 50))
     prototypes = rng.normal(size=(32, 160, 160)).astype(np.float32)
-    with opened(OutputSettings(tmp_path / "out.mp4", None), source) as writers:
+    with opened(OutputSettings(tmp_path / "out.mp4", None), source) as outputs:
         for frame, pts in source.frames():
             box.place(frame, network_input)
             found = find_objects(predictions, prototypes, box, Thresholds(0.25, 0.7))
             assert len(found.boxes)
             found.to_json({}, (height, width))
             draw(frame, found, {})
-            writers.video.write(frame, pts)
-        writers.keep = True
+            outputs.video.write(frame, pts)
     assert len(frames_of(tmp_path / "out.mp4")) == 3
 
 
@@ -444,3 +443,21 @@ def test_no_secret_of_a_cameras_address_is_printed(video):
         done = video.infer("--video", address)
         assert_one_line(done)
         assert secret not in done.stdout + done.stderr
+
+
+def test_frames_that_were_not_segmented_are_not_counted():
+    from types import SimpleNamespace
+
+    import infer
+    from pipeline import Pipeline, Window
+
+    pipeline = object.__new__(Pipeline)
+    pipeline.model, pipeline.workers = SimpleNamespace(requests=2), 4
+    real = Window(inference_s=[0.1] * 19, wall_s=1.0)
+    infer.check_possible(pipeline, [real])
+    for window in (  # one skipped; thrice the frames that fit
+        Window(inference_s=[0.1] * 19 + [0.0], wall_s=1.0),
+        Window(inference_s=[0.1] * 60, wall_s=1.0),
+    ):
+        with pytest.raises(UserError, match="faster than possible"):
+            infer.check_possible(pipeline, [real, window])
