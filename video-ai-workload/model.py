@@ -19,7 +19,7 @@ from harness.openvino_setup import Placement
 CAMERA_FPS = 30.0  # of the cameras that throughput is priced in
 IOU = 0.7
 NOT_SEGMENTATION = "not a segmentation model of fixed size: export one with export.py"
-DEMO_CLIP = Path(__file__).resolve().parent / "pharmacy_drivethru.mp4"
+DEMO_CLIP = model_files.beside(__file__, "pharmacy_drivethru.mp4")
 
 
 @dataclass(frozen=True)

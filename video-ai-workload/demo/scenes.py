@@ -19,7 +19,7 @@ import numpy as np
 PERSON, CAR = 0, 2  # COCO class indices
 DESIGN_WIDTH, DESIGN_HEIGHT = 768, 432
 SUPERSAMPLE = 2
-MIN_VISIBLE_SHARE, MIN_AREA = 0.3, 150  # of an object, and pixels: less is hardly to be seen
+MIN_VISIBLE_SHARE, MIN_AREA = 0.3, 150  # of an object, and pixels: with less it does not count
 
 
 def _points(text: str) -> list[tuple[float, float]]:
@@ -78,27 +78,32 @@ class Scene:
     noise: float  # standard deviation of the camera's noise, grey levels
 
 
+@dataclass
 class Canvas:
     """Draws the same shape in colour into a picture and as a number into a map of objects."""
 
-    def __init__(self, picture: np.ndarray, ids: np.ndarray, scale: float):
-        self.picture, self.ids, self.scale = picture, ids, scale
+    picture: np.ndarray
+    ids: np.ndarray
+    scale: float
+
+    def _draw(self, shape, *place, colour, number, style=()):
+        for image, value in ((self.picture, colour), (self.ids, number)):
+            if value is not None:
+                shape(image, *place, value, *style)
+
+    def _pixels(self, lengths) -> list[int]:
+        return [int(round(length * self.scale)) for length in lengths]
 
     def polygon(self, points, colour, number=None):
-        corners = [np.round(np.asarray(points, np.float64) * self.scale).astype(np.int32)]
-        cv2.fillPoly(self.picture, corners, colour)
-        if number is not None:
-            cv2.fillPoly(self.ids, corners, number)
+        corners = np.round(np.asarray(points, np.float64) * self.scale).astype(np.int32)
+        self._draw(cv2.fillPoly, [corners], colour=colour, number=number)
 
     def box(self, x0, y0, x1, y1, colour):
         self.polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], colour)
 
     def ellipse(self, centre, axes, colour, number=None):
-        centre = tuple(int(round(c * self.scale)) for c in centre)
-        axes = tuple(max(1, int(round(a * self.scale))) for a in axes)
-        cv2.ellipse(self.picture, centre, axes, 0, 0, 360, colour, -1)
-        if number is not None:
-            cv2.ellipse(self.ids, centre, axes, 0, 0, 360, number, -1)
+        place = self._pixels(centre), [max(1, axis) for axis in self._pixels(axes)], 0, 0, 360
+        self._draw(cv2.ellipse, *place, colour=colour, number=number, style=(-1,))
 
     def text(self, text, corner, size, colour):
         place, width = tuple(int(c * self.scale) for c in corner), max(1, int(2 * self.scale))
@@ -106,11 +111,9 @@ class Canvas:
         cv2.putText(self.picture, text, place, font, size, colour, width, cv2.LINE_AA)
 
     def limb(self, start, end, width, colour, number=None):
-        ends = [tuple(int(round(c * self.scale)) for c in p) for p in (start, end)]
-        width = max(1, int(round(width * self.scale)))
-        cv2.line(self.picture, *ends, colour, width)
-        if number is not None:
-            cv2.line(self.ids, *ends, number, width)
+        (width,) = self._pixels([width])
+        ends, style = (self._pixels(start), self._pixels(end)), (max(1, width),)
+        self._draw(cv2.line, *ends, colour=colour, number=number, style=style)
 
 
 def _shade(colour, factor: float) -> tuple[int, int, int]:
@@ -261,19 +264,16 @@ def _person_look(rng: np.random.Generator) -> dict:
 
 
 def make_scene(rng: np.random.Generator, height: int = DESIGN_HEIGHT) -> Scene:
-    """Draw a place and who moves through it in the next ten seconds or so.
+    """Draw a place and who moves through it in the next ten seconds or so: `rng` chooses all.
 
-    Parameters
-    ----------
-    rng : the source of every choice; the same state gives the same scene.
-    height : of the frames to be drawn, pixels; their width is height * 16 / 9.
+    `height` is that of the frames to be drawn, in pixels; their width is height * 16 / 9.
     """
     scale = height / DESIGN_HEIGHT
     movers = []
     for ground_y, base, direction in ((268, 150, -1), (352, 205, 1)):
         speed = direction * rng.uniform(55, 130)
         stop = rng.uniform(0.5, 5)
-        # The whole lane stops, so nobody drives into anybody.
+        # The whole lane stops, so that no cars collide.
         pause_s = (stop, stop + rng.uniform(0, 4))
         x = rng.uniform(-160, 100) if direction > 0 else rng.uniform(640, 900)
         for _ in range(rng.integers(0, 6)):
@@ -292,12 +292,9 @@ def make_scene(rng: np.random.Generator, height: int = DESIGN_HEIGHT) -> Scene:
 
 
 def draw(scene: Scene, t_s: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The scene at a moment.
+    """The scene at a moment: the frame, uint8 [H, W, 3], RGB, and the map of objects.
 
-    Returns
-    -------
-    frame : uint8 [H, W, 3], RGB.
-    ids : uint8 [H, W]; 0 where nobody is, n where scene.movers[n - 1] is seen.
+    The map, uint8 [H, W], is n where scene.movers[n - 1] is visible, 0 where nothing is.
     """
     picture = scene.background.copy()
     ids = np.zeros(picture.shape[:2], np.uint8)
@@ -326,7 +323,7 @@ def whole_area(scene: Scene, number: int, t_s: float) -> int:
 
 
 def hardly_visible(scene: Scene, number: int, t_s: float, area: int) -> bool:
-    """Whether so few pixels of mover `number` are seen that finding it or not does not count."""
+    """Whether so few pixels of mover `number` are visible that finding it does not count."""
     return area < MIN_AREA or area < MIN_VISIBLE_SHARE * whole_area(scene, number, t_s)
 
 
