@@ -35,10 +35,9 @@ Facts = dict[str, dict[str, Any]]  # tables of a TOML; a value not known is None
 
 # What firmware reports where no value was entered.
 PLACEHOLDERS = (
-    *("", "none", "unknown", "undefined", "default string", "no dimm", "n/a"),
-    *("not specified", "not applicable", "not available"),
-    *("system manufacturer", "system product name", "system version"),
-)
+    "|none|unknown|undefined|default string|no dimm|n/a|not specified|not applicable|not available|"
+    "system manufacturer|system product name|system version"
+).split("|")
 PACKAGES = {  # pip's name: a TOML's
     "openvino": "openvino",
     "torch": "pytorch",
@@ -65,7 +64,7 @@ def facts() -> Facts:
     """What this machine reports about itself, by table of a system's TOML."""
     described = system.describe()
     lshw = _lshw()
-    names = {**_lshw_names(lshw), **_lspci_names()}
+    names = _pci_names(lshw)
     machine, gpu = described["machine"], _gpu(described["gpus"], names)
     vendor = _dmi("sys_vendor")
     brand = "AWS" if machine["cloud"] == "AWS EC2" else vendor
@@ -327,24 +326,19 @@ def _adapters(names: dict[str, str | None]) -> list[dict[str, Any]]:
     return _counted(ports, "gbit_per_s")
 
 
-def _lspci_names() -> dict[str, str | None]:
-    """What the device in each PCI slot is called."""
+def _pci_names(lshw: list[ElementTree.Element]) -> dict[str, str | None]:
+    """What the device in each PCI slot is called: by lspci, else by lshw."""
     names = {}
+    for node in lshw:
+        bus, product = node.findtext("businfo", ""), node.findtext("product", "")
+        if bus.startswith("pci@") and product:
+            names[bus[4:]] = _device_name(node.findtext("vendor", ""), product)
     for line in (system.output("lspci", "-D", "-mm") or "").splitlines():
         quoted = re.findall(r'"([^"]*)"', line)
         slot, device = line.partition(" ")[0], quoted[2] if len(quoted) > 2 else ""
         if device and not re.fullmatch(r"Device [0-9a-f]{4}", device):
             slot = slot if slot.count(":") > 1 else f"0000:{slot}"
             names[slot] = _device_name(quoted[1], device)
-    return names
-
-
-def _lshw_names(lshw: list[ElementTree.Element]) -> dict[str, str | None]:
-    names = {}
-    for node in lshw:
-        bus, product = node.findtext("businfo", ""), node.findtext("product", "")
-        if bus.startswith("pci@") and product:
-            names[bus[4:]] = _device_name(node.findtext("vendor", ""), product)
     return names
 
 
@@ -402,6 +396,7 @@ def _versions(folders: list[str]) -> dict[str, str]:
 
 
 def file_name(text: str) -> str:
+    """For argparse."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", text):
         raise argparse.ArgumentTypeError(f"{text!r}: use letters, digits and . _ + -")
     return text

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from harness.cli import UserError
 
-MAX_TEXT_BYTES = 16 << 20
 # In the metadata of the videos and pictures that the kit makes, uncompressed.
 MARK = "written by the Edge v/s Cloud Performance Testing kit"
 MARK_WITHIN = 1 << 16  # bytes of a file's beginning or end
+MAX_TEXT_BYTES = 16 << 20
 
 
 def read_text(path: Path, option: str) -> str:

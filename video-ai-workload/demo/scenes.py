@@ -10,8 +10,10 @@ Sizes are in design pixels of a 768 x 432 frame; `height` scales them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -22,27 +24,10 @@ SUPERSAMPLE = 2
 MIN_VISIBLE_SHARE, MIN_AREA = 0.3, 150  # of an object, and pixels: with less it does not count
 
 
-def _points(text: str) -> list[tuple[float, float]]:
-    return [tuple(map(float, point.split(","))) for point in text.split()]
-
-
-# Cars seen from the side, facing right; x along the length, y up, both in car lengths.
-CAR_OUTLINES = {
-    "sedan": _points("0,.07 .01,.2 .16,.225 .3,.335 .58,.34 .74,.23 .95,.2 1,.15 1,.07"),
-    "hatchback": _points("0,.07 .01,.24 .1,.36 .55,.37 .72,.25 .95,.21 1,.15 1,.07"),
-    "suv": _points("0,.08 0,.3 .06,.42 .6,.43 .74,.29 .97,.26 1,.2 1,.08"),
-    "van": _points("0,.07 0,.46 .04,.49 .7,.49 .86,.29 .98,.25 1,.18 1,.07"),
-    "pickup": _points("0,.09 0,.25 .4,.26 .44,.4 .66,.41 .76,.27 .97,.25 1,.2 1,.09"),
-}
-CAR_WINDOWS = {
-    "sedan": [".22,.235 .32,.315 .43,.32 .43,.235", ".46,.235 .46,.32 .56,.32 .68,.235"],
-    "hatchback": [".09,.26 .13,.34 .36,.345 .36,.26", ".39,.26 .39,.345 .53,.35 .66,.26"],
-    "suv": [".05,.3 .09,.4 .3,.405 .3,.3", ".33,.3 .33,.405 .57,.41 .69,.3"],
-    "van": [".55,.31 .55,.45 .68,.45 .8,.31"],
-    "pickup": [".47,.28 .49,.38 .63,.385 .71,.28"],
-}
-HEADLIGHT = _points(".955,.16 .955,.195 .995,.165 .995,.145")
-TAIL_LIGHT = _points(".005,.17 .005,.2 .03,.2 .03,.17")
+# Cars seen from the side, facing right: x along the length, y up, both in car lengths.
+CARS = json.loads(Path(__file__).with_name("cars.json").read_text())
+HEADLIGHT = ((0.955, 0.16), (0.955, 0.195), (0.995, 0.165), (0.995, 0.145))
+TAIL_LIGHT = ((0.005, 0.17), (0.005, 0.2), (0.03, 0.2), (0.03, 0.17))
 PAINTS = "ebebeb 19191c 8c8f94 a5191e 1e3c82 c8aa3c 285a3c 5f3c2d"
 
 
@@ -131,13 +116,13 @@ def _draw_car(canvas: Canvas, car: Mover, t_s: float, number: int) -> None:
     def at(points):
         return [(x + facing * (px - 0.5) * length, y - py * length) for px, py in points]
 
-    colour, outline = look["colour"], CAR_OUTLINES[look["shape"]]
+    colour, outline = look["colour"], CARS[look["shape"]]["outline"]
     canvas.ellipse((x, y - 0.01 * length), (0.52 * length, 0.035 * length), (38, 38, 42))
     canvas.polygon(at(outline), colour, number)
     sill = [(px, min(py, 0.13)) for px, py in outline]
     canvas.polygon(at(sill), _shade(colour, 0.72))
-    for window in CAR_WINDOWS[look["shape"]]:
-        canvas.polygon(at(_points(window)), look["glass"])
+    for window in CARS[look["shape"]]["windows"]:
+        canvas.polygon(at(window), look["glass"])
     for door_x in look["doors"]:
         canvas.limb(*at([(door_x, 0.1), (door_x, 0.22)]), 0.006 * length, _shade(colour, 0.55))
     canvas.polygon(at(HEADLIGHT), (250, 240, 190))
@@ -244,7 +229,7 @@ def _street(canvas: Canvas, rng: np.random.Generator, ground_y: float) -> None:
 def _car_look(rng: np.random.Generator) -> dict:
     paints = PAINTS.split()
     return {
-        "shape": str(rng.choice(list(CAR_OUTLINES))),
+        "shape": str(rng.choice(list(CARS))),
         "colour": _shade(bytes.fromhex(paints[rng.integers(len(paints))]), rng.uniform(0.8, 1.2)),
         "glass": _shade((70, 90, 108), rng.uniform(0.5, 1.5)),
         "rim": _shade((150, 150, 155), rng.uniform(0.5, 1.3)),
