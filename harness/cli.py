@@ -24,7 +24,7 @@ MAX_INT = 2**31 - 1
 PRECISIONS = ("auto", "f32", "bf16", "f16", "int8")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-DISK_ERRORS = (*DISK_FULL, errno.EROFS, errno.EACCES)
+DISK_ERRORS = (*DISK_FULL, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG)
 NOTHING_MEASURED = "interrupted: nothing had been measured yet"
 
 # Set by who has samples to save, if a command ends early: from the error to where they went.
