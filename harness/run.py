@@ -157,7 +157,7 @@ def build(
     metrics = {
         name: stats.summarize(known[name], each, intervals.get(name))
         for name, each in samples.items()
-        if any(each)
+        if stats.usable(each)
     }
     usage = monitor.usage
     found = [*warnings]
@@ -191,7 +191,7 @@ def build(
         **({"server": server} if server else {}),
         "usage": usage or None,
         "metrics": metrics,
-        "samples": {name: [list(each) for each in samples[name]] for name in metrics},
+        "samples": {name: [list(i) for i in each] for name, each in samples.items() if any(each)},
         "output": output,
         "details": list(details),
         "warnings": found,
