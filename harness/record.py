@@ -101,6 +101,8 @@ def _jsonable(
     if isinstance(value, dict):
         named = {_text(key): each for key, each in value.items()}
         return {k: _jsonable(v, (*place, k), warn, is_possible) for k, v in named.items()}
+    if isinstance(value, list) and all(type(v) is float and is_possible(v) for v in value):
+        return value.copy()  # the samples of an iteration, of which there may be many
     if isinstance(value, (list, tuple, set, frozenset)):
         return [
             _jsonable(each, (*place, str(index)), warn, is_possible)
