@@ -118,11 +118,12 @@ def compared(*args) -> dict:
         (["--years", "1e9"], "--years: must be a number from 0.1 to 100, not '1e9'"),
         (["--usd_per_kwh", "nan"], "--usd_per_kwh: must be a number from 0 to 1000, not 'nan'"),
         (["--load", "much"], "--load: must be a number from 0 to 1, not 'much'"),
-        (["--power_w", "R760xa=-1"], "--power_w: must be a number from 1e-09 to 1e+24, not '-1'"),
+        (["--power_w", "R760xa=-1"], "--power_w: R760xa=-1: must be a number from 1e-09 to"),
         (["--power_w", "R760xa=9", "--power_w", "R760xa=8"], "--power_w: R760xa is given 2 times"),
         (["--sut", "R760xa=R760xa", "--sut", "R760xa=XR4520c"], "--sut: R760xa is given 2 times"),
         (["--unit", "x=m:1", "--unit", "x=m:2"], "--unit: x is given 2 times"),
         (["R760xa=5"], "SYSTEM=RATE: R760xa is given 2 times"),
+        (["--unit", "tokens"], "--unit: 'tokens' says no amount: 'million items'"),
         (["m7i.48xlarge=1e400"], "must be a number from 1e-09 to 1e+24, not '1e400'"),
     ],
 )
