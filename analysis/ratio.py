@@ -23,7 +23,7 @@ class Ratio:
     ratio: float | None  # side / baseline; None where the baseline is 0
     ci95: tuple[float, float] | None  # None where there are too few runs, or no ratio
     better: str  # "higher" or "lower": what is good for this metric
-    verdict: str  # of the side: "better", "worse", or why neither can be said
+    verdict: str | None  # of the side: "better", "worse", or why neither can be said
 
 
 def compare(baseline: Sequence[float], side: Sequence[float], better: str) -> Ratio:
