@@ -91,7 +91,7 @@ def compare(
         for comparison in _against(baseline, sides, allow_invalid, {}):
             comparison.leads = _load_key(sides[baseline][0]) not in swept
             comparisons.append(comparison)
-    return sorted(comparisons, key=lambda comparison: comparison.label)
+    return sorted(comparisons, key=lambda comparison: (not comparison.leads, comparison.label))
 
 
 def _grouped(runs: Iterable[Run], key: Callable[[Run], object]) -> dict[object, Sides]:

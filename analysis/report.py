@@ -20,9 +20,9 @@ MAX_RUNS = 500  # in the table of runs
 
 METHOD = (
     "The run (a process of its own) is the unit of evidence: a verdict takes 4 valid runs per "
-    "side. A ratio is that of the geometric means of the runs' medians. Its 95 % confidence "
-    "interval is Welch's, on their logarithms. One that includes 1 shows no difference. Only each work's "
-    "primary metric has a verdict.",
+    "side. A ratio is that of the geometric means of the runs' medians; its 95 % confidence "
+    "interval is Welch's, on their logarithms. One that includes 1 shows no difference. Only "
+    "each work's primary metric has a verdict.",
     "Runs are compared where they did the same task with what must be equal for a fair ratio: "
     "model, weight format, precision, runtime, device and what else their records name. Runs that "
     "are not valid as evidence, or whose setting missed its accuracy gate, carry no verdict. "
@@ -151,8 +151,15 @@ def summary(report: Report) -> list[str]:
 
 def notes(report: Report) -> list[str]:
     """What speaks against the figures, and what was left out."""
-    found = [f"{c.label}: {note}" for c in report.comparisons for note in [*c.marks, *c.notes]]
-    return [*dict.fromkeys(found), *(f"skipped: {line}" for line in report.skipped)]
+    labels: dict[str, dict[str, None]] = {}  # by note, the works that have it
+    for c in report.comparisons:
+        for note in [*c.marks, *c.notes]:
+            labels.setdefault(note, {})[c.label] = None
+    found = [
+        f"{next(iter(works))}{f' and {len(works) - 1} more' if len(works) > 1 else ''}: {note}"
+        for note, works in labels.items()
+    ]
+    return [*found, *(f"skipped: {line}" for line in report.skipped)]
 
 
 def tables(report: Report) -> list[Table]:
