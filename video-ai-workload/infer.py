@@ -166,6 +166,7 @@ def build_record(
     encoder = pipeline.settings.output.encoder_label
     to_its_end = monitor.status == "complete" and not max_frames
     rate = statistics.median(done.frames / done.wall_s for done in passes)
+    same = all(done.found == last.found for done in passes)
     return run.build(
         args,
         workload="video",
@@ -191,7 +192,7 @@ def build_record(
             "damaged": source.damaged,
             "reconnected": source.reconnected,
             "found": dict(last.found.most_common()),
-            "same_detections_every_iteration": all(done.found == last.found for done in passes),
+            "same_detections_every_iteration": None if source.live else same,
         },
         details=details(pipeline, passes),
         resolved={
@@ -199,7 +200,7 @@ def build_record(
             "encoder": encoder,
             "requests": pipeline.model.requests,
         },
-        warnings=source.warnings(last.frames, rate, to_its_end),
+        reasons=source.warnings(last.frames, rate, to_its_end),
         **prepared.record_parts(),
     )
 
