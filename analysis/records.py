@@ -106,6 +106,7 @@ def expand(paths: Iterable[Path]) -> list[Path]:
             found = sorted(path.glob("*.json")) if path.is_dir() else [path]
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from None
+        found = [each for each in found if each.name != "study.json"]  # a plan, no record
         if not found:
             raise UserError(f"{path}: no record (*.json) in this folder")
         files += found

@@ -285,11 +285,6 @@ def _open_standard_streams() -> None:
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
-def without_secrets(text: str) -> str:
-    """A text with the user names and passwords of the addresses in it left out."""
-    return re.sub(r"([a-z0-9]+://)[^/@\s]+@", r"\1***@", text)
-
-
 def columns(
     rows: Sequence[Sequence[str]], align: Callable[[str, int], str] = str.ljust
 ) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import math
+import re
 import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -38,6 +39,8 @@ def write(record: dict, path: Path) -> Path:
     """
     path = path.absolute()
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    # Bytes of a file's name that are not UTF-8 reach Python as surrogates: shown as \\udcff.
+    text = re.sub("[\ud800-\udfff]", lambda found: f"\\\\u{ord(found[0]):04x}", text)
     files.write_whole(path, text.encode(), overwrite=False)
     return path
 
