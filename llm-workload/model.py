@@ -162,7 +162,7 @@ def _requested_rounding(args: argparse.Namespace) -> dict:
     return {name: value for name, value in requested.items() if value is not None}
 
 
-def rounding_warnings(args: argparse.Namespace, found: Inspection) -> list[str]:
+def rounding_reasons(args: argparse.Namespace, found: Inspection) -> list[str]:
     """One sentence per requested rounding that is not the effective one."""
     effective = {**found.properties, "KV_CACHE_PRECISION": found.kv_cache}
     return [
@@ -188,7 +188,7 @@ def record_parts(args: argparse.Namespace, loaded: LoadedModel, **resolved) -> d
         "configuration": {"hint": "LATENCY"},
         "packages": PACKAGES,
         "resolved": {**known, **resolved},
-        "warnings": rounding_warnings(args, found),
+        "reasons": rounding_reasons(args, found),
     }
 
 

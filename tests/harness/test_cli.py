@@ -1,8 +1,31 @@
+import argparse
 import errno
 
 import pytest
 
 from harness import cli
+
+
+@pytest.mark.parametrize(
+    "check, text, words",
+    [
+        (cli.positive_int, "x", "must be a whole number from 1 on, not 'x'"),
+        (cli.positive_int, "0", "must be a whole number from 1 on, not '0'"),
+        (cli.positive_int, "99999999999999", "from 1 to 2,147,483,647, not '99999999999999'"),
+        (cli.positive_int, "9" * 5000, "must be a whole number from 1 on, not '9999"),
+        (cli.non_negative_int, "-1", "must be a whole number from 0 on, not '-1'"),
+        (cli.positive_float, "nan", "must be a number above 0, not 'nan'"),
+        (cli.non_negative_float, "inf", "must be a number from 0 on, not 'inf'"),
+        (cli.share, "1.1", "must be a number from 0 to 1, not '1.1'"),
+    ],
+)
+def test_a_number_that_is_not_allowed_is_said_in_words(check, text, words):
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--n", type=check)
+    with pytest.raises(argparse.ArgumentError, match=words.replace("(", r"\(")) as caught:
+        parser.parse_args([f"--n={text}"])
+    assert len(str(caught.value)) < 120
+    assert check("1") == 1
 
 
 def fail(error):
