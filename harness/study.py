@@ -390,6 +390,8 @@ def parse_args() -> argparse.Namespace:
     args.results_dir = args.results_dir.absolute()
     if not args.job:
         parser.error("nothing to measure: --job")
+    if args.quick and (args.repeats or args.detect or args.max_hours):
+        parser.error("--quick is no study")
     return args
 
 
