@@ -37,7 +37,7 @@ pip_reason() {
   if grep -qE 'ConnectionError|NameResolution|ConnectTimeout|ProxyError|timed out' "$log"; then
     echo "no connection to the package index; run the same command again ($log)"
   else
-    echo "$(grep ^ERROR "$log" | tail -n 1) ($log)"
+    echo "$(sed -n 's/^ERROR: //p' "$log" | tail -n 1) ($log)"
   fi
 }
 

@@ -61,7 +61,7 @@ def test_an_environment_whose_python_is_gone_is_made_anew(room):
 def test_without_network_one_line_says_so(room):
     (room / "requirements.txt").write_text("tqdm==4.70.1\n")
     offline = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": os.devnull}
-    offline |= {"PIP_RETRIES": "0", "PIP_NO_CACHE_DIR": "1", "no_proxy": "*"}
+    offline |= {"PIP_RETRIES": "1", "PIP_FIND_LINKS": "", "PIP_NO_CACHE_DIR": "1", "no_proxy": "*"}
     done = bash("setup room", room.parent, **offline)
     _, errors = done.communicate()
     assert done.returncode == 1
