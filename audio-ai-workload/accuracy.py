@@ -15,11 +15,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from harness import cli
+
+cli.quit_on_signals()  # while the libraries load
+
 import audio_input
 import error_rates
 import model
 
-from harness import cli, progress, run
+from harness import progress, run
 from harness.monitor import SystemMonitor
 
 MAX_FILES_PRINTED = 20  # those with the highest word error rate
@@ -35,10 +39,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     job = model.prepare(args, audio_input.find(args.audio), word_timestamps=None)
-    with SystemMonitor() as monitor, progress.stage("Transcribing"):
+    with SystemMonitor(keep=lambda: False) as monitor, progress.stage("Transcribing"):
         done = job.transcribe("transcribing")
-    if monitor.status != "complete":
-        raise KeyboardInterrupt
     names = [recording.path.name for recording in job.recordings]
     files = [{"name": name, **model.describe(each.result)} for name, each in zip(names, done)]
     texts = "\n".join(reference.text for reference in job.references)

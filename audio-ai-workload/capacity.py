@@ -23,13 +23,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from harness import cli
+
+cli.quit_on_signals()  # while the libraries load
+
 import audio_input
 import error_rates
 import model
 import numpy as np
 from audio_input import SAMPLE_RATE
 
-from harness import capacity, cli, plot, progress, run, stats
+from harness import capacity, plot, progress, run, stats
 
 LONGEST_WINDOW_S = 30.0  # what Whisper encodes at once
 PAUSE_S = 0.3
@@ -235,7 +239,18 @@ def main() -> int:
     def measure_level(count: int) -> dict:
         return summarize(run_calls(job.loaded.whisper, files, limits, count), limits.max_delay_s)
 
-    found = capacity.find(measure_level, sentence, args, "call")
+    condition = f"with transcripts within {args.max_delay:g} s"
+    condition += f" of windows of at most {args.window:g} s"
+    limit_labels = {"window": args.window, "max delay": args.max_delay}
+    described = {
+        "workload": "audio-capacity",
+        "title": "Audio AI capacity",
+        "primary": "calls",
+        "work": [("1,000 call-hours", "calls", 3600 * 1000)],
+        "check_samples": False,
+        **model.record_arguments(job, outputs, **limit_labels),
+    }
+    found = capacity.find(measure_level, sentence, args, "call", run.start(args, **described))
     shown = {"95 % of transcripts": "delay_p95_s", "half of them": "delay_p50_s"}
     series = {
         label: [(n, level[key]) for n, level in found.levels.items()]
@@ -244,25 +259,17 @@ def main() -> int:
     panel = plot.Panel("seconds from last sample to transcript", series, ("limit", args.max_delay))
     plot.lines(args.plot, [panel], "calls")
     delays_s = {count: level.pop("delays_s") for count, level in found.levels.items()}
-    condition = f"with transcripts within {args.max_delay:g} s"
-    condition += f" of windows of at most {args.window:g} s"
-    limit_labels = {"window": args.window, "max delay": args.max_delay}
     record = run.build(
         args,
-        workload="audio-capacity",
-        title="Audio AI capacity",
-        primary="calls",
+        **described,
         samples={
             "calls": [[found.most]],
             "window_delay_s": [delays_s[found.shown]],
             **error_rates.score(outputs, job.references, args.task),
         },
-        work=[("1,000 call-hours", "calls", 3600 * 1000)],
         monitor=found.monitor,
         output={**found.output("call"), "files": outputs},
         details=[capacity.report(found, args, "call", condition)],
-        check_samples=False,
-        **model.record_arguments(job, outputs, **limit_labels),
     )
     return run.finish(record, args)
 

@@ -21,13 +21,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from harness import cli
+
+cli.quit_on_signals()  # while the libraries load
+
 import audio_input
 import error_rates
 import model
 
-from harness import cli, energy, progress, run
+from harness import energy, progress, run
 from harness.cli import UserError
-from harness.monitor import SystemMonitor, iterations
+from harness.journal import Journal
+from harness.monitor import iterations
 
 OUTPUT_FORMATS = ("txt", "srt", "vtt", "json", "tsv")
 MAX_FILES_PRINTED = 20
@@ -51,19 +56,19 @@ class Iteration:
     files: list  # whisper_openvino.Transcription of each
 
 
-def measure(
-    job: model.Job, num_iters: int, min_duration_s: float
-) -> tuple[list[Iteration], SystemMonitor]:
-    """The timed loop. Raises KeyboardInterrupt where not even one iteration was completed."""
+def measure(job: model.Job, args: argparse.Namespace, journal: Journal) -> list[Iteration]:
+    """The timed loop. Ctrl-C keeps what was measured."""
+    audio_s = sum(audio_input.seconds(recording.samples) for recording in job.recordings)
     done = []
-    with SystemMonitor() as monitor:
-        for index in iterations(num_iters, min_duration_s):
+    with journal.monitor:
+        for index in iterations(args.num_iters, args.min_duration):
             started = time.perf_counter()
             transcriptions = job.transcribe(f"iteration {index + 1}")
-            done.append(Iteration(time.perf_counter() - started, transcriptions))
-    if not done:
-        raise KeyboardInterrupt
-    return done, monitor
+            time_s = time.perf_counter() - started
+
+            done.append(Iteration(time_s, transcriptions))
+            journal.add({"transcription_time_s": [time_s], "rtfx": [audio_s / time_s]})
+    return done
 
 
 def main() -> int:
@@ -75,15 +80,20 @@ def main() -> int:
     for _ in range(args.warmup):
         with progress.stage("Warm-up"):
             job.transcribe("warm-up")
-    measured, monitor = measure(job, args.num_iters, args.min_duration)
+    what = {
+        "workload": "audio",
+        "title": "Audio AI",
+        "primary": "rtfx",
+        "work": [("hour of audio", "rtfx", 3600)],
+    }
+    journal = run.start(args, **what, **model.record_arguments(job, []))
+    measured, monitor = measure(job, args, journal), journal.monitor
 
     files = describe_files(job.recordings, measured)
-    audio_s = sum(file["duration_s"] for file in files)
-    count = audio_s * len(measured)
+    count = sum(file["duration_s"] for file in files) * len(measured)
     joules = energy.per_unit_j(monitor.usage, monitor.status, args.device, count)
     samples = {
-        "transcription_time_s": [[iteration.time_s] for iteration in measured],
-        "rtfx": [[audio_s / iteration.time_s] for iteration in measured],
+        **journal.samples,
         "energy_per_audio_second_j": [] if joules is None else [[joules]],
         **error_rates.score(files, job.references, args.task),
         "load_time_s": [[job.loaded.load_time_s]],
@@ -95,15 +105,12 @@ def main() -> int:
     output = {"files": files} if len(files) > 1 else files[0]
     record = run.build(
         args,
-        workload="audio",
-        title="Audio AI",
-        primary="rtfx",
+        **what,
+        **model.record_arguments(job, files),
         samples=samples,
-        work=[("hour of audio", "rtfx", 3600)],
         monitor=monitor,
         output={**output, "same_transcript_every_iteration": len(texts) == 1},
         details=[*summary(files), *written],
-        **model.record_arguments(job, files),
     )
     return run.finish(record, args)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import cli, progress
-from harness.cli import UserError
+from harness.journal import Journal
 from harness.monitor import SystemMonitor
 
 MAX_LATE_SHARE = 0.01  # of a stream's frames or windows that came late or not at all
@@ -93,6 +93,7 @@ def find(
     sentence: Callable[[dict], str],
     args: argparse.Namespace,
     name: str,
+    journal: Journal,
 ) -> Found:
     """Search for the most streams that are sustained.
 
@@ -101,14 +102,16 @@ def find(
     measure_level : runs a number of streams and returns its figures; "sustained" is one of them.
     sentence : what to print of these.
     args, name : as for add_arguments().
+    journal : of the run; it gets all levels after each.
 
-    Raises UserError (KeyboardInterrupt) where not even the first number of streams ran to its end.
+    Raises what ended the first number of streams before it was measured.
     """
     levels: dict[int, dict] = {}
     monitors: dict[int, SystemMonitor] = {}
 
     def sustained(count: int) -> bool | None:
-        with SystemMonitor() as monitors[count], progress.stage(f"{count} {name}(s)"):
+        monitors[count] = SystemMonitor(keep=lambda: bool(levels))
+        with monitors[count], progress.stage(f"{count} {name}(s)"):
             levels[count] = measure_level(count)
         if monitors[count].status != "complete":
             return None
@@ -116,14 +119,14 @@ def find(
         level["busy_share_per_cpu"] = usage["busy_share_per_cpu"]
         state = "sustained" if level["sustained"] else "not sustained"
         busy = usage["process_cores_busy"]
+        best = max((n for n, each in levels.items() if each["sustained"]), default=0)
+        journal.replace({f"{name}s": [[best]]}, {"levels": dict(levels)})
         print(f"{count} {name}(s): {state}; {sentence(level)}, {busy:.1f} cores busy", flush=True)
         return level["sustained"]
 
     tried = doubling(getattr(args, f"min_{name}s"), getattr(args, f"max_{name}s"))
     most = search(sustained, tried)
     ended = list(monitors.values())[-1]
-    if not levels:
-        raise UserError(ended.error) if ended.status == "failed" else KeyboardInterrupt
     shown = most or min(levels)
     monitor = monitors[shown]
     monitor.status, monitor.error = ended.status, ended.error

@@ -1,6 +1,7 @@
-"""The command line: the options that every infer.py has, how a command ends, tables of text.
+"""The command line: options that every infer.py has, signals, how a command ends, tables of text.
 
-Exit status: 0 measured; 1 could not measure (one line says why); 2 wrong usage; 130 interrupted.
+Exit status: 0 measured; 1 could not measure (one line says why); 2 wrong usage; 130 interrupted;
+143 terminated; 129 the terminal was closed.
 """
 
 from __future__ import annotations
@@ -12,11 +13,28 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 PRECISIONS = ("auto", "f32", "bf16", "f16", "int8")
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_ERRORS = (*DISK_FULL, errno.EROFS, errno.EACCES)
+NOTHING_MEASURED = "interrupted: nothing had been measured yet"
+
+# Set by who has samples to save, if a command ends early: from the error to where they went.
+rescue: Callable[[BaseException], Path | None] | None = None
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP, which end a command as Ctrl-C does."""
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.number = number
 
 
 class UserError(Exception):
@@ -101,32 +119,157 @@ def add_common_arguments(
     results = Path(__file__).resolve().parent.parent / "results"
     add("--results_dir", type=Path, default=results, help="folder for the record")
     add("--json", type=Path, metavar="PATH", help="write the record to this file instead")
+    add("--overwrite", action="store_true", help="replace output files that exist; never a record")
     add("--study", metavar="ID", help="mark the record as part of a study (run.sh --study)")
 
 
+def quit_on_signals() -> None:
+    """End at once on a signal: for the seconds of importing, when there is nothing to save."""
+
+    def leave(number: int, frame) -> None:
+        os.write(2, f"{NOTHING_MEASURED}\n".encode())
+        os._exit(128 + number)
+
+    _set_handlers(leave)
+
+
 def run(main: Callable[[], int]) -> None:
-    """Call main() and exit with its status; one line on stderr for a user's mistake."""
-    # A process that a shell started in the background inherits an ignored SIGINT.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Call main() and exit with its status; one line on stderr for a user's mistake.
+
+    However main() ends, what it has measured is saved.
+    """
+    _open_standard_streams()
+    streams = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = Stream(sys.stdout), Stream(sys.stderr)
+    _set_handlers(_raise)
     try:
-        status = main()
+        try:
+            status = main()
+        except BaseException as error:
+            status = _ended(error)
         sys.stdout.flush()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = EXIT_FAILED
-    except KeyboardInterrupt:
-        print("interrupted: nothing had been measured yet", file=sys.stderr)
-        status = EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of our output went away, e.g. `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = EXIT_FAILED
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        where = f" ({error.filename})" if error.filename else ""
-        print(f"error: the disk is full{where}: make room and run again", file=sys.stderr)
-        status = EXIT_FAILED
+        failed = sys.stdout.error
+        if failed and failed.errno != errno.EPIPE:  # a reader that went away has seen enough
+            print(f"error: cannot print: {failed.strerror}", file=sys.stderr)
+            status = status or EXIT_FAILED
+    finally:
+        sys.stdout, sys.stderr = streams
     sys.exit(status)
+
+
+def _set_handlers(handler: Callable) -> None:
+    for number in SIGNALS:
+        # A process that a shell started in the background inherits an ignored SIGINT, one started
+        # by nohup an ignored SIGHUP.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def _raise(number: int, frame) -> None:
+    raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let no signal cut the block short: for saving what has been measured."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def why_interrupted(error: BaseException) -> str:
+    if isinstance(error, Terminated):
+        return f"terminated ({error})"
+    return "interrupted by the user"
+
+
+def interrupt_status(error: str | None) -> int:
+    """The exit status for the error of an interrupted run."""
+    named = re.search(r"\((SIG\w+)\)", error or "")
+    return 128 + signal.Signals[named[1]] if named else EXIT_INTERRUPTED
+
+
+def _ended(error: BaseException) -> int:
+    """Save what was measured before `error`, say what happened, and return the exit status."""
+    saved = None
+    if rescue:
+        with uninterrupted():
+            saved = rescue(error)
+    kept = f": what was measured is in {saved}" if saved else ""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else EXIT_FAILED
+    if isinstance(error, KeyboardInterrupt):
+        why = why_interrupted(error)
+        print(f"{why}{kept}" if saved else NOTHING_MEASURED, file=sys.stderr)
+        return interrupt_status(why)
+    if isinstance(error, UserError):
+        print(f"error: {error}{kept}", file=sys.stderr)
+    elif isinstance(error, MemoryError):
+        print(f"error: out of memory{kept}", file=sys.stderr)
+    elif isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        where = f"{error.filename}: " if error.filename else ""
+        full = ": make room and run again" if error.errno in DISK_FULL else ""
+        print(f"error: {where}{error.strerror}{full}{kept}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+        if saved:
+            print(f"error: the run ended early{kept}", file=sys.stderr)
+    return EXIT_FAILED
+
+
+_ESCAPED = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+_ESCAPED |= {code: f"\\u{code:04x}" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+for _kept in "\n\t\r":
+    del _ESCAPED[ord(_kept)]
+
+
+def printable(text: str) -> str:
+    """A text whose control characters and changes of direction are shown, not obeyed."""
+    return text.translate(_ESCAPED)
+
+
+class Stream:
+    """stdout or stderr that takes any text, and that may be closed by its reader or full.
+
+    Text is made printable(), also in an encoding that lacks some of its characters. After the first
+    error in writing, kept in `error`, nothing more is written.
+    """
+
+    def __init__(self, stream):
+        self._stream, self.error = stream, None
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self._stream.write(printable(text)))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, action: Callable) -> None:
+        try:
+            action()
+        except OSError as error:
+            self.error = error
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)
+
+
+def _open_standard_streams() -> None:
+    """Where one was closed, the next file opened would take its place."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def without_secrets(text: str) -> str:

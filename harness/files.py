@@ -19,6 +19,24 @@ def read_text(path: Path, option: str) -> str:
         raise UserError(f"{path} is not a UTF-8 text file ({option})") from None
 
 
+def check_new(path: Path, option: str, overwrite: bool = False) -> None:
+    """Raise UserError, before anything is measured, where `path` exists or can't be written.
+
+    `option` is the one that names it. With `overwrite` a regular file may be replaced.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a file ({option})")
+    if path.exists() and path.is_file() and not overwrite:
+        raise UserError(f"{option} {path} exists: choose another name, or add --overwrite")
+    folder = path.absolute().parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror} ({option})") from None
+
+
 def write_whole(path: Path, content: bytes, *, overwrite: bool) -> None:
     """Write all of it, or, on an error, nothing.
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 
-from harness import energy, progress
+from harness import cli, energy, progress
 from harness.cli import UserError
 
 STATES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")  # of a CPU's time
@@ -36,15 +36,16 @@ class SystemMonitor:
     counters, where the machine has any, every 30 s as well, because they overflow.
 
     After the block: `status` is "complete", "interrupted" or "failed"; `usage` is the record's.
+    `keep` tells whether there is anything to record; where there is not, the error passes.
     """
 
-    def __init__(self, powercap: Path = energy.POWERCAP):
-        self._powercap = powercap
-
-    def __enter__(self) -> SystemMonitor:
+    def __init__(self, powercap: Path = energy.POWERCAP, keep: Callable[[], bool] = lambda: True):
+        self._powercap, self._keep = powercap, keep
         self.status: str = "complete"
         self.error: str | None = None
         self.usage: dict = {}
+
+    def __enter__(self) -> SystemMonitor:
         self._process = psutil.Process()
         self._meter = energy.Meter(self._powercap)
         self._meter.start()
@@ -78,10 +79,10 @@ class SystemMonitor:
             "energy_unknown": self._meter.unknown,
         }
         if isinstance(error, KeyboardInterrupt):
-            self.status, self.error = "interrupted", "interrupted by the user"
+            self.status, self.error = "interrupted", cli.why_interrupted(error)
         elif isinstance(error, UserError):
             self.status, self.error = "failed", str(error)
-        return self.status != "complete"
+        return self.status != "complete" and self._keep()
 
     def _counters(self) -> dict:
         times = self._process.cpu_times()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from harness import (
     checks,
     cli,
     energy,
+    journal,
     model_files,
     openvino_setup,
     record,
@@ -23,14 +25,20 @@ from harness import (
     system,
 )
 from harness.cli import UserError
+from harness.journal import Journal
 from harness.metrics import METRICS, Metric
 from harness.monitor import SystemMonitor
+
+_open: Journal | None = None  # of the run under way
 
 Scalars = Mapping[str, Any]  # labels to text, numbers, booleans or None
 
 
 def check_destination(args: Namespace) -> None:
-    """Raise UserError, before anything is measured, where the record could not be written."""
+    """Raise UserError, before anything is measured, where the record could not be written.
+
+    Makes the records of earlier runs in that folder that were ended from outside.
+    """
     folder = (args.json.parent if args.json else args.results_dir).absolute()
     if args.json and args.json.exists():
         raise UserError(f"{args.json} exists and is never overwritten: choose another --json")
@@ -42,6 +50,48 @@ def check_destination(args: Namespace) -> None:
         raise UserError(
             f"cannot write the record to {folder}: {error.strerror} (--results_dir, --json)"
         ) from None
+    for recovered in journal.recover(folder):
+        if not any(folder.glob(f"*_{recovered['id'][:8]}.json")):
+            path = _write(recovered, folder / file_name(recovered))
+            print(f"recovered: {path}: samples of a run that was ended from outside")
+
+
+def start(args: Namespace, *, own_metrics: Sequence[Metric] = (), **known) -> Journal:
+    """The journal of the run that begins now, to which its samples are added as they are taken.
+
+    `known` : what build() is given, but for what is only known afterwards. build() and finish()
+    then make the record; where a run ends before, cli.run() has the journal make it.
+    """
+    global _open
+    discard()
+    idle = SystemMonitor()
+    draft = build(args, samples={}, monitor=idle, output={}, own_metrics=own_metrics, **known)
+    draft["work"] = _work(known["work"])
+    folder = (args.json.parent if args.json else args.results_dir).absolute()
+    name = file_name(draft).removesuffix(".json") + journal.SUFFIX
+    _open = Journal(folder / name, draft, own_metrics)
+    cli.rescue = functools.partial(_rescue, args)
+    return _open
+
+
+def _rescue(args: Namespace, error: BaseException) -> Path | None:
+    """Save what has been measured before `error`; where it is, or None where that is nothing."""
+    if not _open:
+        return None
+    if not _open.has_samples():
+        discard()
+        return None
+    if isinstance(error, KeyboardInterrupt):
+        return save(_open.record("interrupted", cli.why_interrupted(error)), args)
+    return save(_open.record("failed", cli.one_line(error)), args)
+
+
+def discard() -> None:
+    """Drop the journal of a run that goes without a record."""
+    global _open
+    if _open:
+        _open.close()
+    _open = cli.rescue = None
 
 
 def print_header(
@@ -133,11 +183,7 @@ def build(
         "configuration": _known({**_of_placement(placement, system), **(configuration or {})}),
         "context": _known(_context(system, packages, usage, metrics, server)),
         "primary": primary,
-        "work": [
-            {"unit": unit, "metric": metric, "amount": amount}
-            for unit, metric, amount in work
-            if metric in metrics
-        ],
+        "work": [each for each in _work(work) if each["metric"] in metrics],
         "model": model,
         "input": input,
         "system": system,
@@ -158,8 +204,8 @@ def finish(run: dict, args: Namespace) -> int:
     path = save(run, args)
     print("\n".join([*record.text_lines(run), f"Record: {path}"]), flush=True)
     if run["status"] == "interrupted":
-        print("interrupted: the record holds what was measured until then", file=sys.stderr)
-        return cli.EXIT_INTERRUPTED
+        print(f"{run['error']}: the record holds what was measured until then", file=sys.stderr)
+        return cli.interrupt_status(run["error"])
     if run["status"] == "failed":
         print(f"error: {run['error']}", file=sys.stderr)
         return cli.EXIT_FAILED
@@ -168,15 +214,27 @@ def finish(run: dict, args: Namespace) -> int:
 
 def save(run: dict, args: Namespace) -> Path:
     """Write to --json or into --results_dir; failing that, to the temporary folder."""
-    record.validate(run)
+    if _open:
+        run["id"] = _open.draft["id"]
+    run = record.sanitized(run)
+    path = args.json or args.results_dir / file_name(run)
+    with cli.uninterrupted():
+        written = _write(run, path)
+        discard()
+    return written
+
+
+def file_name(run: dict) -> str:
     stamp = datetime.fromisoformat(run["finished_at"]).strftime("%Y%m%dT%H%M%SZ")
-    name = f"{run['workload']}_{stamp}_{run['id'][:8]}.json"
-    path = args.json or args.results_dir / name
+    return f"{run['workload']}_{stamp}_{run['id'][:8]}.json"
+
+
+def _write(run: dict, path: Path) -> Path:
     try:
         return record.write(run, path)
     except OSError as error:
         try:
-            elsewhere = record.write(run, Path(tempfile.gettempdir()) / name)
+            elsewhere = record.write(run, Path(tempfile.gettempdir()) / file_name(run))
         except OSError:
             print(json.dumps(run))
             raise UserError(
@@ -184,6 +242,10 @@ def save(run: dict, args: Namespace) -> Path:
             ) from None
         print(f"warning: {path}: {error.strerror}: the record went elsewhere", file=sys.stderr)
         return elsewhere
+
+
+def _work(work: Sequence[tuple[str, str, float]]) -> list[dict]:
+    return [{"unit": unit, "metric": metric, "amount": amount} for unit, metric, amount in work]
 
 
 def _of_model(model: dict | None, placement: dict) -> dict:

@@ -33,11 +33,15 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from harness import cli
+
+cli.quit_on_signals()  # while the libraries load
+
 import model  # before NumPy, whose threads it limits
 import numpy as np
 from runtimes import Logits
 
-from harness import cli, files, monitor, progress, run
+from harness import files, monitor, progress, run
 from harness.cli import UserError
 
 TEXT = Path(__file__).with_name("accuracy_text.txt")
@@ -257,7 +261,7 @@ def measure_reference(args: argparse.Namespace, task: Task) -> Reference:
 def measure(forward, task: Task, reference: Reference | None):
     """The model's scores, and the monitor. What was measured before Ctrl-C is kept."""
     nll, same, kl = [], [], []
-    with monitor.SystemMonitor() as watched:
+    with monitor.SystemMonitor(keep=lambda: bool(nll)) as watched:
         for total in score(forward, task):
             nll.append(total)
         if reference:
@@ -266,8 +270,6 @@ def measure(forward, task: Task, reference: Reference | None):
                 equal, divergence = compare_step(theirs, ours)
                 same.append(equal)
                 kl.append(divergence)
-    if not nll:
-        raise KeyboardInterrupt if watched.status == "interrupted" else UserError(watched.error)
     return Scores(np.array(nll), same, kl), watched
 
 

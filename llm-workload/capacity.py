@@ -17,11 +17,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from harness import cli
+
+cli.quit_on_signals()  # while the libraries load
+
 import model  # before NumPy, whose threads it limits
 import numpy as np
 from runtimes import ContinuousBatching, GenerationConfig, GenerationResult, truncate_at_eos
 
-from harness import capacity, cli, plot, run, stats
+from harness import capacity, plot, run, stats
 from harness.metrics import METRICS
 from harness.monitor import SystemMonitor, iterations
 
@@ -73,11 +77,14 @@ def generate(
     ]
 
 
-def measure_level(setup: Setup, users: int) -> Level | None:
-    """None where it was interrupted before the first iteration's end."""
+def measure_level(setup: Setup, users: int, is_first: bool) -> Level | None:
+    """None where it was interrupted before the first iteration's end.
+
+    Raises what interrupted the first level, as there is nothing to record then.
+    """
     samples: dict[str, list[list[float]]] = {RATE: [], TTFT: [], TPOT: []}
     generated = 0
-    with SystemMonitor() as monitor:
+    with SystemMonitor(keep=lambda: not is_first or bool(samples[RATE])) as monitor:
         for _ in range(setup.warmup):
             generate(setup.runtime, setup.prompts.take(users), setup.config)
         for _ in iterations(setup.num_iters, setup.min_duration_s, f"{users} user(s)"):
@@ -128,7 +135,28 @@ def draw(levels: dict[int, dict], args: argparse.Namespace) -> None:
     plot.lines(args.plot, panels, "users", "Continuous batching")
 
 
-def make_record(args, loaded, system: dict, setup: Setup, levels: dict[int, Level]) -> dict:
+def describe(args, loaded, system: dict, setup: Setup) -> dict:
+    """What the record says of the run before it has begun."""
+    exact = ",".join(map(str, args.concurrency)) if args.concurrency else None
+    return {
+        "workload": "llm-capacity",
+        "title": "LLM capacity",
+        "primary": "users",
+        "task": {
+            **model.task(setup.config, setup.prompts, 1, False),
+            "max TTFT s": args.max_ttft,
+            "max TPOT s": args.max_tpot,
+            "numbers of users": exact,
+        },
+        "work": [("1,000 user-hours", "users", 3600e3)],
+        **model.record_parts(args, loaded),
+        "input": setup.prompts.source(),
+        "system": system,
+        "check_samples": False,
+    }
+
+
+def make_record(args, described: dict, levels: dict[int, Level]) -> dict:
     """The run's metrics are those of the most users sustained; if none, of the fewest tried."""
     last = levels[max(levels, key=list(levels).index)]
     levels = dict(sorted(levels.items()))
@@ -142,23 +170,10 @@ def make_record(args, loaded, system: dict, setup: Setup, levels: dict[int, Leve
     limits = f"TTFT within {args.max_ttft:g} s and TPOT within {args.max_tpot:g} s"
     if len(levels) > 1:
         draw(found, args)
-    exact = ",".join(map(str, args.concurrency)) if args.concurrency else None
     return run.build(
         args,
-        workload="llm-capacity",
-        title="LLM capacity",
-        primary="users",
+        **described,
         samples={"users": [[most]], **shown.samples},
-        task={
-            **model.task(setup.config, setup.prompts, 1, False),
-            "max TTFT s": args.max_ttft,
-            "max TPOT s": args.max_tpot,
-            "numbers of users": exact,
-        },
-        work=[("1,000 user-hours", "users", 3600e3)],
-        **model.record_parts(args, loaded),
-        input=setup.prompts.source(),
-        system=system,
         monitor=monitor,
         output={
             "users": most,
@@ -166,7 +181,6 @@ def make_record(args, loaded, system: dict, setup: Setup, levels: dict[int, Leve
             "levels": {str(n): level for n, level in found.items()},
         },
         details=["", *table(found), "", f"Capacity: {most} user(s), 95 % with {limits}{more}"],
-        check_samples=False,
     )
 
 
@@ -211,11 +225,16 @@ def main() -> int:
     )
     setup = Setup(loaded.runtime, prompts, config, *repeat, *limits_s)
     levels: dict[int, Level] = {}
+    described = describe(args, loaded, system, setup)
+    journal = run.start(args, **described)
 
     def sustained(users: int) -> bool | None:
-        level = measure_level(setup, users)
+        level = measure_level(setup, users, is_first=not levels)
         if level:
             levels[users] = level
+            found = {str(n): each.summary for n, each in levels.items()}
+            best = max((n for n, each in levels.items() if each.is_sustained), default=0)
+            journal.replace({"users": [[best]], **level.samples}, {"levels": found})
         return level.is_sustained if level and level.monitor.status == "complete" else None
 
     if args.concurrency:
@@ -224,9 +243,7 @@ def main() -> int:
                 break
     else:
         capacity.search(sustained, capacity.doubling(args.min_users, args.max_users))
-    if not levels:
-        raise KeyboardInterrupt
-    return run.finish(make_record(args, loaded, system, setup, levels), args)
+    return run.finish(make_record(args, described, levels), args)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from harness import cli
+
+cli.quit_on_signals()  # while the libraries load
+
 import model
 import numpy as np
 import runtimes
@@ -22,7 +26,8 @@ import traffic
 from model import LoadedModel, Prompts
 from runtimes import RUNTIMES, GenAI, GenerationConfig, GenerationResult, OnTokens, Optimum
 
-from harness import cli, energy, monitor, roofline, run
+from harness import energy, monitor, roofline, run
+from harness.journal import Journal
 from harness.roofline import Roofline
 
 
@@ -93,10 +98,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Measurement:
-    samples: dict[str, list[list[float]]]  # by metric, one list per iteration
+    journal: Journal  # with the samples, and the monitor of the system meanwhile
     results: list[GenerationResult]
     text: str  # of the last iteration's first answer
-    monitor: monitor.SystemMonitor
 
 
 def first_inference_time_s(loaded: LoadedModel, job: Job) -> float:
@@ -106,7 +110,7 @@ def first_inference_time_s(loaded: LoadedModel, job: Job) -> float:
     return generate(loaded.runtime, job.prompts.take(job.batch_size), config).time_s
 
 
-def measure(loaded: LoadedModel, job: Job) -> Measurement:
+def measure(loaded: LoadedModel, job: Job, journal: Journal) -> Measurement:
     """Warm up, then answer prompts and take the times. Ctrl-C keeps what was measured."""
     from transformers import TextStreamer
 
@@ -116,8 +120,8 @@ def measure(loaded: LoadedModel, job: Job) -> Measurement:
 
     streamer = TextStreamer(tokenizer, skip_special_tokens=True)
     show = (lambda tokens: streamer.put(np.array(tokens))) if job.is_streamed else None
-    rows, results, text = [], [], ""
-    with monitor.SystemMonitor() as watched:
+    results, text = [], ""
+    with journal.monitor:
         for _ in monitor.iterations(job.num_iters, job.min_duration_s):
             started = time.perf_counter()
             ids = job.prompts.take(job.batch_size)
@@ -142,34 +146,45 @@ def measure(loaded: LoadedModel, job: Job) -> Measurement:
                 "tokenization_time_s": [tokenized_s] if job.prompts.text else [],
                 "detokenization_time_s": [detokenized_s],
             }
-            rows.append(row)
             results.append(result)
-    if not results:
-        raise KeyboardInterrupt
-    samples = {name: [row[name] for row in rows] for name in rows[0]}
-    return Measurement(samples, results, text, watched)
+            journal.add(row)
+    return Measurement(journal, results, text)
 
 
 def measure_roofline(args, loaded: LoadedModel, measured: Measurement) -> Roofline | None:
     """With the run's threads, properties and weight format; None where it would not be used."""
     found = loaded.inspection
-    if args.skip_limits or not found.traffic or measured.monitor.status != "complete":
+    if args.skip_limits or not found.traffic or measured.journal.monitor.status != "complete":
         return None
     threads = found.placement["threads_effective"]
     weight_format = found.description["weight_format"]
     return roofline.measure_apart(args.device, loaded.config, threads, weight_format)
 
 
+def describe(args: argparse.Namespace, loaded: LoadedModel, system: dict, job: Job) -> dict:
+    """What the record says of the run before it has begun."""
+    return {
+        "workload": "llm",
+        "title": "LLM",
+        "primary": "tokens_per_second",
+        "task": model.task(job.config, job.prompts, job.batch_size, job.is_streamed),
+        "work": [("million tokens", "tokens_per_second", 1e6)],
+        **model.record_parts(args, loaded),
+        "input": job.prompts.source(),
+        "system": system,
+    }
+
+
 def make_record(
     args: argparse.Namespace,
+    described: dict,
     loaded: LoadedModel,
-    system: dict,
     job: Job,
     measured: Measurement,
     first_s: float,
     roofs: Roofline | None,
 ) -> dict:
-    samples, prompts, watched = measured.samples, job.prompts, measured.monitor
+    prompts, samples, watched = job.prompts, measured.journal.samples, measured.journal.monitor
     generated = [result.count for result in measured.results]
     first_tokens = measured.results[0].tokens
     output = {
@@ -188,9 +203,7 @@ def make_record(
     used_j = energy.per_unit_j(watched.usage, watched.status, args.device, sum(generated))
     return run.build(
         args,
-        workload="llm",
-        title="LLM",
-        primary="tokens_per_second",
+        **described,
         samples={
             **samples,
             **used,
@@ -199,11 +212,6 @@ def make_record(
             "load_time_s": [[loaded.load_time_s]],
             "peak_rss_bytes": [[watched.usage["peak_rss_bytes"]]],
         },
-        task=model.task(job.config, prompts, job.batch_size, job.is_streamed),
-        work=[("million tokens", "tokens_per_second", 1e6)],
-        **model.record_parts(args, loaded),
-        input=prompts.source(),
-        system=system,
         monitor=watched,
         output=output,
         details=[*details, f"Text: {prompts.text}{measured.text}"],
@@ -249,10 +257,13 @@ def main() -> int:
     repeat = (args.warmup, args.num_iters, args.min_duration)
     job = Job(prompts, config, args.batch_size, *repeat, is_streamed=args.stream)
 
+    described = describe(args, loaded, system, job)
+
     first_s = first_inference_time_s(loaded, job)
-    measured = measure(loaded, job)
+    measured = measure(loaded, job, run.start(args, **described))
     roofs = measure_roofline(args, loaded, measured)
-    return run.finish(make_record(args, loaded, system, job, measured, first_s, roofs), args)
+    record = make_record(args, described, loaded, job, measured, first_s, roofs)
+    return run.finish(record, args)
 
 
 if __name__ == "__main__":

@@ -15,11 +15,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from harness import cli
+
+cli.quit_on_signals()  # while the libraries load
+
 import infer
 import model
 from runtimes import RUNTIMES
 
-from harness import cli, plot, run
+from harness import plot, run
 
 COLUMNS = {
     "tokens/s": "tokens_per_second",
@@ -66,13 +70,15 @@ def main() -> int:
         job = infer.Job(prompts, config, batch_size, args.warmup, args.num_iters, args.min_duration)
         try:
             first_s = first_s or infer.first_inference_time_s(loaded, job)
-            measured = infer.measure(loaded, job)
+            described = infer.describe(args, loaded, system, job)
+            measured = infer.measure(loaded, job, run.start(args, **described))
         except KeyboardInterrupt:
+            run.discard()
             print("interrupted: the combinations measured until then are below", file=sys.stderr)
             status = cli.EXIT_INTERRUPTED
             break
         roofs = roofs or infer.measure_roofline(args, loaded, measured)
-        record = infer.make_record(args, loaded, system, job, measured, first_s, roofs)
+        record = infer.make_record(args, described, loaded, job, measured, first_s, roofs)
         settings = dict(zip(("prompt_tokens", "max_new_tokens", "batch_size"), combination))
         record["parameters"] |= settings
         status = run.finish(record, args)

@@ -20,12 +20,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would spin against OpenVINO's
 
+from harness import cli
+
+cli.quit_on_signals()  # while the libraries load
+
 import average_precision
 import cv2
 import model
 import numpy as np
 
-from harness import cli, model_files, progress, run
+from harness import model_files, progress, run
 from harness.cli import UserError
 from harness.monitor import SystemMonitor
 
@@ -60,7 +64,10 @@ def main() -> int:
 
     detections, image_ids = [], []
     thresholds, total = model.thresholds(args), args.max_images or len(truth.imgs)
-    with SystemMonitor() as monitor, progress.bar("Images", total) as line:
+    with (
+        SystemMonitor(keep=lambda: bool(image_ids)) as monitor,
+        progress.bar("Images", total) as line,
+    ):
         for image_id, found in average_precision.detect(
             prepared.model, pictures, classes, thresholds
         ):
@@ -68,9 +75,7 @@ def main() -> int:
             detections += found
             line.update()
     if not image_ids:
-        if monitor.status == "complete":
-            raise UserError("the ground truth is of other pictures")
-        return model.nothing_measured(monitor)
+        raise UserError("the ground truth is of other pictures")
     category_ids = sorted(classes.values())
     with progress.stage("Scoring"):
         scores = average_precision.mean_average_precision(

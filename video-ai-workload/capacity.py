@@ -23,13 +23,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would spin against OpenVINO's
 
+from harness import cli
+
+cli.quit_on_signals()  # while the libraries load
+
 import cv2
 import model
 from pipeline import SPARE_REQUESTS
 from segmentation import Letterbox, Thresholds
 from video_source import VideoSource
 
-from harness import capacity, cli, plot, run, stats
+from harness import capacity, plot, run, stats
 from harness.cli import UserError
 from harness.metrics import Metric
 
@@ -219,9 +223,10 @@ def main() -> int:
     def measure_level(count: int) -> dict:
         return figures(Level(loaded, requests, settings, count).run(), settings)
 
-    found = capacity.find(measure_level, sentence, args, "camera")
+    described = describe(args, prepared, source)
+    found = capacity.find(measure_level, sentence, args, "camera", run.start(args, **described))
     draw(found, args)
-    return run.finish(build_record(args, prepared, source, found), args)
+    return run.finish(build_record(args, described, prepared, found), args)
 
 
 def draw(found: capacity.Found, args: argparse.Namespace) -> None:
@@ -233,16 +238,38 @@ def draw(found: capacity.Found, args: argparse.Namespace) -> None:
     plot.lines(args.plot, [plot.Panel("frames per second of a camera", series, limit)], "cameras")
 
 
+def at_rate(args: argparse.Namespace) -> str:
+    return f"at {args.target_fps:g} frames/s"
+
+
+def describe(args: argparse.Namespace, prepared: model.Prepared, source: VideoSource) -> dict:
+    """What the record says of the run before it has begun."""
+    return {
+        "workload": "video-capacity",
+        "title": "Video AI capacity",
+        "primary": "cameras",
+        "task": {
+            "conf": args.conf,
+            "iou": args.iou,
+            "target fps": args.target_fps,
+            "max latency": args.max_latency,
+        },
+        "work": [(f"1,000 camera-hours {at_rate(args)}", "cameras", 3600 * 1000)],
+        "input": source.describe(),
+        "resolved": {"requests": prepared.model.requests},
+        "own_metrics": OWN_METRICS,
+        "check_samples": False,
+        **prepared.record_parts(),
+    }
+
+
 def build_record(
-    args: argparse.Namespace, prepared: model.Prepared, source: VideoSource, found: capacity.Found
+    args: argparse.Namespace, described: dict, prepared: model.Prepared, found: capacity.Found
 ) -> dict:
-    condition = f"at {args.target_fps:g} frames/s"
     latencies_s = {count: level.pop("latencies_s") for count, level in found.levels.items()}
     return run.build(
         args,
-        workload="video-capacity",
-        title="Video AI capacity",
-        primary="cameras",
+        **described,
         samples={
             "cameras": [[found.most]],
             "frames_per_second": [[sum(found.levels[found.shown]["fps"])]],
@@ -250,21 +277,9 @@ def build_record(
             "load_time_s": [[prepared.model.load_time_s]],
             "peak_rss_bytes": [[found.monitor.usage["peak_rss_bytes"]]],
         },
-        task={
-            "conf": args.conf,
-            "iou": args.iou,
-            "target fps": args.target_fps,
-            "max latency": args.max_latency,
-        },
-        work=[(f"1,000 camera-hours {condition}", "cameras", 3600 * 1000)],
-        input=source.describe(),
         monitor=found.monitor,
         output=found.output("camera"),
-        details=[capacity.report(found, args, "camera", condition)],
-        resolved={"requests": prepared.model.requests},
-        own_metrics=OWN_METRICS,
-        check_samples=False,
-        **prepared.record_parts(),
+        details=[capacity.report(found, args, "camera", at_rate(args))],
     )
 
 

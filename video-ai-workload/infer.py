@@ -20,13 +20,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's threads would spin against OpenVINO's
 
+from harness import cli
+
+cli.quit_on_signals()  # while the libraries load
+
 import cv2
 import model
 from pipeline import STAGES, Pass, Pipeline, PipelineSettings
 from video_output import ENCODER, PRESETS, OutputSettings, check_encoder
 from video_source import HELP, VideoSource
 
-from harness import cli, energy, progress, run
+from harness import energy, progress, run
 from harness.cli import UserError
 from harness.monitor import SystemMonitor, iterations
 

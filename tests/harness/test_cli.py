@@ -17,7 +17,7 @@ def fail(error):
         (
             OSError(errno.ENOSPC, "No space left on device", "out.mp4"),
             1,
-            "error: the disk is full (out.mp4): make room and run again\n",
+            "error: out.mp4: No space left on device: make room and run again\n",
         ),
     ],
 )
@@ -27,6 +27,13 @@ def test_what_a_user_can_put_right_is_one_line_and_a_status(capsys, error, statu
     assert ended.value.code == status and capsys.readouterr().err == words
 
 
-def test_a_defect_is_not_hidden():
-    with pytest.raises(OSError, match="broken"):
+def test_a_defect_is_not_hidden(capsys):
+    with pytest.raises(SystemExit) as ended:
         cli.run(lambda: fail(OSError(errno.EIO, "broken")))
+    assert ended.value.code == 1 and "Traceback" in capsys.readouterr().err
+
+
+def test_no_control_character_reaches_a_terminal(capsys):
+    with pytest.raises(SystemExit):
+        cli.run(lambda: print("red \x1b[31m, title \x1b]0;x\x07, \u202eright to left") or 0)
+    assert capsys.readouterr().out == "red \\x1b[31m, title \\x1b]0;x\\x07, \\u202eright to left\n"
