@@ -282,8 +282,7 @@ def run_step(step: Step, arguments: Sequence[str]) -> int:
     try:
         return child.wait()
     except KeyboardInterrupt as error:
-        is_ctrl_c = type(error) is KeyboardInterrupt
-        child.send_signal(signal.SIGINT if is_ctrl_c else signal.SIGTERM)
+        child.send_signal(error.number if isinstance(error, cli.Terminated) else signal.SIGINT)
         _end(child)
         raise
 
@@ -399,7 +398,11 @@ def quick(args: argparse.Namespace) -> int:
     before = {each["id"] for each in read_records([args.results_dir])}
     todo = [(Step(job, 1), ["--results_dir", str(args.results_dir)]) for job in args.jobs]
     run_s = {job.name: ASSUMED_BESIDE_S for job in args.jobs}
-    failed = measure(todo, run_s, len(todo), limit_s=0)
+    try:
+        failed = measure(todo, run_s, len(todo), limit_s=0)
+    except KeyboardInterrupt as error:
+        print(f"{cli.why_interrupted(error)}: the records hold what was measured", file=sys.stderr)
+        return cli.interrupt_status(cli.why_interrupted(error))
     new = [each for each in read_records([args.results_dir]) if each["id"] not in before]
     if new:
         report(new, args.results_dir)
@@ -423,11 +426,10 @@ def study(args: argparse.Namespace) -> int:
         failed = measure(todo, run_s, len(all_steps), args.quiet_limit)
     except KeyboardInterrupt as error:
         count = len(done(plan, read_records([args.results_dir])))
-        print(
-            f"\ninterrupted: {count} of {len(all_steps)} runs are done; the same command goes on",
-            file=sys.stderr,
-        )
-        return 128 + getattr(error, "number", signal.SIGINT)
+        why = cli.why_interrupted(error)
+        print(f"{why}: {count} of {len(all_steps)} runs done: the same command continues",
+              file=sys.stderr)  # fmt: skip
+        return cli.interrupt_status(why)
     records = list(done(plan, read_records([args.results_dir])).values())
     if records:
         report(records, args.results_dir)

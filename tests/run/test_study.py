@@ -102,16 +102,19 @@ def test_a_study_killed_and_continued_has_each_run_once_and_in_turn(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_the_run_and_the_study(tmp_path, number):
-    study = start(tmp_path)
+def test_a_signal_ends_the_run_and_the_study_and_keeps_what_was_measured(tmp_path, number):
+    study = start(tmp_path, "--min_duration", "60")
     read_until(study, "== Run 1 of 11: llm 1")
-    time.sleep(1)
+    while not any(path.read_text().count("\n") > 1 for path in tmp_path.glob("*.samples.jsonl")):
+        assert study.poll() is None
+        time.sleep(0.05)
     os.kill(study.pid, number)
     _, errors = study.communicate(timeout=60)
-    assert study.returncode in (128 + number, -number) and "Traceback" not in errors
-    wait_until_ended(tmp_path)
-    if study.returncode > 0:
-        assert "0 of 11 runs are done; the same command goes on" in errors
+    assert study.returncode == 128 + number and "Traceback" not in errors, errors
+    assert "0 of 11 runs done: the same command continues" in errors
+    assert not runs_of(tmp_path)
+    (run,) = [record.read(path) for path in tmp_path.glob("llm_*.json")]
+    assert run["status"] == "interrupted" and run["samples"]["tokens_per_second"]
 
 
 def test_two_studies_do_not_share_a_folder(tmp_path):
