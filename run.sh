@@ -79,9 +79,13 @@ prepare_llm() {
 
 prepare_video() {
   setup video-ai-workload
-  local model=demo/yolov8n-seg-demo.pt truth=models/pharmacy_drivethru.json
-  if $full; then model=yolov8n-seg.pt; fi
-  in_folder video-ai-workload export.py --model "$model" --output yolov8n-seg_openvino_model
+  if $full; then
+    in_folder video-ai-workload export.py
+  else
+    in_folder video-ai-workload export.py --model demo/yolov8n-seg-demo.pt \
+      --output yolov8n-seg_openvino_model
+  fi
+  local truth=models/pharmacy_drivethru.json
   if $study && [[ ! -f video-ai-workload/$truth ]]; then
     mkdir -p video-ai-workload/models
     in_folder video-ai-workload demo/make_clip.py --ground_truth "$truth.partial"

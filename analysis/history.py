@@ -14,6 +14,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from analysis import ratio
 from analysis.records import Run, read_runs
 from analysis.text import amount, inline, times, times_interval

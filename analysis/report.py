@@ -10,11 +10,14 @@ from dataclasses import asdict, dataclass, replace
 
 from analysis.comparison import Comparison
 from analysis.cost import Assumed, CostRow, Machine
-from analysis.records import Run, listed
-from analysis.text import amount, inline, interval, number, times, times_interval
+from analysis.records import Run, listed, nearest
+from analysis.text import amount, csv_cell, inline, interval, number, times, times_interval
+from analysis.text import markdown as escaped
 from harness import cli
 
 MAX_RUNS = 500  # in the table of runs
+MARK = "Made by analysis.compare of Edge v/s Cloud Performance Testing"  # in all but the CSV
+CSV_HEADER = "work,metric,unit,baseline,side,baseline_median,side_median,ratio,ci95_low,ci95_high"
 
 METHOD = (
     "A ratio is the side's median over the baseline's; with several runs, of the runs' medians. "
@@ -118,8 +121,11 @@ def summary(report: Report) -> list[str]:
             f"({inline(run.result.label)}; 95 % CI {interval(run.result.ci95)})."
             for run in report.runs[:20]
         ]
-    elif not lines:
+    elif not report.comparisons:
         lines = ["Nothing to compare: no other side did the same work as the baseline."]
+        lines += nearest(report.runs, report.baseline)
+    elif not lines:  # none is of the level at which the baseline does best
+        lines = [sentence(c) for c in report.comparisons]
     lines += [line for row in report.leading_costs for line in cost_sentences(row)]
     return list(dict.fromkeys(lines))
 
@@ -225,35 +231,35 @@ def text(report: Report) -> str:
 
 def markdown(report: Report) -> str:
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(cells) + " |"
 
-    lines = [f"# {report.title}", "", *(f"- {each}" for each in summary(report)), ""]
+    lines = [f"# {escaped(report.title)}", ""]
+    lines += [*(f"- {escaped(each)}" for each in summary(report)), ""]
     for table in tables(report):
         rule = ["---"] * len(table.headings)
-        rows = [line(cells) for cells in (table.headings, rule, *table.rows)]
-        lines += [f"## {table.title}", "", *rows, ""]
+        rows = [line([escaped(cell) for cell in row]) for row in (table.headings, *table.rows)]
+        lines += [f"## {escaped(table.title)}", "", rows[0], line(rule), *rows[1:], ""]
     for title, each in (("Notes", notes(report)), ("Method", METHOD)):
         if each:
-            lines += [f"## {title}", "", *(f"- {entry}" for entry in each), ""]
-    return "\n".join(lines)
+            lines += [f"## {title}", "", *(f"- {escaped(entry)}" for entry in each), ""]
+    return "\n".join([*lines, f"<!-- {MARK} -->", ""])
 
 
 def csv(report: Report) -> str:
     """Every ratio."""
     buffer = io.StringIO()
     writer = csv_module.writer(buffer, lineterminator="\n")
-    names = "work,metric,unit,baseline,side,baseline_median,side_median,ratio,ci95_low,ci95_high"
-    writer.writerow([*names.split(","), "better", "verdict"])
+    writer.writerow([*CSV_HEADER.split(","), "better", "verdict"])
     for c in report.comparisons:
         for name, r in c.ratios.items():
             medians = r.baseline, r.side, r.ratio, *(r.ci95 or (None, None))
             about = c.label, name, c.units[name], c.baseline, c.side
-            writer.writerow([*about, *medians, r.better, r.verdict])
+            writer.writerow([*map(csv_cell, about), *medians, r.better, r.verdict])
     return buffer.getvalue()
 
 
 def json(report: Report) -> str:
     """All of it but the runs' samples."""
     runs = [replace(run, samples={}, durations={}) for run in report.runs]
-    content = asdict(replace(report, runs=runs))
+    content = {"made_by": MARK, **asdict(replace(report, runs=runs))}
     return json_module.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n"

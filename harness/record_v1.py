@@ -77,6 +77,7 @@ def convert(old: dict) -> dict:
         interval = metric["ci95"] if len(samples[new]) == len(values) else None
         metrics[new] = stats.summarize(known, samples[new], interval)
     properties = placed.get("openvino_properties", {}).get("model", {}) if "llm" in workload else {}
+    tuned = machine["memory"].get("glibc_tunables")
     reasons = [old["error"]] * bool(old["error"]) + old["trouble"]
     sweep = workload == "gpu-tgi-sweep"
     return {
@@ -115,6 +116,7 @@ def convert(old: dict) -> dict:
                 "requests": asked.get("requests") if workload == "video" else None,
                 "batch size": None if is_llm else asked.get("batch_size"),
                 "streams": asked.get("num_streams"),
+                "memory tuned": None if tuned == "none" else tuned,
             }
         ),
         "context": system.context(machine, PACKAGES),
