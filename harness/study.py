@@ -342,7 +342,7 @@ def report(records: Sequence[dict], folder: Path) -> None:
     subprocess.run([*python, "analysis.summary", *paths], cwd=ROOT, check=False)
     compare = [*python, "analysis.compare", *paths, "--html", str(partial)]
     done = subprocess.run(compare, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode == 0:
+    if done.returncode == 0 and partial.exists():
         partial.replace(page)
     print(done.stdout.replace(str(partial), str(page)), end="", flush=True)
 
