@@ -331,20 +331,12 @@ def measure(
 
 
 def report(records: Sequence[dict], folder: Path) -> None:
-    """Print the table of records and write report.html, by analysis.
-
-    An earlier report.html stays until the new one is whole.
-    """
+    """Print the table of records and write report.html, by analysis."""
     print("\n== Results", flush=True)
     paths = [str(each["path"]) for each in records]
-    page, partial = folder / "report.html", folder / f".report.{os.getpid()}.html"
-    python = [sys.executable, "-m"]
-    subprocess.run([*python, "analysis.summary", *paths], cwd=ROOT, check=False)
-    compare = [*python, "analysis.compare", *paths, "--html", str(partial)]
-    done = subprocess.run(compare, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode == 0 and partial.exists():
-        partial.replace(page)
-    print(done.stdout.replace(str(partial), str(page)), end="", flush=True)
+    page = ["--html", str(folder / "report.html")]
+    for command in (["analysis.summary", *paths], ["analysis.compare", *paths, *page]):
+        subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False)
 
 
 def parse_job(text: str, is_repeated: bool) -> Job:
