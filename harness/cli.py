@@ -10,6 +10,7 @@ import argparse
 import errno
 import json
 import math
+import multiprocessing
 import os
 import re
 import signal
@@ -138,6 +139,9 @@ def add_common_arguments(
 
 def quit_on_signals() -> None:
     """End at once on a signal: for the seconds of importing, when there is nothing to save."""
+    # A process that a library starts and ends (openvino-telemetry) loads the script again.
+    if multiprocessing.current_process().name != "MainProcess":
+        return
 
     def leave(number: int, frame) -> None:
         os.write(2, f"{NOTHING_MEASURED}\n".encode())

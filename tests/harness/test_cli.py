@@ -1,7 +1,10 @@
 import argparse
 import errno
+import subprocess
+import sys
 
 import pytest
+from conftest import REPO
 
 from harness import cli
 
@@ -60,3 +63,23 @@ def test_no_control_character_reaches_a_terminal(capsys):
     with pytest.raises(SystemExit):
         cli.run(lambda: print("red \x1b[31m, title \x1b]0;x\x07, \u202eright to left") or 0)
     assert capsys.readouterr().out == "red \\x1b[31m, title \\x1b]0;x\\x07, \\u202eright to left\n"
+
+
+def test_a_process_that_a_library_starts_and_ends_says_nothing(tmp_path):
+    """As openvino-telemetry does: spawned, it loads the script again, and is terminated."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(REPO)!r})\n"
+        "from harness import cli\n"
+        "cli.quit_on_signals()\n"
+        "import multiprocessing, time\n"
+        "if __name__ == '__main__':\n"
+        "    context = multiprocessing.get_context('spawn')\n"
+        "    ready = context.Event()\n"
+        "    other = context.Process(target=ready.set)\n"
+        "    waiting = context.Process(target=time.sleep, args=(60,))\n"
+        "    other.start(); waiting.start(); ready.wait(); other.join(); time.sleep(1)\n"
+        "    waiting.terminate(); waiting.join()\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr
