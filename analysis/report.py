@@ -112,11 +112,10 @@ def _no_verdict(c: Comparison) -> str:
         return "the accuracy gate is missed"
     if not c.missing_runs:
         return c.ratios[c.primary].verdict or ""
-    if len(set(c.missing_runs.values())) < len(c.missing_runs):
-        return f"{c.missing_runs[c.side]} more run(s) needed on each side"
-    return " and ".join(
-        f"{more} more run(s) needed of {side}" for side, more in c.missing_runs.items()
-    )
+    counts = {side: f"{n} more run{'s' * (n > 1)}" for side, n in c.missing_runs.items()}
+    if len(counts) == 2 and len(set(counts.values())) == 1:
+        return f"{counts[c.side]} needed on each side"
+    return " and ".join(f"{count} of {side}" for side, count in counts.items()) + " needed"
 
 
 def cost_sentences(row: CostRow, marks: Sequence[str] = ()) -> list[str]:

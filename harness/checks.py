@@ -185,7 +185,7 @@ def output_reasons(output: Mapping) -> list[str]:
     return found
 
 
-def gate(metric: str, better: str, value: float, limit: float) -> dict:
+def gate(metric: str, better: str | None, value: float, limit: float) -> dict:
     """A record's output.gate: whether the quality is within the limit."""
     passed = value <= limit if better == "lower" else value >= limit
     return {"metric": metric, "limit": limit, "value": value, "passed": passed}

@@ -279,16 +279,15 @@ def test_one_run_per_side_is_no_verdict_however_many_iterations_it_has(tmp_path,
     )
     first, *_ = run(*sides(tmp_path, a, b)).stdout.splitlines()
     assert first == (
-        "LLM: b against a: 2.000 times the throughput. "
-        "No verdict: 3 more run(s) needed on each side."
+        "LLM: b against a: 2.000 times the throughput. No verdict: 3 more runs needed on each side."
     )
 
 
 def test_it_is_said_how_many_runs_each_side_lacks(tmp_path):
     paths = sides(tmp_path, [record([1.0])] + [record([1.0])], [record([2.0]) for _ in range(5)])
-    assert "No verdict: 2 more run(s) needed of a." in run(*paths).stdout
+    assert "No verdict: 2 more runs of a needed." in run(*paths).stdout
     paths = sides(tmp_path / "both", [record([1.0])], [record([2.0]) for _ in range(3)])
-    assert "1 more run(s) needed of b and 3 more run(s) needed of a." in run(*paths).stdout
+    assert "1 more run of b and 3 more runs of a needed." in run(*paths).stdout
 
 
 STEAL = "the hypervisor took 5.5% of the CPU time for others (steal)"
@@ -312,7 +311,7 @@ def test_a_side_without_valid_runs_has_a_ratio_and_no_verdict(tmp_path):
     bad = [{**bad, "id": str(i)} for i in range(6)]
     paths = sides(tmp_path, [record([1.0]) for _ in range(4)], bad)
     first, *_ = run(*paths).stdout.splitlines()
-    assert "2.000 times" in first and "No verdict: 4 more run(s) needed of b." in first
+    assert "2.000 times" in first and "No verdict: 4 more runs of b needed." in first
     assert "[no run of b is valid as evidence]" in first
     (comparison,) = compared(*paths)["comparisons"]
     assert comparison["ratios"]["tokens_per_second"]["ci95"] is None
