@@ -142,6 +142,8 @@ def _durations(report: Report) -> Iterator[Chart]:
         works[run.label].append(run)
     for label in report.leading:
         runs = works[label]
+        if not runs:  # each side at its best of several works
+            continue
         common = set.intersection(*(set(run.durations) for run in runs))
         names = [n for n in runs[0].metrics if n in common and runs[0].metrics[n].better == "lower"]
         if names and len({run.side for run in runs}) > 1:

@@ -2,7 +2,8 @@
 
 A side is a folder of records where they come from several folders, else a machine. Runs are
 compared only where they did the same work with what must be equal for a fair ratio (model,
-precision, device ...); otherwise it says what differs instead of giving a ratio.
+precision, device ...); otherwise it says what differs instead of giving a ratio. A verdict takes 4
+valid runs per side.
 """
 
 from __future__ import annotations
@@ -36,6 +37,20 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("records", type=Path, nargs="+", help=records)
     baseline = "folder or machine that the others are compared with (default: the first)"
     parser.add_argument("--baseline", metavar="SIDE", help=baseline)
+    allowed = "let runs that are not valid as evidence carry verdicts, which are marked"
+    parser.add_argument("--allow_invalid", action="store_true", help=allowed)
+    pooled = "take a folder's runs for one side even where they are of several machines"
+    parser.add_argument("--pool", action="store_true", help=pooled)
+    limit = "where several levels of a load were measured, consider only those at which the 95th "
+    limit += "percentile of METRIC is at most VALUE; may be given several times"
+    parser.add_argument(
+        "--limit",
+        type=cost.positive_number,
+        action="append",
+        default=[],
+        metavar="METRIC=VALUE",
+        help=limit,
+    )
     output = parser.add_argument_group("output", "without any of these a text for the terminal")
     for name in FORMS[:2]:
         output.add_argument(f"--{name}", type=Path, metavar="FILE", help="write it to FILE")
@@ -54,7 +69,7 @@ def parse_args() -> argparse.Namespace:
 
 def build(args: argparse.Namespace) -> Report:
     """The whole comparison: what every form of the report is made from."""
-    runs, skipped = read_runs(args.records)
+    runs, skipped = read_runs(args.records, args.pool)
     for line in skipped:
         print(f"skipped: {line}", file=sys.stderr)
     if not runs:
@@ -63,7 +78,7 @@ def build(args: argparse.Namespace) -> Report:
     counts = Counter(run.side for run in runs)
     first = {run.side: run for run in reversed(runs)}
     machines = cost.machines_of({side: run.machine for side, run in first.items()}, args)
-    comparisons = comparison.compare(runs, baseline)
+    comparisons = comparison.compare(runs, baseline, args.allow_invalid, dict(args.limit))
     a = cost.assumptions(args)
     return Report(
         made_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -73,7 +88,7 @@ def build(args: argparse.Namespace) -> Report:
             for side in sorted(counts, key=lambda side: (side != baseline, side))
         },
         comparisons=comparisons,
-        leading=comparison.leading(runs, baseline),
+        leading=list(dict.fromkeys(c.label for c in comparisons if c.leads)),
         costs=cost.price_comparisons(comparisons, machines, args.unit, a),
         assumptions=cost.describe(a),
         runs=runs,
@@ -84,12 +99,10 @@ def build(args: argparse.Namespace) -> Report:
 def check_outputs(args: argparse.Namespace) -> None:
     """Raise UserError, before anything is compared, where an output can't be written, or would
     replace a record, another output or, without --overwrite, a file that is no report."""
-    records = {os.path.realpath(path) for path in expand(args.records)}
+    outputs = {name: path for name in FORMS if (path := getattr(args, name)) not in (None, STDOUT)}
+    records = {os.path.realpath(path) for path in expand(args.records if outputs else [])}
     taken: set[str] = set()
-    for name in FORMS:
-        path = getattr(args, name)
-        if path in (None, STDOUT):
-            continue
+    for name, path in outputs.items():
         option, target = f"--{name}", os.path.realpath(path)
         ends = _ends(path)
         if target in records or b'"schema_version"' in ends:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from statistics import median
 
-from analysis import ratio
-from analysis.records import Key, Run, Unit, differing, listed, series
+from analysis import gates, ratio
+from analysis.records import Key, Run, Unit, differing, listed
 from harness.cli import UserError
 
-MIN_RUNS = 4  # on each side, from which on the interval covers well what differs from run to run
+Sides = dict[str, list[Run]]
+Limits = Mapping[str, float]  # by metric, the most that its 95th percentile may be
 
 
 @dataclass
@@ -22,13 +25,35 @@ class Comparison:
     side: str
     primary: str
     unfair: list[str]  # why there are no ratios; empty where there are
-    differences: dict[str, tuple[str, str]]  # what differs: (baseline, side)
-    runs: tuple[int, int]
-    work: list[Unit]
+    differences: dict[str, tuple[str, str]] = field(default_factory=dict)  # (baseline, side)
+    runs: tuple[int, int] = (0, 0)  # that carry a verdict: the valid ones, unless all are allowed
+    work: list[Unit] = field(default_factory=list)
+    leads: bool = True  # whether a summary mentions it
+    gate: str | None = None  # the accuracy gate that was missed
     ratios: dict[str, ratio.Ratio] = field(default_factory=dict)  # by metric, the primary first
     labels: dict[str, str] = field(default_factory=dict)  # by metric
     units: dict[str, str] = field(default_factory=dict)
+    marks: list[str] = field(default_factory=list)  # what every sentence about it has to say
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def missing_runs(self) -> dict[str, int]:
+        """By side, how many more a verdict needs."""
+        more = {
+            side: ratio.MIN_RUNS - count
+            for side, count in zip((self.side, self.baseline), reversed(self.runs))
+        }
+        return {side: count for side, count in more.items() if count > 0}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A side's runs at one fair setting."""
+
+    runs: list[Run]  # the valid ones; all where none is, or all are allowed
+    carrying: int  # how many of them may carry a verdict
+    marks: list[str]
+    notes: list[str]
 
 
 def pick_baseline(runs: list[Run], requested: str | None) -> str:
@@ -42,88 +67,184 @@ def pick_baseline(runs: list[Run], requested: str | None) -> str:
     raise UserError(f"--baseline {requested}: no record is of that side; there are {sides}")
 
 
-def compare(runs: list[Run], baseline: str) -> list[Comparison]:
-    """Every other side against the baseline, for each work that both did."""
-    works: dict[object, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
+def compare(
+    runs: list[Run], baseline: str, allow_invalid: bool = False, limits: Limits | None = None
+) -> list[Comparison]:
+    """Every other side against the baseline, for each work that both did.
+
+    Where several levels of a load were measured, the sides are also compared each at its own best
+    level within `limits`, and of these comparisons only that one leads. Records of quality are not
+    compared: their gates count for the runs of the same setting.
+    """
+    measured = [run for run in runs if not run.gate]
+    for name in limits or {}:
+        if not any(name in run.metrics for run in measured):
+            raise UserError(f"--limit {name}: no record has this metric")
+    comparisons: list[Comparison] = []
+    swept = set()
+    for key, sides in _grouped(measured, _load_key).items():
+        if len({run.task[run.level] for run in chain(*sides.values()) if run.level}) > 1:
+            swept.add(key)
+            best = {side: [_as_setting(run) for run in each] for side, each in sides.items()}
+            comparisons += _against(baseline, best, allow_invalid, limits or {})
+    for sides in _grouped(measured, lambda run: run.work_key).values():
+        for comparison in _against(baseline, sides, allow_invalid, {}):
+            comparison.leads = _load_key(sides[baseline][0]) not in swept
+            comparisons.append(comparison)
+    return sorted(comparisons, key=lambda comparison: (not comparison.leads, comparison.label))
+
+
+def _grouped(runs: Iterable[Run], key: Callable[[Run], object]) -> dict[object, Sides]:
+    """Runs by key, then side."""
+    groups: dict[object, Sides] = defaultdict(lambda: defaultdict(list))
     for run in runs:
-        works[run.work_key][run.side].append(run)
-    comparisons = [
-        comparison
-        for sides in works.values()
-        if baseline in sides
-        for side in sorted(sides)
-        if side != baseline
-        for comparison in _compare_sides(sides[baseline], sides[side])
-    ]
-    return sorted(comparisons, key=lambda comparison: comparison.label)
+        groups[key(run)][run.side].append(run)
+    return groups
 
 
-def _compare_sides(base: list[Run], side: list[Run]) -> list[Comparison]:
+def _load_key(run: Run) -> object:
+    """The same for runs of the same work at any level of the load."""
+    task = {name: value for name, value in run.task.items() if name != run.level}
+    return run.workload, run.level, frozenset(task.items())
+
+
+def _as_setting(run: Run) -> Run:
+    """Its level of the load taken as a way to use the machine, of which each side has its best."""
+    assert run.level
+    level = {run.level: run.task[run.level]}
+    label = run.label.replace(f", {listed(level)}", "", 1) + f", each at its best {run.level}"
+    return replace(run, label=label, configuration={**level, **run.configuration})
+
+
+def _against(
+    baseline: str, sides: Sides, allow_invalid: bool, limits: Limits
+) -> Iterable[Comparison]:
+    if baseline not in sides:
+        return
+    for side in sorted(sides):
+        if side == baseline:
+            continue
+        base, ours = (
+            [run for run in sides[name] if _is_within(run, limits)] for name in (baseline, side)
+        )
+        if base and ours:
+            yield from _compare_sides(base, ours, allow_invalid)
+            continue
+        run, limit = sides[side][0], listed(dict(limits))
+        none = [name for name, each in ((baseline, base), (side, ours)) if not each]
+        unfair = [f"{name} has no level within {limit}" for name in none]
+        yield Comparison(run.label, baseline, side, run.primary, unfair)
+
+
+def _is_within(run: Run, limits: Limits) -> bool:
+    return all(
+        name in run.metrics and run.metrics[name].p95 <= limit for name, limit in limits.items()
+    )
+
+
+def _compare_sides(base: list[Run], side: list[Run], allow_invalid: bool) -> Iterable[Comparison]:
     """One comparison for each fair setting of `side`, with the nearest one of the baseline."""
-    theirs, comparisons = _best_by_setting(base), []
-    for setting, (runs, chosen) in _best_by_setting(side).items():
+    theirs = _best_by_setting(base, allow_invalid)
+    for setting, ours in _best_by_setting(side, allow_invalid).items():
         near = max(theirs, key=lambda other: (other == setting, len(other & setting)))
-        against, chosen_there = theirs[near]
+        against, runs = theirs[near].runs, ours.runs
         first, second = against[0].comparable_by, runs[0].comparable_by
+        unfair = [
+            f"{name} {first.get(name, 'not given')} against {second.get(name, 'not given')}"
+            for name in differing([first, second])
+        ]
+        missed = [str(r.quality) for r in against + runs if r.quality and not r.quality.passed]
         comparison = Comparison(
             label=runs[0].label,
             baseline=against[0].side,
             side=runs[0].side,
             primary=runs[0].primary,
-            unfair=[
-                f"{name} {first.get(name, 'not given')} against {second.get(name, 'not given')}"
-                for name in differing([first, second])
-            ],
+            unfair=unfair,
             differences=_differences(against, runs),
-            runs=(len(against), len(runs)),
+            runs=(theirs[near].carrying, ours.carrying),
             work=runs[0].work,
-            notes=[*chosen_there, *chosen],
+            gate=missed[0] if missed else None,
+            marks=[*dict.fromkeys(missed), *theirs[near].marks, *ours.marks],
+            notes=[*theirs[near].notes, *ours.notes, *_unknown_quality(against + runs)],
         )
-        if not comparison.unfair:
+        if not unfair:
             _add_ratios(comparison, against, runs)
-        for each in (against, runs):
-            if len(kinds := sorted({str(run.context.get("machine")) for run in each})) > 1:
-                several = f"runs of {len(kinds)} machines are taken together: {' / '.join(kinds)}"
-                comparison.notes.append(f"{each[0].side}: {several}")
         comparison.notes += _warnings(against + runs)
-        comparisons.append(comparison)
-    return comparisons
+        yield comparison
 
 
 def _add_ratios(comparison: Comparison, against: list[Run], runs: list[Run]) -> None:
-    """The ratios of all metrics that all runs have and that have a better direction."""
+    """The ratios of all metrics that all runs have and that have a better direction. The primary
+    metric alone has a verdict: of a dozen, one would be false every second time."""
     names = [name for name in runs[0].metrics if all(name in r.metrics for r in against + runs)]
     for name in sorted(names, key=lambda name: name != comparison.primary):
         metric = runs[0].metrics[name]
-        if metric.better:
-            comparison.labels[name], comparison.units[name] = metric.label, metric.unit
-            base, side = ([run.samples[name] for run in each] for each in (against, runs))
-            comparison.ratios[name] = ratio.compare(base, side, metric.better)
-    if min(comparison.runs) < MIN_RUNS:
-        comparison.notes.append(
-            f"{comparison.runs[0]} run(s) of {comparison.baseline} and {comparison.runs[1]} of "
-            f"{comparison.side}: the interval covers well what differs from run to run only from "
-            f"{MIN_RUNS} on each side on"
-        )
+        if not metric.better:
+            continue
+        comparison.labels[name], comparison.units[name] = metric.label, metric.unit
+        base, side = ([run.metrics[name].median for run in each] for each in (against, runs))
+        found = ratio.compare(base, side, metric.better)
+        if comparison.missing_runs:
+            found = replace(found, ci95=None, verdict=ratio.MORE_RUNS)
+        if name != comparison.primary:
+            found = replace(found, verdict=None)
+        comparison.ratios[name] = found
 
 
-def _best_by_setting(runs: list[Run]) -> dict[Key, tuple[list[Run], list[str]]]:
-    """By what must be equal for a ratio to be fair, a side's runs, and a note on how chosen.
+def _best_by_setting(runs: list[Run], allow_invalid: bool) -> dict[Key, Chosen]:
+    """A side's runs by what must be equal for a ratio to be fair.
 
     Runs of other configurations are no repetitions of each other: those with the best primary
-    metric stand for the side.
+    metric stand for the side; ones with no valid run only where there are no others.
     """
-    settings: dict[Key, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    settings: dict[Key, Sides] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         configured = listed(run.configuration) or "defaults"
         settings[frozenset(run.comparable_by.items())][configured].append(run)
-    chosen: dict[Key, tuple[list[Run], list[str]]] = {}
-    for setting, configurations in settings.items():
-        name = max(configurations, key=lambda name: median(r.score for r in configurations[name]))
-        others = "; ".join(sorted(set(configurations) - {name}))
-        note = f"{runs[0].side}: taken at its best, {name} (also measured: {others})"
-        chosen[setting] = configurations[name], [note] if others else []
-    return chosen
+    return {
+        setting: _best(configurations, allow_invalid)
+        for setting, configurations in settings.items()
+    }
+
+
+def _best(configurations: Sides, allow_invalid: bool) -> Chosen:
+    carrying = {
+        name: [run for run in runs if allow_invalid or not run.reasons]
+        for name, runs in configurations.items()
+    }
+    used = {name: carrying[name] or runs for name, runs in configurations.items()}
+    name = max(used, key=lambda each: (bool(carrying[each]), median(r.score for r in used[each])))
+    runs, side = used[name], used[name][0].side
+    invalid = sum(bool(run.reasons) for run in runs)
+    left_out = len(configurations[name]) - len(runs)
+    marks, notes = [], []
+    if shares := {run.share_of_machine for run in runs if run.share_of_machine < 1}:
+        used_cpus = " or ".join(f"{share:.0%}" for share in sorted(shares))
+        marks.append(f"{side} was allowed {used_cpus} of its machine's CPUs")
+    if invalid and allow_invalid:
+        marks.append(f"{invalid} invalid run(s) of {side} used")
+    elif invalid:
+        marks.append(f"no run of {side} is valid as evidence")
+    if left_out:
+        notes.append(f"{side}: {left_out} invalid run(s) left out (--allow_invalid uses them)")
+    if others := "; ".join(sorted(set(configurations) - {name})):
+        notes.append(f"{side}: taken at its best, {name} (also measured: {others})")
+    for what, of in (("machines", _machine), ("hosts", lambda run: run.host)):
+        if len(kinds := sorted({of(run) for run in runs})) > 1:
+            together = f"runs of {len(kinds)} {what} are taken together: {' / '.join(kinds)}"
+            notes.append(f"{side}: {together}")
+    return Chosen(runs, len(carrying[name]), marks, notes)
+
+
+def _machine(run: Run) -> str:
+    return str(run.context.get("machine"))
+
+
+def _unknown_quality(runs: list[Run]) -> list[str]:
+    """A note for each setting of which there is no accuracy record."""
+    unknown = [run for run in runs if not run.quality and "model" in run.comparable_by]
+    settings = dict.fromkeys(gates.setting(run.comparable_by) for run in unknown)
+    return [f"no accuracy record with a gate, so its quality is not known: {s}" for s in settings]
 
 
 def _differences(base: list[Run], side: list[Run]) -> dict[str, tuple[str, str]]:
@@ -149,16 +270,3 @@ def _warnings(runs: list[Run]) -> list[str]:
         each[0] + (f" (and the like in {len(each) - 1} more runs)" if len(each) > 1 else "")
         for each in kinds.values()
     ]
-
-
-def leading(runs: list[Run], baseline: str) -> list[str]:
-    """Labels of the works that a summary mentions: all, but of tasks that differ in one number
-    (levels of a load, say) only the one at which the baseline does best."""
-    passed_over = set()
-    for name, group in series(runs):
-        levels = [run for _, run in group if name in run.task]
-        own = [run for run in levels if run.side == baseline]
-        if own:
-            best = max(own, key=lambda run: run.score).label
-            passed_over |= {run.label for run in levels} - {best}
-    return sorted({run.label for run in runs} - passed_over)

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, product
+from itertools import product
 from pathlib import Path
-from statistics import median
+from typing import Any, TypeGuard
 
 import numpy as np
 
+from analysis import gates, sides
 from analysis.text import plain
 from harness import record
 from harness.cli import UserError
 
 Scalar = str | float | bool
 Key = frozenset[tuple[str, Scalar]]
-MAX_ITERATIONS = 2000  # of a run and metric, evenly spread: the median moves far less than its CI
 MAX_DRAWN = 200  # samples of a run in a chart of distributions
 MAX_WORKS = 300  # of a side, of which the two most alike are looked for
 MAX_LINE = 1000  # characters, about a file that is left out
@@ -45,6 +45,7 @@ class Metric:
     better: str | None  # "higher", "lower", or None where neither is
     n: int
     median: float
+    p95: float  # the maximum where there are too few samples for it
     ci95: tuple[float, float] | None
 
 
@@ -55,8 +56,9 @@ class Run:
     path: Path
     id: str
     finished_at: str
-    side: str
     machine: str
+    host: str
+    share_of_machine: float  # CPUs that the run was allowed, over all
     workload: str
     title: str
     task: dict[str, Scalar]  # runs of different tasks have nothing to compare
@@ -66,9 +68,13 @@ class Run:
     primary: str
     work: list[Unit]
     metrics: dict[str, Metric]
-    samples: dict[str, np.ndarray]  # by metric, the median of each iteration
     durations: dict[str, np.ndarray]  # by metric in seconds, single samples in order, thinned out
     warnings: list[str]
+    reasons: list[str]  # why it is not valid as evidence
+    gate: gates.Gate | None  # of a record that measured quality
+    level: str | None  # the entry of the task that is a level of load, not another work
+    quality: gates.Gate | None = None  # what such a record says about this run's setting
+    side: str = ""
     label: str = ""  # the title, and what sets this task apart from the others here
 
     @property
@@ -107,16 +113,15 @@ def expand(paths: Iterable[Path]) -> list[Path]:
     return files
 
 
-def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
+def read_runs(paths: Iterable[Path], pool: bool = False) -> tuple[list[Run], list[str]]:
     """The complete runs of files and folders, and one line for each file left out.
 
-    A run's side is its folder where there are several, else its machine. Records without a primary
-    metric only list others, and are left out silently.
+    `pool` is that of sides.name_sides(). Records without a primary metric only list others, and
+    are left out silently.
     """
     runs: list[Run] = []
     skipped: list[str] = []
     files = expand(paths)
-    by_folder = len({path.absolute().parent for path in files}) > 1
     seen = set()
     for path in files:
         try:
@@ -132,8 +137,10 @@ def read_runs(paths: Iterable[Path]) -> tuple[list[Run], list[str]]:
             skipped.append(_one_line(f"{path}: the same run as another file"))
         else:
             seen.add(found["id"])
-            runs.append(_run(found, path, path.absolute().parent.name if by_folder else None))
+            runs.append(_run(found, path))
+    sides.name_sides(runs, pool)
     _label(runs)
+    _apply_gates(runs)
     return runs, skipped
 
 
@@ -141,48 +148,59 @@ def _one_line(text: str) -> str:
     return plain(text if len(text) <= MAX_LINE else text[: MAX_LINE - 1] + "…")
 
 
-def _run(found: dict, path: Path, folder: str | None) -> Run:
-    machine = found["system"]["machine"]
-    name = machine["instance_type"] or machine["product"] or found["system"]["hostname"]
+def _run(found: dict, path: Path) -> Run:
+    machine, hostname = found["system"]["machine"], found["system"]["hostname"]
+    cpus, placement = found["system"]["cpu"]["logical_cpus"], found["placement"]
+    share = min(1.0, len(placement["cpus"]) / cpus) if cpus else 1.0
     metrics = {
         plain(key): Metric(
-            *(plain(m["label"]), plain(m["unit"]), m["better"], m["n"]),
-            *(_zeroed(m["median"]), m["ci95"]),
+            label=plain(m["label"]),
+            unit=plain(m["unit"]),
+            better=m["better"],
+            n=m["n"],
+            median=_zeroed(m["median"]),
+            p95=m.get("p95", m["max"]),
+            ci95=m["ci95"],
         )
         for key, m in found["metrics"].items()
     }
     samples = {plain(key): _measured(each) for key, each in found["samples"].items()}
-    samples = {key: samples.get(key) or [[each.median]] for key, each in metrics.items()}
+    level = plain(found["output"].get("level", "concurrency"))
     same = ("id", "finished_at", "workload", "title", "primary", "warnings")
     entries: tuple[str, ...] = ("task", "comparable_by", "configuration", "context")
+    known = {key: plain(found[key]) for key in (*same, "work", "validity")}
+    given = {key: _given(plain(found[key])) for key in entries}
     return Run(
         path=Path(plain(str(path))),
-        side=plain(folder or name) or "unnamed",
-        machine=plain(name) or "unnamed",
-        work=[Unit(each["unit"], each["metric"], each["amount"]) for each in plain(found["work"])],
+        machine=plain(machine["instance_type"] or machine["product"] or hostname) or "unnamed",
+        host=plain(hostname),
+        share_of_machine=placement.get("share_of_machine", share),
+        work=[Unit(each["unit"], each["metric"], each["amount"]) for each in known.pop("work")],
         metrics=metrics,
-        samples={
-            key: _thinned([median(each) for each in iterations], MAX_ITERATIONS)
-            for key, iterations in samples.items()
-        },
         durations={
-            key: _thinned(sorted(chain(*iterations)), MAX_DRAWN)
-            for key, iterations in samples.items()
-            if metrics[key].unit == "s"
+            key: _thinned(sorted(samples.get(key, ())) or [m.median], MAX_DRAWN)
+            for key, m in metrics.items()
+            if m.unit == "s"
         },
-        **{key: plain(found[key]) for key in same},
-        **{key: _given(plain(found[key])) for key in entries},  # type: ignore[arg-type]
+        reasons=known.pop("validity")["reasons"],
+        gate=gates.of_record({**found, "output": {"gate": plain(found["output"].get("gate"))}}),
+        level=level if is_number(given["task"].get(level)) else None,
+        **known,
+        **given,  # type: ignore[arg-type]
     )
 
 
-def _measured(iterations: list[list[float | None]]) -> list[list[float]]:
-    """Without samples that were no possible values, and iterations without others."""
-    known = ([_zeroed(value) for value in each if value is not None] for each in iterations)
-    return [each for each in known if each]
+def _measured(iterations: list[list[float | None]]) -> list[float]:
+    """All samples but those that were no possible values."""
+    return [value for each in iterations for value in each if value is not None]
 
 
 def _zeroed(value: float) -> float:
     return value if abs(value) >= SMALLEST else 0.0
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _given(entries: dict) -> dict[str, Scalar]:
@@ -194,6 +212,16 @@ def _thinned(values: list[float], most: int) -> np.ndarray:
     """At most `most` of them, evenly spread."""
     places = np.linspace(0, len(values) - 1, min(len(values), most)).astype(int)
     return np.array(values, float)[places]
+
+
+def _apply_gates(runs: list[Run]) -> None:
+    """Runs of a setting that missed its accuracy gate are not valid as evidence."""
+    found = [run.gate for run in runs if run.gate]
+    for run in runs:
+        if not run.gate:
+            run.quality = gates.deciding(run.comparable_by, found)
+            if run.quality and not run.quality.passed:
+                run.reasons.append(str(run.quality))
 
 
 def _label(runs: list[Run]) -> None:
@@ -220,7 +248,7 @@ def differing(entries: Sequence[dict[str, Scalar]]) -> list[str]:
 def nearest(runs: Sequence[Run], baseline: str) -> list[str]:
     """Which works of the baseline and of another side are most alike, and what keeps them apart;
     a sentence, or none where there is no other side."""
-    works = {(run.side == baseline, *run.work_key): run for run in runs}
+    works = {(run.side == baseline, *run.work_key): run for run in runs if not run.gate}
     ours = [run for run in works.values() if run.side == baseline][:MAX_WORKS]
     others = [run for run in works.values() if run.side != baseline][:MAX_WORKS]
     if not (ours and others):
@@ -253,7 +281,7 @@ def series(runs: Sequence[Run]) -> Iterator[tuple[str, list[tuple[float, Run]]]]
         groups: dict[object, list[tuple[float, Run]]] = defaultdict(list)
         for run in runs:
             value = run.task.get(name, run.configuration.get(name))
-            if isinstance(value, (int, float)) and value is not True:
+            if is_number(value):
                 rest = frozenset(item for item in run.task.items() if item[0] != name)
                 key = run.workload, run.primary, rest, frozenset(run.comparable_by.items())
                 groups[key].append((float(value), run))

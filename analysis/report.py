@@ -8,8 +8,10 @@ import json as json_module
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from analysis import gates
 from analysis.comparison import Comparison
 from analysis.cost import Assumed, CostRow, Machine
+from analysis.ratio import NO_DIFFERENCE
 from analysis.records import Run, listed, nearest
 from analysis.text import amount, csv_cell, inline, interval, number, times, times_interval
 from analysis.text import markdown as escaped
@@ -20,12 +22,14 @@ MARK = "Made by analysis.compare of Edge v/s Cloud Performance Testing"  # in al
 CSV_HEADER = "work,metric,unit,baseline,side,baseline_median,side_median,ratio,ci95_low,ci95_high"
 
 METHOD = (
-    "A ratio is the side's median over the baseline's; with several runs, of the runs' medians. "
-    "Its 95 % confidence interval is the percentile bootstrap's, over the medians of the "
-    "iterations, and over runs where there are several. An interval that includes 1 shows no "
-    "difference.",
+    "The run (a process of its own) is the unit of evidence: a verdict takes 4 valid runs per "
+    "side. A ratio is that of the geometric means of the runs' medians; its 95 % confidence "
+    "interval is Welch's, on their logarithms. One that includes 1 shows no difference. Only "
+    "each work's primary metric has a verdict.",
     "Runs are compared where they did the same task with what must be equal for a fair ratio: "
-    "model, weight format, precision, runtime, device and what else their records name.",
+    "model, weight format, precision, runtime, device and what else their records name. Runs that "
+    "are not valid as evidence, or whose setting missed its accuracy gate, carry no verdict. "
+    "docs/records-and-statistics.md has the thresholds.",
     "Cost per hour in use of an owned server: (price / years + price × maintenance share) / (8,760 "
     "hours × utilization) + power × PUE × price per kWh. Of a rented instance: its price per hour, "
     "while it works. docs/comparing-and-cost.md has all formulas.",
@@ -77,27 +81,44 @@ class Table:
 
 
 def sentence(c: Comparison) -> str:
-    """What a comparison comes to: the verdict on its primary metric."""
+    """What a comparison comes to: the verdict on its primary metric, or what it takes to have one;
+    then what speaks against it."""
+    return marked(f"{c.label}: {_outcome(c)}", c.marks)
+
+
+def marked(line: str, marks: Sequence[str]) -> str:
+    return f"{line} [{'; '.join(marks)}]" if marks else line
+
+
+def _outcome(c: Comparison) -> str:
     if c.unfair:
-        why = "; ".join(c.unfair)
-        return f"{c.label}: {c.side} and {c.baseline} can't be compared fairly ({why})."
+        return f"{c.side} and {c.baseline} can't be compared fairly ({'; '.join(c.unfair)})."
     found = c.ratios.get(c.primary)
     if found is None:
-        return f"{c.label}: {c.side} and {c.baseline} have no primary metric in common."
+        return f"{c.side} and {c.baseline} have no primary metric in common."
     what, sides = inline(c.labels[c.primary]), f"{c.side} against {c.baseline}"
     if found.ratio is None:
-        return f"{c.label}: {what}, {sides}: {found.verdict}."
-    if found.ci95 is None:
-        few = f"{found.verdict} to tell {sides} apart in {what}"
-        return f"{c.label}: {few}; ratio {times(found.ratio)}."
+        return f"{what}, {sides}: {found.verdict}."
     many, sure = f"{times(found.ratio)} times", f"95 % CI {times_interval(found.ci95)}"
-    if found.verdict in ("better", "worse"):
-        verdict = f"{c.side} is {found.verdict} than {c.baseline}"
-        return f"{c.label}: {verdict}, {many} the {what} ({sure})."
-    return f"{c.label}: {found.verdict} in {what}, {sides}: {many}, {sure}."
+    if found.ci95 is None:
+        return f"{sides}: {many} the {what}. No verdict: {_no_verdict(c)}."
+    if found.verdict == NO_DIFFERENCE:
+        return f"{found.verdict} in {what}, {sides}: {many}, {sure}."
+    return f"{c.side} is {found.verdict} than {c.baseline}, {many} the {what} ({sure})."
 
 
-def cost_sentences(row: CostRow) -> list[str]:
+def _no_verdict(c: Comparison) -> str:
+    if c.gate and c.missing_runs:
+        return "the accuracy gate is missed"
+    if not c.missing_runs:
+        return c.ratios[c.primary].verdict or ""
+    counts = {side: f"{n} more run{'s' * (n > 1)}" for side, n in c.missing_runs.items()}
+    if len(counts) == 2 and len(set(counts.values())) == 1:
+        return f"{counts[c.side]} needed on each side"
+    return " and ".join(f"{count} of {side}" for side, count in counts.items()) + " needed"
+
+
+def cost_sentences(row: CostRow, marks: Sequence[str] = ()) -> list[str]:
     """What a unit of work costs on either side, and when owning pays."""
     lines = []
     priced = [
@@ -106,10 +127,10 @@ def cost_sentences(row: CostRow) -> list[str]:
         if side.usd_per_unit is not None
     ]
     if priced:
-        lines.append(f"{row.label}: USD per {row.unit}: {', '.join(priced)}.")
+        lines.append(marked(f"{row.label}: USD per {row.unit}: {', '.join(priced)}.", marks))
     if row.missing:
         lines.append(f"Cost is not known; missing: {'; '.join(row.missing)}.")
-    return lines + [f"{row.label}: {even}" for even in row.break_evens]
+    return lines + [marked(f"{row.label}: {even}", marks) for even in row.break_evens]
 
 
 def summary(report: Report) -> list[str]:
@@ -124,16 +145,24 @@ def summary(report: Report) -> list[str]:
     elif not report.comparisons:
         lines = ["Nothing to compare: no other side did the same work as the baseline."]
         lines += nearest(report.runs, report.baseline)
-    elif not lines:  # none is of the level at which the baseline does best
-        lines = [sentence(c) for c in report.comparisons]
-    lines += [line for row in report.leading_costs for line in cost_sentences(row)]
+    marks: dict[tuple[str, ...], list[str]]
+    marks = {(c.label, c.baseline, c.side): c.marks for c in report.comparisons}
+    for row in report.leading_costs:
+        lines += cost_sentences(row, marks.get((row.label, *row.sides), []))
     return list(dict.fromkeys(lines))
 
 
 def notes(report: Report) -> list[str]:
     """What speaks against the figures, and what was left out."""
-    found = [f"{c.label}: {note}" for c in report.comparisons for note in c.notes]
-    return [*dict.fromkeys(found), *(f"skipped: {line}" for line in report.skipped)]
+    labels: dict[str, dict[str, None]] = {}  # by note, the works that have it
+    for c in report.comparisons:
+        for note in [*c.marks, *c.notes]:
+            labels.setdefault(note, {})[c.label] = None
+    found = [
+        f"{next(iter(works))}{f' and {len(works) - 1} more' if len(works) > 1 else ''}: {note}"
+        for note, works in labels.items()
+    ]
+    return [*found, *(f"skipped: {line}" for line in report.skipped)]
 
 
 def tables(report: Report) -> list[Table]:
@@ -141,17 +170,17 @@ def tables(report: Report) -> list[Table]:
     found += [table for row in report.leading_costs for table in _sensitivity(row)]
     assumed = [[a.label, f"{a.value:g}", a.source] for a in report.assumptions.values()]
     assumptions = Table("Assumptions", ["What", "Value", "Source"], assumed if report.costs else [])
-    found += [_systems(report), assumptions, _runs(report)]
+    found += [_systems(report), _accuracy(report), assumptions, _runs(report)]
     return [table for table in found if table.rows]
 
 
 def _ratios(report: Report) -> Table:
-    headings = "Work|Metric|Side|Median|Baseline|Median|Ratio|95 % CI|Side is".split("|")
+    headings = "Work|Metric|Side|Mean|Baseline|Mean|Ratio|95 % CI|Side is".split("|")
     rows = []
     for c in report.comparisons:
         for name, r in c.ratios.items():
             side, base = (amount(value, c.units[name]) for value in (r.side, r.baseline))
-            found = times(r.ratio), times_interval(r.ci95), r.verdict
+            found = times(r.ratio), times_interval(r.ci95), r.verdict or "–"
             rows.append([c.label, c.labels[name], c.side, side, c.baseline, base, *found])
     return Table("Ratios", headings, rows)
 
@@ -202,13 +231,23 @@ def _systems(report: Report) -> Table:
     return Table("Systems", headings, rows)
 
 
+def _accuracy(report: Report) -> Table:
+    rows = [
+        [run.side, run.label, gates.setting(run.comparable_by), str(run.gate), run.path.name]
+        for run in report.runs
+        if run.gate
+    ]
+    return Table("Accuracy", ["Side", "Work", "Setting", "Gate", "Record"], rows)
+
+
 def _runs(report: Report) -> Table:
-    headings = "Side|Work|Result|95 % CI|Setting|Finished|Warnings|Record".split("|")
+    headings = "Side|Work|Result|95 % CI|Setting|Finished|Warnings|Valid|Record".split("|")
     rows = []
     for run in report.runs[:MAX_RUNS]:
         result = amount(run.result.median, run.result.unit), interval(run.result.ci95)
         setting = listed({**run.comparable_by, **run.configuration})
-        about = setting, run.finished_at, str(len(run.warnings)), run.path.name
+        valid = "; ".join(run.reasons) or "valid"
+        about = setting, run.finished_at, str(len(run.warnings)), valid, run.path.name
         rows.append([run.side, run.label, *result, *about])
     more = f" (the first {MAX_RUNS} of {len(report.runs)})" if len(report.runs) > MAX_RUNS else ""
     return Table(f"Runs{more}", headings, rows)
@@ -216,7 +255,7 @@ def _runs(report: Report) -> Table:
 
 def text(report: Report) -> str:
     """For the terminal: the summary, the most important tables, the notes."""
-    shown = ["Ratios", "What differs between the sides", "Cost"]
+    shown = ["Ratios", "What differs between the sides", "Cost", "Accuracy"]
     if any(s.usd_per_unit is not None for row in report.costs for s in row.sides.values()):
         shown += ["Systems", "Assumptions"]
     lines = [*summary(report), ""]
@@ -249,17 +288,18 @@ def csv(report: Report) -> str:
     """Every ratio."""
     buffer = io.StringIO()
     writer = csv_module.writer(buffer, lineterminator="\n")
-    writer.writerow([*CSV_HEADER.split(","), "better", "verdict"])
+    writer.writerow([*CSV_HEADER.split(","), "better", "verdict", "marks"])
     for c in report.comparisons:
         for name, r in c.ratios.items():
             medians = r.baseline, r.side, r.ratio, *(r.ci95 or (None, None))
             about = c.label, name, c.units[name], c.baseline, c.side
-            writer.writerow([*map(csv_cell, about), *medians, r.better, r.verdict])
+            row = *about, *medians, r.better, r.verdict, "; ".join(c.marks)
+            writer.writerow([csv_cell(cell) for cell in row])
     return buffer.getvalue()
 
 
 def json(report: Report) -> str:
     """All of it but the runs' samples."""
-    runs = [replace(run, samples={}, durations={}) for run in report.runs]
+    runs = [replace(run, durations={}) for run in report.runs]
     content = {"made_by": MARK, **asdict(replace(report, runs=runs))}
     return json_module.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n"

@@ -23,16 +23,19 @@ import audio_input
 import error_rates
 import model
 
-from harness import progress, run
+from harness import gate, progress, run
 from harness.monitor import SystemMonitor
 
 MAX_FILES_PRINTED = 20  # those with the highest word error rate
+
+GATE = "word_error_rate"
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     model.add_arguments(parser)
     cli.add_common_arguments(parser, iteration=None)
+    gate.add_arguments(parser, GATE)
     args = model.parse(parser)
     if not args.reference and args.audio != [model.SAMPLE]:
         parser.error("--audio needs --reference: the true transcripts")
@@ -43,6 +46,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     job = model.prepare(args, audio_input.find(args.audio), word_timestamps=None)
+    most = gate.limit(args, GATE, audio_input.describe(job.recordings)["sha256"])
     with SystemMonitor(keep=lambda: False) as monitor, progress.stage("Transcribing"):
         done = job.transcribe("transcribing")
     names = [recording.path.name for recording in job.recordings]
@@ -56,11 +60,11 @@ def main() -> int:
         args,
         workload="audio-accuracy",
         title="Audio AI accuracy",
-        primary="word_error_rate",
+        primary=GATE,
         samples=samples,
         work=[],
         monitor=monitor,
-        output={"files": files},
+        output={"files": files, **gate.output(most, GATE, samples[GATE][0][0])},
         details=rates,
         check_samples=False,
         **model.record_arguments(job, files, **{"reference sha256": truth}),

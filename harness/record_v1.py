@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from harness import stats
+import re
+
+from harness import checks, stats
 from harness.metrics import METRICS, Metric
 
 # workload of version 1: (workload, title, new names of metrics, unit of work priced)
@@ -55,6 +57,8 @@ PLACEMENT = {
     "precision_asked": "precision_requested",
     "precision_used": "precision_effective",
 }
+# What version 1 warned of, and what does not make a run invalid.
+INFORMING = r"^the samples vary|too few for a 95 % interval|cores were busy on average"
 
 
 def convert(old: dict) -> dict:
@@ -78,7 +82,7 @@ def convert(old: dict) -> dict:
         metrics[new] = stats.summarize(known, samples[new], interval)
     properties = placed.get("openvino_properties", {}).get("model", {}) if "llm" in workload else {}
     tuned = machine["memory"].get("glibc_tunables")
-    reasons = [old["error"]] * bool(old["error"]) + old["trouble"]
+    reasons = [trouble for trouble in old["trouble"] if not re.search(INFORMING, trouble)]
     sweep = workload == "gpu-tgi-sweep"
     return {
         **{
@@ -137,7 +141,7 @@ def convert(old: dict) -> dict:
         "output": old["output"],
         "details": [],
         "warnings": old["trouble"],
-        "validity": {"valid": not reasons, "reasons": reasons},
+        "validity": checks.validity(old["error"], reasons),
     }
 
 

@@ -28,7 +28,7 @@ from harness.cli import UserError
 from harness.journal import Journal
 from harness.metrics import METRICS, Metric
 from harness.monitor import SystemMonitor
-from harness.secrets import redact, redact_command
+from harness.redaction import redact, redact_command
 
 _open: Journal | None = None  # of the run under way
 
@@ -131,6 +131,7 @@ def build(
     resolved: Mapping[str, Any] | None = None,
     server: dict | None = None,
     warnings: Sequence[str] = (),
+    reasons: Sequence[str] = (),
     intervals: Mapping[str, tuple[float, float] | None] | None = None,
     own_metrics: Sequence[Metric] = (),
     check_samples: bool = True,
@@ -148,27 +149,34 @@ def build(
     details : lines to print besides the metrics.
     packages : whose versions matter to this workload.
     resolved : parameters that were found out rather than given.
-    warnings : the workload's own, after those on samples, machine and threads.
+    warnings : the workload's own, which only inform.
+    reasons : the workload's own, which make the run invalid as evidence.
     intervals : 95 % confidence intervals that are known better than from iterations.
     own_metrics : metrics that harness.metrics does not have.
-    check_samples : warn of few or different samples of the primary metric.
+    check_samples : whether samples of the primary metric repeat one another, so that few or
+        different ones are warned of, and drift and a short run make the run invalid.
     """
     known = {**METRICS, **{metric.name: metric for metric in own_metrics}}
     intervals = intervals or {}
     metrics = {
         name: stats.summarize(known[name], each, intervals.get(name))
         for name, each in samples.items()
-        if any(each)
+        if stats.usable(each)
     }
     usage = monitor.usage
-    found = [*warnings, *monitor.warnings]
+    against, informing = [*reasons, *checks.output_reasons(output), *monitor.warnings], [*warnings]
     if usage and not server:  # a server's load is the work itself
-        found = checks.computing_warnings(usage, placement, system) + found
+        against = checks.computing_reasons(usage, placement, system) + against
+        informing = checks.idle_warnings(usage, placement) + informing
     if usage:
-        found = checks.machine_warnings(usage, system) + found
+        against = checks.machine_reasons(usage, system) + against
+    if usage and (check_samples or server):
+        least_s = getattr(args, "min_duration", None) or 0.0
+        is_study = bool(getattr(args, "study", False))
+        against = checks.duration_reasons(usage, metrics, least_s, is_study) + against
     if check_samples and primary in metrics:
-        found = checks.sample_warnings(metrics[primary]) + found
-    reasons = [monitor.error] * bool(monitor.error) + found
+        against = checks.drift_reasons(samples[primary]) + against
+        informing = checks.sample_warnings(metrics[primary]) + informing
     return {
         "schema_version": record.SCHEMA_VERSION,
         "id": str(uuid.uuid4()),
@@ -192,11 +200,11 @@ def build(
         **({"server": server} if server else {}),
         "usage": usage or None,
         "metrics": metrics,
-        "samples": {name: [list(each) for each in samples[name]] for name in metrics},
+        "samples": {name: [list(i) for i in each] for name, each in samples.items() if any(each)},
         "output": output,
         "details": list(details),
-        "warnings": found,
-        "validity": {"valid": not reasons, "reasons": reasons},
+        "warnings": against + informing,
+        "validity": checks.validity(monitor.error, against),
     }
 
 

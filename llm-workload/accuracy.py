@@ -40,7 +40,7 @@ import model  # before NumPy, whose threads it limits
 import numpy as np
 from runtimes import Logits
 
-from harness import files, monitor, progress, run
+from harness import files, gate, monitor, progress, run
 from harness.cli import UserError
 
 TEXT = Path(__file__).with_name("accuracy_text.txt")
@@ -105,6 +105,7 @@ def parse_args() -> argparse.Namespace:
     add("--prompt_tokens", type=number, default=32, help="length of each")
     add("--max_new_tokens", type=number, default=64, help="tokens that the reference adds to each")
     cli.add_common_arguments(parser, iteration=None)
+    gate.add_arguments(parser, "perplexity_ratio with --reference_model, else perplexity")
     return parser.parse_args()
 
 
@@ -343,10 +344,22 @@ def make_record(
         input=task.source,
         system=system,
         monitor=watched,
-        output=output,
+        output={**output, **gate_output(args, task, found, watched)},
         details=details,
         check_samples=False,
     )
+
+
+def gate_output(args: argparse.Namespace, task: Task, found: dict, watched) -> dict:
+    """The accuracy gate: of the ratio to the reference's perplexity where there is one."""
+    if watched.status != "complete":
+        return {}
+    if "perplexity_ratio" in found:
+        metric, most = "perplexity_ratio", args.gate_limit
+        most = gate.allowed(1.0, metric, args.max_loss) if most is None else most
+    else:
+        metric, most = "perplexity", gate.limit(args, "perplexity", task.source["sha256"])
+    return gate.output(most, metric, found[metric][0][0][0])
 
 
 def main() -> int:
@@ -356,6 +369,7 @@ def main() -> int:
         model.check_folder(args.reference_model, "--reference_model")
     task = make_task(args, model.load_text_model(args.model_name))
     run.check_destination(args)
+    gate.limit(args, "perplexity", task.source["sha256"])
 
     reference = measure_reference(args, task) if args.reference_model else None
     gc.collect()  # the reference model's memory

@@ -193,19 +193,21 @@ def make_record(
     prompts, samples, watched = job.prompts, measured.journal.samples, measured.journal.monitor
     generated = [result.count for result in measured.results]
     first_tokens = measured.results[0].tokens
+    differs_by_design = job.config.temperature > 0 or prompts.random is not None
+    same = all(result.tokens == first_tokens for result in measured.results)
     output = {
         "text": measured.text,
         "generated_tokens": generated,
-        "same_tokens_every_iteration": all(r.tokens == first_tokens for r in measured.results),
+        "same_tokens_every_iteration": None if differs_by_design else same,
     }
     answers = f" in {job.batch_size} answers" if job.batch_size > 1 else ""
     details = [f"Tokens: {prompts.tokens} in the prompt, {generated[-1]} generated{answers}"]
-    used, found = {}, list(described["warnings"])
+    utilization, found = {}, list(described["warnings"])
     if roofs:
         shape = (prompts.tokens, job.config.max_new_tokens, job.batch_size)
         utilization, limits = traffic.utilization(loaded.inspection.traffic, roofs, samples, *shape)
         details.append(limits)
-        found += traffic.impossible(used)
+        found += traffic.impossible(utilization)
         output |= {"roofline": asdict(roofs), "traffic": asdict(loaded.inspection.traffic)}
     energy_j = energy.per_unit_j(watched.usage, watched.status, args.device, sum(generated))
     return run.build(

@@ -8,7 +8,6 @@ import importlib
 import os
 import time
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -147,17 +146,6 @@ def check_inputs(args: argparse.Namespace) -> None:
     run.check_destination(args)
 
 
-def output_path(args: argparse.Namespace, option: str, name: str, suffix: str) -> Path:
-    """The file that `option` names; by default one beside the records, named after the time.
-
-    Raises UserError where it exists already, unless --overwrite is given.
-    """
-    now = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}"
-    path = getattr(args, option[2:]) or args.results_dir / f"{name}_{now}{suffix}"
-    files.check_new(path, option, args.overwrite)
-    return path
-
-
 def check_context(text: TextModel, prompt_tokens: int, max_new_tokens: int) -> None:
     if text.max_context and prompt_tokens + max_new_tokens > text.max_context:
         raise UserError(
@@ -174,7 +162,7 @@ def _requested_rounding(args: argparse.Namespace) -> dict:
     return {name: value for name, value in requested.items() if value is not None}
 
 
-def rounding_warnings(args: argparse.Namespace, found: Inspection) -> list[str]:
+def rounding_reasons(args: argparse.Namespace, found: Inspection) -> list[str]:
     """One sentence per requested rounding that is not the effective one."""
     effective = {**found.properties, "KV_CACHE_PRECISION": found.kv_cache}
     return [
@@ -200,7 +188,7 @@ def record_parts(args: argparse.Namespace, loaded: LoadedModel, **resolved) -> d
         "configuration": {"hint": "LATENCY"},
         "packages": PACKAGES,
         "resolved": {**known, **resolved},
-        "warnings": rounding_warnings(args, found),
+        "reasons": rounding_reasons(args, found),
     }
 
 

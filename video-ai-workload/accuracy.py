@@ -29,9 +29,11 @@ import cv2
 import model
 import numpy as np
 
-from harness import model_files, progress, run
+from harness import gate, model_files, progress, run
 from harness.cli import UserError
 from harness.monitor import SystemMonitor
+
+GATE = "mask_map50_95"
 
 
 def parse_args() -> argparse.Namespace:
@@ -50,12 +52,14 @@ def parse_args() -> argparse.Namespace:
     add("--save_detections", type=Path, metavar="FILE", help=save)
     model.add_model_arguments(parser, conf=average_precision.LEAST_SCORE)
     cli.add_common_arguments(parser, iteration=None)
+    gate.add_arguments(parser, GATE)
     return parser.parse_args()
 
 
 def main() -> int:
     args = parse_args()
     truth = average_precision.read_truth(args.ground_truth)
+    least = gate.limit(args, GATE, model_files.sha256(args.ground_truth))
     prepared = model.prepare(args, num_requests=1)
     names = prepared.model.names
     classes = average_precision.shared_classes(names, truth)
@@ -89,6 +93,7 @@ def main() -> int:
         "images": len(image_ids),
         "detections": len(detections),
         "classes": [names[index] for index in sorted(classes)],
+        **gate.output(least, GATE, scores[GATE] if monitor.status == "complete" else None),
     }
     return run.finish(build_record(args, prepared, scores, output, monitor), args)
 
@@ -121,7 +126,7 @@ def build_record(
         args,
         workload="video-accuracy",
         title="Video AI accuracy",
-        primary="mask_map50_95",
+        primary=GATE,
         samples={name: [[score]] for name, score in scores.items()},
         task={"max images": args.max_images, "conf": args.conf, "iou": args.iou},
         work=[],

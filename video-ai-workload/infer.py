@@ -266,6 +266,7 @@ def build_record(
     frames, found = of_one_pass(last, pipeline)
     to_its_end = monitor.status == "complete" and not pipeline.settings.max_frames
     rate = statistics.median(window.frames / window.wall_s for window in windows)
+    same = all(each.found == last.found for each in windows)
     described["input"] = source.describe()
     described["resolved"]["frames_per_iteration"] = last.frames
     return run.build(
@@ -283,10 +284,10 @@ def build_record(
             "damaged": source.damaged,
             "reconnected": source.reconnected,
             "found": found,
-            "same_detections_every_iteration": all(each.found == last.found for each in windows),
+            "same_detections_every_iteration": None if source.live else same,
         },
         details=details(pipeline, windows),
-        warnings=source.warnings(frames, rate, to_its_end),
+        reasons=source.warnings(frames, rate, to_its_end),
     )
 
 

@@ -56,12 +56,12 @@ def check_encoder(name: str) -> None:
 class OutputFile:
     """A file written beside its path; close(keep=True) puts it in its place, if it is whole.
 
-    `discard`: there is no file; what is written goes nowhere.
+    `discard`: there is no file; what is written to it goes nowhere.
     """
 
     def __init__(self, path: Path, what: str, options: str, discard: bool):
-        self.path, self.what, self.options = path, what, options
-        self.partial: Path | None = None
+        self.path, self.what, self.options, self.discard = path, what, options, discard
+        self.partial = Path(os.devnull)
         if not discard:
             with self.errors():
                 handle, name = tempfile.mkstemp(path.suffix, ".partial-", path.parent)
@@ -80,17 +80,21 @@ class OutputFile:
     def close(self, keep: bool) -> None:
         """Finish the file; keep it, or drop it."""
         try:
-            if keep and self.partial:
+            if keep:
                 with self.errors():
                     self.finish()
-                    self.partial.chmod(0o644)
-                    os.replace(self.partial, self.path)
+                    if not self.discard:
+                        self.partial.chmod(0o644)
+                        os.replace(self.partial, self.path)
             else:
                 with suppress(UserError), self.errors():
                     self.finish()
         finally:
-            if self.partial:
-                self.partial.unlink(missing_ok=True)
+            self.drop()
+
+    def drop(self) -> None:
+        if not self.discard:
+            self.partial.unlink(missing_ok=True)
 
 
 class VideoWriter(OutputFile):
@@ -108,14 +112,12 @@ class VideoWriter(OutputFile):
             with self.errors():
                 self._open(settings, source)
         except UserError:
-            if self.partial:
-                self.partial.unlink(missing_ok=True)
+            self.drop()
             raise
 
     def _open(self, settings: OutputSettings, source: VideoSource) -> None:
         options = {"preset": settings.preset} if settings.preset else {}
-        where = (str(self.partial), "w") if self.partial else (os.devnull, "w", "null")
-        self.container = av.open(*where)
+        self.container = av.open(str(self.partial), "w", "null" if self.discard else None)
         self.container.metadata["comment"] = files.MARK
         stream = self.container.add_stream(settings.encoder, rate=source.rate, options=options)
         stream.height, stream.width = (side + side % 2 for side in self.size)  # encoders want even
@@ -123,7 +125,7 @@ class VideoWriter(OutputFile):
         stream.pix_fmt = PIXELS if PIXELS in formats or not formats else formats[0]
         stream.codec_context.time_base = self.time_base
         self.stream = stream
-        if self.partial and source.audio_codec in self.container.supported_codecs:
+        if source.audio_codec in self.container.supported_codecs and not self.discard:
             with source.template() as original:
                 audio = original.streams.audio[0]
                 self.audio = self.container.add_stream_from_template(audio)
@@ -169,7 +171,7 @@ class DetectionsWriter(OutputFile):
     def __init__(self, path: Path, discard: bool):
         super().__init__(path, str(path), "--save_detections", discard)
         with self.errors():
-            self.file = open(self.partial or os.devnull, "w")
+            self.file = open(os.devnull if discard else self.partial, "w")
 
     def write(self, frame: int, time_s: float, detections: list[dict]) -> None:
         """Add one frame's detections, from Detections.to_json()."""
@@ -183,9 +185,9 @@ class DetectionsWriter(OutputFile):
 
 
 class Outputs:
-    """The first pass's video and detections. Later passes take the same work and are discarded.
+    """The first pass's video and detections. Later passes are the same work, but go nowhere.
 
-    They are encoded as one endless video, as to end one is to wait until the encoder has drained.
+    Later ones are encoded as one endless video: an encoder that is ended drains.
     """
 
     def __init__(self, settings: OutputSettings, source: VideoSource):
@@ -221,11 +223,13 @@ class Outputs:
 
 @contextmanager
 def opened(settings: OutputSettings, source: VideoSource) -> Iterator[Outputs]:
-    """The outputs that are wanted, closed at the end of the block; an exception drops its files."""
-    outputs, keep = Outputs(settings, source), False
+    """The outputs that are wanted, closed at the end of the block; an error drops its files."""
+    outputs, keep = Outputs(settings, source), True
     try:
         outputs.open()
         yield outputs
-        keep = True
+    except Exception:
+        keep = False
+        raise
     finally:
         outputs.close(keep)

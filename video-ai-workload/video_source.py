@@ -16,7 +16,7 @@ import numpy as np
 
 from harness import cli, model_files
 from harness.cli import UserError
-from harness.secrets import redact
+from harness.redaction import redact
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 IMAGES_PER_SECOND = 25  # of a folder, as a video
@@ -61,7 +61,8 @@ class VideoSource:
         self.name = redact(address) if self.remote else Path(address).name
         self.images = self._images()
         self.damaged, self.reconnected, self.lost = 0, 0, None
-        self._damaged, self.shown_s = 0, 0.0
+        self.shown_s = 0.0
+        self._damaged = 0  # in this pass
         self._stop = threading.Event()
         self._audio: list[av.Packet] = []
         self._zero_s = Fraction(0)  # the first frame's time

@@ -27,6 +27,10 @@ def test_a_comparison_has_the_ratio_of_energies_and_says_what_they_counted(tmp_p
     runs, skipped = records.read_runs(paths)
     (found,) = comparison.compare(runs, "cloud")
     ratio = found.ratios["energy_per_token_j"]
-    assert not skipped and ratio.ratio == pytest.approx(0.4) and ratio.verdict == "better"
+    assert (
+        not skipped
+        and ratio.ratio == pytest.approx(0.4)
+        and ratio.ci95 == pytest.approx((0.4, 0.4))
+    )
     assert found.labels["energy_per_token_j"] and found.units["energy_per_token_j"] == "J/token"
     assert found.differences["energy counted"] == ("package + dram", "package")

@@ -64,19 +64,24 @@ def analysis(module: str, *args) -> subprocess.CompletedProcess:
 @pytest.fixture(scope="module")
 def sides(tmp_path_factory):
     folder = tmp_path_factory.mktemp("widgets")
-    assert measure(folder / "slow", 0.02) == 0 and measure(folder / "quick", 0.005, day=1) == 0
+    for _ in range(4):
+        assert measure(folder / "slow", 0.02) == 0
+        assert measure(folder / "quick", 0.005, day=1) == 0
     return folder / "slow", folder / "quick"
+
+
+ALLOWED = "--allow_invalid"  # this machine may be busy
 
 
 def test_it_is_compared_and_priced(sides):
     priced = "--sut", "slow=m7i.48xlarge", "--sut", "quick=R760xa", "--power_w", "quick=900"
-    done = analysis("compare", *sides, *priced, "--json")
+    done = analysis("compare", *sides, *priced, ALLOWED, "--json")
     assert done.returncode == 0, done.stderr
     data = json.loads(done.stdout)
     (comparison,), (row,) = data["comparisons"], data["costs"]
     found = comparison["ratios"]["widgets_per_second"]
     assert 2 < found["ratio"] <= 4.5 and found["verdict"] == "better"
-    assert comparison["ratios"]["polish_time_s"]["verdict"] == "better"
+    assert comparison["ratios"]["polish_time_s"]["ci95"][1] < 0.6
     assert comparison["labels"]["polish_time_s"] == "Polishing"
     assert row["unit"] == "gross of widgets" and row["break_evens"][0]["owned"] == "quick"
     usd = row["sides"]["slow"]["usd_per_unit"]
@@ -85,7 +90,7 @@ def test_it_is_compared_and_priced(sides):
 
 def test_it_is_reported_as_a_page_a_pdf_and_a_line(sides, tmp_path):
     page, pdf = tmp_path / "r.html", tmp_path / "r.pdf"
-    done = analysis("compare", *sides, "--html", page, "--pdf", pdf)
+    done = analysis("compare", *sides, ALLOWED, "--html", page, "--pdf", pdf)
     assert done.returncode == 0, done.stderr
     text = " ".join(" ".join(p.extract_text() for p in PdfReader(pdf).pages).split())
     for content in (page.read_text(), text):
@@ -98,14 +103,14 @@ def test_it_is_reported_as_a_page_a_pdf_and_a_line(sides, tmp_path):
 
 
 def test_it_is_watched(sides):
-    slow, quick = sides
-    done = analysis("history", slow, quick)
+    slow, quick = (next(side.glob("*.json")) for side in sides)
+    done = analysis("history", slow, quick, ALLOWED)
     assert done.returncode == 0 and done.stdout.startswith("better: ")
-    newest = json.loads(next(slow.glob("*.json")).read_text())
+    newest = json.loads(slow.read_text())
     newest.update(id="newest", finished_at="2999-01-01T00:00:00+00:00")
-    path = slow.parent / "newest.json"
+    path = slow.parents[1] / "newest.json"
     path.write_text(json.dumps(newest))
-    done = analysis("history", quick, path)
+    done = analysis("history", quick, path, ALLOWED)
     assert done.returncode == 3 and done.stdout.startswith("SLOWDOWN: "), done.stdout
 
 

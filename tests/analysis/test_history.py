@@ -8,6 +8,8 @@ import pytest
 from conftest import REPO, assert_one_line
 from simulated import record, write
 
+from analysis import history
+
 
 def run(*args) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "analysis.history", *map(str, args)]
@@ -43,13 +45,44 @@ def test_neither_noise_nor_a_gain_nor_what_is_tolerated_is_a_slowdown(tmp_path, 
     assert done.returncode == 0, done.stdout
 
 
-def test_earlier_runs_of_0_and_single_samples_have_no_verdict(tmp_path):
-    write(tmp_path / "zero", *(record([rate] * 6, day=day) for day, rate in enumerate([0, 0, 1.0])))
-    done = run(tmp_path / "zero")
-    assert done.returncode == 0 and done.stdout.startswith("no ratio: the baseline is 0: m6i")
-    write(tmp_path / "single", *(record([rate], day=day) for day, rate in enumerate([8.0, 1.0])))
-    done = run(tmp_path / "single")
-    assert done.returncode == 0 and done.stdout.startswith("too few samples: m6i.8xlarge, LLM: 1")
+@pytest.mark.parametrize(
+    "rates, verdict",
+    [
+        ([8, 1], "SLOWDOWN"),
+        ([8, 8, 8, 0], "SLOWDOWN"),
+        ([8, 8], "no slowdown"),
+        ([0, 0, 1], "better"),
+        ([0, 5, 0], "no slowdown"),
+        ([0, 0], "no slowdown"),
+        ([4, 8], "better"),
+    ],
+)
+def test_a_capacity_is_one_figure_per_run_and_may_be_0(tmp_path, rates, verdict):
+    done = run(*write(tmp_path, *(record([float(r)], day=day) for day, r in enumerate(rates))))
+    assert done.returncode == (3 if verdict == "SLOWDOWN" else 0), done.stdout + done.stderr
+    assert done.stdout.startswith(f"{verdict}: m6i.8xlarge, LLM: {rates[-1]:.3g} tokens/s")
+
+
+@pytest.mark.parametrize("earlier", [1, 2, 3, 5, 20])
+@pytest.mark.parametrize("spread", [0.01, 0.04])
+def test_false_alarms_are_5_in_100_at_most_and_large_slowdowns_are_seen(earlier, spread):
+    generator, trials = np.random.default_rng(earlier), 1000
+    steady = slower = 0
+    for logs in spread * generator.standard_normal((trials, earlier + 1)):
+        *before, newest = 100 * np.exp(logs)
+        for better in ("higher", "lower"):
+            _, verdict, _ = history.judge(before, newest, better, 0.02, 0.04)
+            steady += verdict == "SLOWDOWN"
+        slower += history.judge(before, 0.7 * newest, "higher", 0.02, 0.04)[1] == "SLOWDOWN"
+    print(f"{earlier} earlier, {spread:.0%}: {steady / trials / 2:.1%}, {slower / trials:.1%}")
+    assert steady / (2 * trials) <= 0.05 and slower / trials >= 0.95
+
+
+def test_invalid_runs_raise_no_alarm_unless_allowed(tmp_path):
+    paths = write(tmp_path, *days([100, 101, 90], warnings=["steal"]))
+    assert_one_line(run(*paths), "nothing to compare", "--allow_invalid")
+    assert "invalid, left out: " in run(*paths).stderr
+    assert run(*paths, "--allow_invalid", "--spread", 0.01).returncode == 3
 
 
 def test_the_newest_is_the_latest_whatever_the_order_of_the_files(tmp_path):

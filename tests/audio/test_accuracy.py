@@ -15,13 +15,17 @@ def accuracy(audio, *args):
 def test_error_rates_of_a_text_are_printed_and_recorded(audio, tmp_path):
     text = (SAMPLE.parent / "sample.txt").read_text()
     (tmp_path / "sample.txt").write_text(text.replace("two boxes", "three boxes"))
-    done = accuracy(audio, "--model_name", "base", "--audio", "sample.mp3", "--reference", tmp_path)
+    named = "--model_name", "base", "--audio", "sample.mp3", "--reference", tmp_path
+    done = accuracy(audio, *named, "--gate_limit", 0.01)
     assert done.returncode == 0, done.stdout + done.stderr
     run = audio.last_record()
     rate = 1 / len(text.split())
     assert run["workload"] == "audio-accuracy" and run["primary"] == "word_error_rate"
     assert run["metrics"]["word_error_rate"]["median"] == rate
     assert 0 < run["metrics"]["character_error_rate"]["median"] < rate
+    gate = {"metric": "word_error_rate", "limit": 0.01, "value": rate, "passed": False}
+    assert run["output"]["gate"] == gate and "accuracy gate missed" in done.stdout
+    assert any("accuracy gate missed" in reason for reason in run["validity"]["reasons"])
     assert "word_start_error_s" not in run["metrics"] and run["work"] == []
     assert "Word error rate (WER): 1.37 %" in done.stdout, done.stdout
     assert f"sample.mp3: word error rate {rate:.2%}" in done.stdout

@@ -176,6 +176,8 @@ def test_perplexity_is_pytorchs_and_a_model_agrees_with_itself(llm, tiny):
         1,
         1,
     ]
+    gate = run["output"]["gate"]
+    assert (gate["metric"], gate["limit"], gate["passed"]) == ("perplexity_ratio", 1.01, True)
     assert value(run, "kl_divergence") == 0 and set(
         np.ravel(run["samples"]["tokens_until_divergence"])
     ) <= set(range(1, 25))

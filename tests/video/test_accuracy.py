@@ -59,10 +59,14 @@ def test_the_demo_model_is_right_about_the_demo_clip(video, truth_file, tmp_path
         "f32",
         "--save_detections",
         tmp_path / "found.json",
+        "--gate_limit",
+        0.7,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     run = video.last_record()
     values = {name: metric["median"] for name, metric in run["metrics"].items()}
+    gate = run["output"]["gate"]
+    assert gate["passed"] and gate["value"] == values["mask_map50_95"] and gate["limit"] == 0.7
     assert run["workload"] == "video-accuracy" and run["output"]["images"] == 40
     assert (
         values["mask_map50"] > 0.95
