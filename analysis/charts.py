@@ -29,6 +29,7 @@ COLOURS = {
 }
 INK = {"light": "#1a1a1a", "dark": "#ececec"}
 MARKERS = "osD^v"
+MAX_LABEL = 60  # characters
 Options = dict[str, Any]  # of matplotlib
 Colours = tuple[str, ...]
 
@@ -50,7 +51,7 @@ class Chart:
         settings = dict.fromkeys(ink, INK[theme]) | {
             **{"svg.fonttype": "none", "svg.hashsalt": "chart", "legend.facecolor": "none"},
             **{"legend.edgecolor": "none", "font.family": "sans-serif", "font.size": 10},
-            **{"axes.spines.top": False, "axes.spines.right": False},
+            **{"axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False},
         }
         with matplotlib.rc_context(settings):
             figure, axes = pyplot.subplots(figsize=(self.width, self.height), layout="constrained")
@@ -92,11 +93,11 @@ def _ratios(report: Report) -> Iterator[Chart]:
             above: Options = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center"}
             axes.annotate(f"{value:.2f}", (value, y), fontsize=9, **above)
         axes.axvline(1, color=matplotlib.rcParams["text.color"], linewidth=1)
-        axes.set_yticks(range(len(rows)), [label for label, _, _ in reversed(rows)])
+        axes.set_yticks(range(len(rows)), [_short(label) for label, _, _ in reversed(rows)])
         edges = [1.0, *(edge for _, value, ci95 in rows for edge in (value, *ci95))]
         margin = 0.1 * (max(edges) - min(edges) + 0.1)
         axes.set(ylim=(-0.6, len(rows) - 0.2), xlim=(min(edges) - margin, max(edges) + margin))
-        axes.set_xlabel(f"times {report.baseline} (1 = the same; further right is better)")
+        axes.set_xlabel(f"times {_short(report.baseline)} (1 = the same; further right is better)")
 
     if rows:
         words = "; ".join(
@@ -122,7 +123,8 @@ def _per_dollar(report: Report) -> Iterator[Chart]:
             axes.barh(y, share, color=_colour(report, side, colours), height=0.6)
             label = f" {usd:,.3g} USD" if usd < 1000 else f" {usd:,.0f} USD"
             axes.annotate(label, (share, y), va="center", fontsize=9)
-        axes.set_yticks(range(len(rows)), [f"{side}: {unit}" for unit, side, _ in reversed(rows)])
+        labels = [_short(f"{side}: {unit}") for unit, side, _ in reversed(rows)]
+        axes.set_yticks(range(len(rows)), labels)
         axes.set(
             xlim=(0, 1.25), xlabel="work for a dollar (1 = the most); at the bars: USD per unit"
         )
@@ -159,9 +161,10 @@ def _distribution(report: Report, title: str, name: str, runs: list[Run]) -> Cha
     axis = f"{runs[0].metrics[name].label}, seconds"
 
     def draw(axes: Axes, colours: Colours) -> None:
-        axes.set_xlabel(axis)
+        axes.set_xlabel(_short(axis))
         for y, (side, values) in enumerate(reversed(samples.items())):
-            form: Options = {"positions": [y], "tick_labels": [side], "orientation": "horizontal"}
+            form: Options = {"positions": [y], "orientation": "horizontal"}
+            form |= {"tick_labels": [_short(side)]}
             shown: Options = {
                 "widths": 0.5,
                 "whis": (5, 95),
@@ -202,12 +205,12 @@ def _curve(
         for side, points in lines.items():
             marker = MARKERS[list(report.sides).index(side) % len(MARKERS)]
             colour = _colour(report, side, colours)
-            axes.plot(*zip(*points), marker=marker, color=colour, label=side)
+            axes.plot(*zip(*points), marker=marker, color=colour, label=_short(side))
         ticks = sorted({x for points in lines.values() for x, _ in points})
         axes.set_xscale("log" if ticks[0] > 0 else "linear")
         axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
         axes.minorticks_off()
-        axes.set(xlabel=across, ylabel=axis, ylim=(0, None))
+        axes.set(xlabel=_short(across), ylabel=_short(axis), ylim=(0, None))
         axes.legend()
 
     words = "; ".join(
@@ -224,8 +227,8 @@ def _cost_over_time(title: str, even: BreakEven) -> Chart:
 
     def draw(axes: Axes, colours: Colours) -> None:
         owning = even.purchase_usd + even.owning_usd_per_month * months
-        axes.plot(months, owning, color=colours[0], label=f"owning {even.owned}")
-        same_work = f"renting {even.rented} for the same work"
+        axes.plot(months, owning, color=colours[0], label=f"owning {_short(even.owned)}")
+        same_work = f"renting {_short(even.rented)} for the same work"
         axes.plot(months, renting, color=colours[1], linestyle="--", label=same_work)
         if even.month is not None:
             at = even.month, renting[even.month]
@@ -240,6 +243,12 @@ def _cost_over_time(title: str, even: BreakEven) -> Chart:
     if even.month is None:
         meets = f"within {even.months} months owning does not cost less"
     return Chart(title, f"Cost of owning {even.owned} and of renting {even.rented}: {meets}", draw)
+
+
+def _short(label: str) -> str:
+    """A label that fits; one that begins with an underscore would be left out of a legend."""
+    label = label if len(label) <= MAX_LABEL else label[: MAX_LABEL - 1] + "…"
+    return f" {label}" if label.startswith("_") else label
 
 
 def _colour(report: Report, side: str, colours: Colours) -> str:

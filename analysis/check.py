@@ -8,11 +8,15 @@ Exit status: 0 all are valid; 1 no record; 3 one or more are invalid.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from analysis import gates
 from analysis.records import expand
+from analysis.text import plain
 from harness import cli, record
 
 EXIT_INVALID = 3
@@ -53,7 +57,7 @@ def main() -> int:
         for path, each in read.items()
     }
     for path, why in wrong.items():
-        print(f"{path}: invalid: {'; '.join(why)}" if why else f"{path}: valid")
+        print(plain(f"{path}: invalid: {'; '.join(why)}" if why else f"{path}: valid"))
     return EXIT_INVALID if any(wrong.values()) else cli.EXIT_OK
 
 

@@ -9,17 +9,24 @@ valid runs per side.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from analysis import comparison, cost, report
-from analysis.records import read_runs
+from analysis.records import expand, read_runs
 from analysis.report import Report, Side
+from analysis.text import plain
 from harness import cli, files
 from harness.cli import UserError
+
+FORMS = ("html", "pdf", "markdown", "csv", "json")
+STDOUT = Path("-")
 
 
 def parse_args() -> argparse.Namespace:
@@ -45,15 +52,19 @@ def parse_args() -> argparse.Namespace:
         help=limit,
     )
     output = parser.add_argument_group("output", "without any of these a text for the terminal")
-    for name in ("html", "pdf"):
+    for name in FORMS[:2]:
         output.add_argument(f"--{name}", type=Path, metavar="FILE", help="write it to FILE")
     printed = "write it to FILE, or print it"
-    for name in ("markdown", "csv", "json"):
+    for name in FORMS[2:]:
         output.add_argument(
-            f"--{name}", type=Path, nargs="?", const=Path("-"), metavar="FILE", help=printed
+            f"--{name}", type=Path, nargs="?", const=STDOUT, metavar="FILE", help=printed
         )
+    replaced = "replace files that exist and are no reports of this command; never a record"
+    output.add_argument("--overwrite", action="store_true", help=replaced)
     cost.add_arguments(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    cost.check_arguments(parser, args)
+    return args
 
 
 def build(args: argparse.Namespace) -> Report:
@@ -63,7 +74,7 @@ def build(args: argparse.Namespace) -> Report:
         print(f"skipped: {line}", file=sys.stderr)
     if not runs:
         raise UserError("no record to compare: name files or folders that a measurement wrote")
-    baseline = comparison.pick_baseline(runs, args.baseline)
+    baseline = comparison.pick_baseline(runs, plain(args.baseline))
     counts = Counter(run.side for run in runs)
     first = {run.side: run for run in reversed(runs)}
     machines = cost.machines_of({side: run.machine for side, run in first.items()}, args)
@@ -85,8 +96,44 @@ def build(args: argparse.Namespace) -> Report:
     )
 
 
+def check_outputs(args: argparse.Namespace) -> None:
+    """Raise UserError, before anything is compared, where an output can't be written, or would
+    replace a record, another output or, without --overwrite, a file that is no report."""
+    records = {os.path.realpath(path) for path in expand(args.records)}
+    taken: set[str] = set()
+    for name in FORMS:
+        path = getattr(args, name)
+        if path in (None, STDOUT):
+            continue
+        option, target = f"--{name}", os.path.realpath(path)
+        ends = _ends(path)
+        if target in records or b'"schema_version"' in ends:
+            raise UserError(f"{option} {path} is a record: name the records before {option}")
+        if target in taken:
+            raise UserError(f"{option} {path}: another output goes there")
+        taken.add(target)
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            continue  # a pipe or device, which loses nothing
+        is_report = report.MARK.encode() in ends or ends.startswith(report.CSV_HEADER.encode())
+        files.check_new(path, option, overwrite=args.overwrite or is_report)
+
+
+def _ends(path: Path) -> bytes:
+    """A regular file's first and last bytes; nothing of what is none."""
+    try:
+        if not path.is_file():
+            return b""
+        with path.open("rb") as file:
+            first = file.read(4096)
+            file.seek(max(len(first), path.stat().st_size - 4096))
+            return first + file.read()
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+
+
 def main() -> int:
     args = parse_args()
+    check_outputs(args)
     made = build(args)
     forms: dict[str, Callable[[Report], str | bytes]] = {}
     forms |= {"markdown": report.markdown, "csv": report.csv, "json": report.json}
@@ -97,7 +144,7 @@ def main() -> int:
     chosen = [name for name in forms if getattr(args, name)]
     for name in chosen:
         path, content = getattr(args, name), forms[name](made)
-        if path == Path("-"):
+        if path == STDOUT:
             print(content, end="")
         else:
             save(path, content if isinstance(content, bytes) else content.encode())

@@ -9,21 +9,26 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from analysis import sut
 from analysis.comparison import Comparison
 from analysis.records import Unit
-from analysis.text import number
+from analysis.text import number, plain
 from harness import cli
 from harness.cli import UserError
 
 HOURS_PER_YEAR, HOURS_PER_MONTH = 8760, 730
 SUT_DIR = Path(__file__).resolve().parent.parent / "sut"
+QUANTITY = cli.between(1e-9, 1e24)  # of work, power or throughput
 QUANTITIES = {"hour": 3600.0, "thousand": 1e3, "million": 1e6, "billion": 1e9}
 
 
@@ -35,12 +40,12 @@ def _assumed(default: float, check: Callable[[str], float], label: str) -> Any:
 class Assumptions:
     """What no record says. The defaults are starting points to be replaced by one's own figures."""
 
-    years: float = _assumed(4.0, cli.positive_float, "years a server is kept")
+    years: float = _assumed(4.0, cli.between(0.1, 100), "years a server is kept")
     utilization: float = _assumed(0.5, cli.share, "share of all hours with work")
-    usd_per_kwh: float = _assumed(0.15, cli.non_negative_float, "USD per kWh")
-    pue: float = _assumed(1.5, cli.positive_float, "power of the site over that of its machines")
+    usd_per_kwh: float = _assumed(0.15, cli.between(0, 1000), "USD per kWh")
+    pue: float = _assumed(1.5, cli.between(1, 10), "power of the site over that of its machines")
     maintenance_share: float = _assumed(
-        0.1, cli.non_negative_float, "maintenance per year, share of the price"
+        0.1, cli.between(0, 10), "maintenance per year, share of the price"
     )
     load: float = _assumed(0.7, cli.share, "share of rated power drawn while working")
 
@@ -268,7 +273,11 @@ def machines_of(sides: Mapping[str, str], args: argparse.Namespace) -> dict[str,
         alike = [by_name[name] for name in names if name in by_name]
         system = next((systems[name] for name in [chosen.get(side), *alike] if name), None)
         watts = power_w.get(side)
-        found[side] = machine(system, watts, args.load, args.rate) if system else None
+        if watts is not None and not system:
+            raise UserError(f"--power_w {side}: no system of sut/ is {side}: add --sut {side}=NAME")
+        found[side] = made = machine(system, watts, args.load, args.rate) if system else None
+        if watts is not None and made and made.is_rented:
+            raise UserError(f"--power_w {side}: {made.name} is rented, its power is in the price")
     return found
 
 
@@ -290,6 +299,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sut_dir", type=Path, default=SUT_DIR, help="folder of the systems")
 
 
+def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """End with wrong usage where an option says two things of the same name."""
+    named = {"--sut": args.sut, "--power_w": args.power_w}
+    named["--unit"] = [(unit.name, unit) for unit in args.unit]
+    for option, pairs in named.items():
+        _check_once(parser, f"argument {option}", pairs)
+
+
+def _check_once(
+    parser: argparse.ArgumentParser, where: str, pairs: Sequence[tuple[str, object]]
+) -> None:
+    for name, times in Counter(name for name, _ in pairs).items():
+        if times > 1:
+            parser.error(f"{where}: {name} is given {times} times")
+
+
 def assumptions(args: argparse.Namespace) -> Assumptions:
     return Assumptions(**{each.name: getattr(args, each.name) for each in fields(Assumptions)})
 
@@ -307,7 +332,7 @@ def describe(a: Assumptions) -> dict[str, Assumed]:
 
 
 def assignment(text: str) -> tuple[str, str]:
-    name, _, value = text.rpartition("=")
+    name, _, value = plain(text).rpartition("=")
     if not (name and value):
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
     return name, value
@@ -315,16 +340,17 @@ def assignment(text: str) -> tuple[str, str]:
 
 def positive_number(text: str) -> tuple[str, float]:
     name, value = assignment(text)
-    return name, cli.positive_float(value)
+    return name, QUANTITY(value)
 
 
 def unit_of_work(text: str) -> Unit:
     """NAME=METRIC:AMOUNT, or a name that begins with its amount: 'million items', '1,000 items',
     'hour of work' (of what is counted in seconds)."""
+    text = plain(text)
     if own := re.match(r"(.+)=(\w+):(.+)$", text):
-        return Unit(own[1], own[2], cli.positive_float(own[3]))
+        return Unit(own[1], own[2], QUANTITY(own[3]))
     first, _, counted = text.partition(" ")
-    amount = QUANTITIES.get(first) or cli.positive_float(first.replace(",", ""))
+    amount = QUANTITIES.get(first) or QUANTITY(first.replace(",", ""))
     return Unit(text, counted, amount)
 
 
@@ -339,7 +365,10 @@ def parse_args() -> argparse.Namespace:
     rate = "throughput of a system, per second"
     parser.add_argument("rates", type=positive_number, nargs="+", metavar="SYSTEM=RATE", help=rate)
     add_arguments(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    check_arguments(parser, args)
+    _check_once(parser, "argument SYSTEM=RATE", args.rates)
+    return args
 
 
 def main() -> int:

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from analysis import ratio
 from analysis.records import Run, read_runs
 from analysis.text import amount, inline, times

@@ -12,7 +12,7 @@ from fpdf import FPDF
 from fpdf.fonts import FontFace
 
 from analysis.charts import Chart, drawn
-from analysis.report import METHOD, Report, notes, summary, tables
+from analysis.report import MARK, METHOD, Report, notes, summary, tables
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
@@ -32,6 +32,7 @@ def html(report: Report) -> bytes:
         tables=tables(report),
         notes=notes(report),
         method=METHOD,
+        mark=MARK,
     )
     return page.encode()
 
@@ -43,6 +44,7 @@ class Document(FPDF):
         super().__init__(format="A4", unit="mm")
         fonts = Path(matplotlib.get_data_path()) / "fonts/ttf"
         self.set_title(title)
+        self.set_creator(MARK)
         self.set_lang("en")
         self.set_margin(16)
         self.add_font("sans", "", fonts / "DejaVuSans.ttf")

@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
 
 from analysis import gates, sides
+from analysis.text import plain
 from harness import record
 from harness.cli import UserError
 
 Scalar = str | float | bool
 Key = frozenset[tuple[str, Scalar]]
 MAX_DRAWN = 200  # samples of a run in a chart of distributions
+MAX_WORKS = 300  # of a side, of which the two most alike are looked for
+MAX_LINE = 1000  # characters, about a file that is left out
+SMALLEST = 1e-30  # nearer to 0 than that is 0, so that no ratio overflows
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,11 @@ def expand(paths: Iterable[Path]) -> list[Path]:
     """Files as they are, folders as the *.json in them. Raises UserError for a folder without."""
     files: list[Path] = []
     for path in paths:
-        found = sorted(path.glob("*.json")) if path.is_dir() else [path]
+        try:
+            found = sorted(path.glob("*.json")) if path.is_dir() else [path]
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror}") from None
+        found = [each for each in found if each.name != "study.json"]  # a plan, no record
         if not found:
             raise UserError(f"{path}: no record (*.json) in this folder")
         files += found
@@ -119,14 +127,14 @@ def read_runs(paths: Iterable[Path], pool: bool = False) -> tuple[list[Run], lis
         try:
             found = record.read(path)
         except record.RecordError as error:
-            skipped.append(str(error))
+            skipped.append(_one_line(str(error)))
             continue
         if found["primary"] is None:
             continue
         if found["status"] != "complete":
-            skipped.append(f"{path}: {found['status']}: {found['error']}")
+            skipped.append(_one_line(f"{path}: {found['status']}: {found['error']}"))
         elif found["id"] in seen:
-            skipped.append(f"{path}: the same run as another file")
+            skipped.append(_one_line(f"{path}: the same run as another file"))
         else:
             seen.add(found["id"])
             runs.append(_run(found, path))
@@ -136,47 +144,62 @@ def read_runs(paths: Iterable[Path], pool: bool = False) -> tuple[list[Run], lis
     return runs, skipped
 
 
+def _one_line(text: str) -> str:
+    return plain(text if len(text) <= MAX_LINE else text[: MAX_LINE - 1] + "…")
+
+
 def _run(found: dict, path: Path) -> Run:
     machine, hostname = found["system"]["machine"], found["system"]["hostname"]
     cpus, placement = found["system"]["cpu"]["logical_cpus"], found["placement"]
     share = min(1.0, len(placement["cpus"]) / cpus) if cpus else 1.0
     metrics = {
-        key: Metric(
-            label=m["label"],
-            unit=m["unit"],
+        plain(key): Metric(
+            label=plain(m["label"]),
+            unit=plain(m["unit"]),
             better=m["better"],
             n=m["n"],
-            median=m["median"],
+            median=_zeroed(m["median"]),
             p95=m.get("p95", m["max"]),
             ci95=m["ci95"],
         )
         for key, m in found["metrics"].items()
     }
-    level = found["output"].get("level", "concurrency")
+    samples = {plain(key): _measured(each) for key, each in found["samples"].items()}
+    task, level = plain(found["task"]), found["output"].get("level", "concurrency")
     same = ("id", "finished_at", "workload", "title", "primary", "warnings")
     entries: tuple[str, ...] = ("task", "comparable_by", "configuration", "context")
     return Run(
-        path=path,
-        machine=machine["instance_type"] or machine["product"] or hostname,
-        host=hostname,
+        path=Path(plain(str(path))),
+        machine=plain(machine["instance_type"] or machine["product"] or hostname) or "unnamed",
+        host=plain(hostname),
         share_of_machine=placement.get("share_of_machine", share),
-        work=[Unit(each["unit"], each["metric"], each["amount"]) for each in found["work"]],
+        work=[Unit(each["unit"], each["metric"], each["amount"]) for each in plain(found["work"])],
         metrics=metrics,
         durations={
-            key: _thinned(sorted(chain(*found["samples"].get(key, ()))) or [m.median], MAX_DRAWN)
+            key: _thinned(sorted(chain(*samples.get(key, ()))) or [m.median], MAX_DRAWN)
             for key, m in metrics.items()
             if m.unit == "s"
         },
-        reasons=list(found["validity"]["reasons"]),
+        reasons=plain(found["validity"]["reasons"]),
         gate=gates.of_record(found),
-        level=level if is_number(found["task"].get(level)) else None,
-        **{key: found[key] for key in same},
-        **{key: _given(found[key]) for key in entries},  # type: ignore[arg-type]
+        level=level if is_number(task.get(level)) else None,
+        **{key: plain(found[key]) for key in same},
+        **{key: _given(plain(found[key])) for key in entries},  # type: ignore[arg-type]
     )
 
 
 def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _measured(iterations: list[list[float | None]]) -> list[list[float]]:
+    """Without samples that were no possible values, and iterations without others."""
+    known = ([_zeroed(value) for value in each if value is not None] for each in iterations)
+    return [each for each in known if each]
+
+
+def _zeroed(value: float) -> float:
+    return value if abs(value) >= SMALLEST else 0.0
 
 
 def _given(entries: dict) -> dict[str, Scalar]:
@@ -221,6 +244,32 @@ def differing(entries: Sequence[dict[str, Scalar]]) -> list[str]:
     return [name for name in names if len({each.get(name) for each in entries}) > 1]
 
 
+def nearest(runs: Sequence[Run], baseline: str) -> list[str]:
+    """Which works of the baseline and of another side are most alike, and what keeps them apart;
+    a sentence, or none where there is no other side."""
+    works = {(run.side == baseline, *run.work_key): run for run in runs}
+    ours = [run for run in works.values() if run.side == baseline][:MAX_WORKS]
+    others = [run for run in works.values() if run.side != baseline][:MAX_WORKS]
+    if not (ours and others):
+        return []
+
+    def apart(pair: tuple[Run, Run]) -> tuple[bool, int]:
+        return pair[0].workload != pair[1].workload, len(differing([each.task for each in pair]))
+
+    base, side = min(product(ours, others), key=apart)
+    if base.workload != side.workload:
+        both = f"{base.title} on {baseline}, {side.title} on {side.side}"
+        return [f"No workload is on both sides: {both}."]
+    names = differing([base.task, side.task])
+    why = (
+        f"{n} {base.task.get(n, 'not given')} against {side.task.get(n, 'not given')}"
+        for n in names
+    )
+    return [
+        f"Nearest: {base.title} on {baseline} and on {side.side}, which differ in {'; '.join(why)}."
+    ]
+
+
 def series(runs: Sequence[Run]) -> Iterator[tuple[str, list[tuple[float, Run]]]]:
     """Runs over a number that differs between them, be it in their task or their configuration.
 
@@ -234,7 +283,7 @@ def series(runs: Sequence[Run]) -> Iterator[tuple[str, list[tuple[float, Run]]]]
             if is_number(value):
                 rest = frozenset(item for item in run.task.items() if item[0] != name)
                 key = run.workload, run.primary, rest, frozenset(run.comparable_by.items())
-                groups[key].append((value, run))
+                groups[key].append((float(value), run))
         for group in groups.values():
             if len({value for value, _ in group}) > 1:
                 yield name, group

@@ -12,11 +12,14 @@ from analysis import gates
 from analysis.comparison import Comparison
 from analysis.cost import Assumed, CostRow, Machine
 from analysis.ratio import NO_DIFFERENCE
-from analysis.records import Run, listed
-from analysis.text import amount, inline, interval, number, times, times_interval
+from analysis.records import Run, listed, nearest
+from analysis.text import amount, csv_cell, inline, interval, number, times, times_interval
+from analysis.text import markdown as escaped
 from harness import cli
 
 MAX_RUNS = 500  # in the table of runs
+MARK = "Made by analysis.compare of Edge v/s Cloud Performance Testing"  # in all but the CSV
+CSV_HEADER = "work,metric,unit,baseline,side,baseline_median,side_median,ratio,ci95_low,ci95_high"
 
 METHOD = (
     "The run (a process of its own) is the unit of evidence: a verdict takes 4 valid runs per "
@@ -139,8 +142,9 @@ def summary(report: Report) -> list[str]:
             f"({inline(run.result.label)}; 95 % CI {interval(run.result.ci95)})."
             for run in report.runs[:20]
         ]
-    elif not lines:
+    elif not report.comparisons:
         lines = ["Nothing to compare: no other side did the same work as the baseline."]
+        lines += nearest(report.runs, report.baseline)
     marks: dict[tuple[str, ...], list[str]]
     marks = {(c.label, c.baseline, c.side): c.marks for c in report.comparisons}
     for row in report.leading_costs:
@@ -266,35 +270,36 @@ def text(report: Report) -> str:
 
 def markdown(report: Report) -> str:
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(cells) + " |"
 
-    lines = [f"# {report.title}", "", *(f"- {each}" for each in summary(report)), ""]
+    lines = [f"# {escaped(report.title)}", ""]
+    lines += [*(f"- {escaped(each)}" for each in summary(report)), ""]
     for table in tables(report):
         rule = ["---"] * len(table.headings)
-        rows = [line(cells) for cells in (table.headings, rule, *table.rows)]
-        lines += [f"## {table.title}", "", *rows, ""]
+        rows = [line([escaped(cell) for cell in row]) for row in (table.headings, *table.rows)]
+        lines += [f"## {escaped(table.title)}", "", rows[0], line(rule), *rows[1:], ""]
     for title, each in (("Notes", notes(report)), ("Method", METHOD)):
         if each:
-            lines += [f"## {title}", "", *(f"- {entry}" for entry in each), ""]
-    return "\n".join(lines)
+            lines += [f"## {title}", "", *(f"- {escaped(entry)}" for entry in each), ""]
+    return "\n".join([*lines, f"<!-- {MARK} -->", ""])
 
 
 def csv(report: Report) -> str:
     """Every ratio."""
     buffer = io.StringIO()
     writer = csv_module.writer(buffer, lineterminator="\n")
-    names = "work,metric,unit,baseline,side,baseline_median,side_median,ratio,ci95_low,ci95_high"
-    writer.writerow([*names.split(","), "better", "verdict", "marks"])
+    writer.writerow([*CSV_HEADER.split(","), "better", "verdict", "marks"])
     for c in report.comparisons:
         for name, r in c.ratios.items():
             medians = r.baseline, r.side, r.ratio, *(r.ci95 or (None, None))
             about = c.label, name, c.units[name], c.baseline, c.side
-            writer.writerow([*about, *medians, r.better, r.verdict, "; ".join(c.marks)])
+            found = *medians, r.better, r.verdict, csv_cell("; ".join(c.marks))
+            writer.writerow([*map(csv_cell, about), *found])
     return buffer.getvalue()
 
 
 def json(report: Report) -> str:
     """All of it but the runs' samples."""
     runs = [replace(run, durations={}) for run in report.runs]
-    content = asdict(replace(report, runs=runs))
+    content = {"made_by": MARK, **asdict(replace(report, runs=runs))}
     return json_module.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n"

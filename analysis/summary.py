@@ -6,8 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from analysis.records import expand, listed
-from analysis.text import amount, interval
+from analysis.text import amount, interval, plain
 from harness import cli, record
 
 COLUMNS = "workload,model,weights,precision,threads,result,95 % CI,warnings,record".split(",")
@@ -48,17 +50,17 @@ def main() -> int:
         try:
             runs.append((record.read(path), path))
         except record.RecordError as error:
-            print(f"skipped: {error}", file=sys.stderr)
+            print(plain(f"skipped: {error}"), file=sys.stderr)
     if not runs:
         raise cli.UserError("no record to summarize")
-    print("\n".join(cli.columns([COLUMNS, *(row(*each) for each in runs)])))
+    print("\n".join(cli.columns([COLUMNS, *(plain(row(*each)) for each in runs)])))
     print()
     for machine in dict.fromkeys(str(run["context"].get("machine")) for run, _ in runs):
-        print(f"System: {machine}")
+        print(plain(f"System: {machine}"))
     for folder in dict.fromkeys(path.parent for _, path in runs):
-        print(f"Records: {folder}/")
+        print(plain(f"Records: {folder}/"))
     if args.details:
-        print("\n".join(line for each in runs for line in details(*each)))
+        print("\n".join(plain(line) for each in runs for line in details(*each)))
     return cli.EXIT_OK
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness import cli, files
-from harness.sut_toml import FOLDER, read_all
+from harness.sut_toml import FOLDER, read_all, tomllib
 
 if TYPE_CHECKING:
     from fpdf import FPDF  # takes half a second to import
 
-ROOT = Path(__file__).resolve().parent.parent
-UNKNOWN_PRICE = "not published"
+LAYOUT = tomllib.loads(Path(__file__).with_name("sut_pages.toml").read_text(encoding="utf-8"))
+UNKNOWN_PRICE, NO_BREAK_SPACE = "not published", "\N{NO-BREAK SPACE}"
 PRODUCTS = {  # names that are not just capitalized
     "openvino": "OpenVINO",
     "pytorch": "PyTorch",
@@ -42,148 +42,74 @@ CREATED = datetime(2023, 11, 1, tzinfo=timezone.utc)  # fixed: today's would cha
 def price_of(system: dict) -> str:
     """The price in words; an unknown one is said to be unknown."""
     price = system.get("price", {})
-    amounts = []
-    if "usd" in price:
-        amounts.append(f"{price['usd']:,.2f} USD")
-    if "usd_per_hour" in price:
-        amounts.append(f"{price['usd_per_hour']:,} USD per hour")
-    amounts = amounts or [f"{amount} {terms}" for terms, amount in _discounts(price)]
+    amounts = [f"{price['usd']:,.2f} USD"] if "usd" in price else []
+    amounts += [f"{price['usd_per_hour']:,} USD per hour"] if "usd_per_hour" in price else []
+    if not amounts:
+        kinds = [kind for kind in ("reserved", "spot") if f"usd_per_hour_{kind}" in price]
+        amounts = [f"{price[f'usd_per_hour_{kind}']:,} USD per hour {kind}" for kind in kinds]
     if not amounts:
         return UNKNOWN_PRICE
     return _join(" or ".join(amounts), f"({price['basis']})" if "basis" in price else None)
 
 
-def _discounts(price: dict) -> list[tuple[str, str]]:
-    """Hourly prices with a commitment, or without a guarantee."""
-    keys = {"reserved": "usd_per_hour_reserved", "spot": "usd_per_hour_spot"}
-    return [(terms, f"{price[key]:,} USD per hour") for terms, key in keys.items() if key in price]
-
-
 def summary(system: dict) -> str:
     """The system in one line."""
-    cpu, price = system["cpu"], price_of(system)
-    parts = (
-        system["system"]["kind"],
-        cpu["name"],
-        f"{cpu['cores_per_socket'] * cpu['sockets']} cores",
-        _capacity(system["memory"]["gb"]),
-        f"price {price}" if price == UNKNOWN_PRICE else price,
-    )
-    return " · ".join(parts)
+    found, price = derived(system), price_of(system)
+    cost = f"price {price}" if price == UNKNOWN_PRICE else price
+    parts = (system["system"]["kind"], system["cpu"]["name"], f"{found['cores']} cores")
+    return " · ".join((*parts, found["memory_size"], cost))
 
 
-def facts(system: dict) -> dict[str, list[tuple[str, str]]]:
-    """The rows of a system's page, as (label, value), by section; only what the TOML has."""
-    names = "price power cpu memory gpu board bios storage os".split()
-    price, power, cpu, memory, gpu, board, bios, storage, host = (
-        system.get(name, {}) for name in names
-    )
-    cores = cpu["cores_per_socket"] * cpu["sockets"]
-    bios_date = _quantity(bios.get("date"))
-    sections: dict[str, list[tuple[str, str]]] = {
-        "System": [
-            ("Kind", system["system"]["kind"]),
-            ("Vendor", system["system"].get("vendor", "")),
-            ("Captured", _quantity(system["system"].get("captured"))),
-            ("Comparable to", _comparable_to(system)),
-        ],
-        "Price": [
-            ("Amount", price_of(system)),
-            *((terms.capitalize(), amount) for terms, amount in _discounts(price)),
-            ("Source", price.get("source")),
-        ],
-        "Power": [("Rated", _quantity(power.get("rated_w"), "W")), ("Source", power.get("source"))],
-        "Processor": [
-            ("Model", cpu["name"]),
-            ("Generation", cpu.get("generation")),
-            ("Clock", f"{cpu['base_ghz']:.2f} GHz" if "base_ghz" in cpu else ""),
-            ("Maximum clock", _quantity(cpu.get("max_mhz"), "MHz")),
-            ("Stepping", _quantity(cpu.get("stepping"))),
-            ("Cores", f"{cpu['cores_per_socket']} per socket × {cpu['sockets']} = {cores}"),
-            ("Threads", f"{cpu['threads_per_core']} per core, {cpu['vcpus']} vCPUs"),
-            ("L1 cache, data", cpu.get("cache_l1d")),
-            ("L1 cache, instructions", cpu.get("cache_l1i")),
-            ("L2 cache", cpu.get("cache_l2")),
-            ("L3 cache", cpu.get("cache_l3")),
-        ],
-        "Memory": [
-            ("Size", _capacity(memory["gb"])),
-            ("Type", memory.get("type")),
-            ("Speed", _quantity(memory.get("mt_per_s"), "MT/s")),
-            ("Modules", _quantity(memory.get("modules"))),
-            ("Module", memory.get("module")),
-        ],
-        "GPU": [
-            ("Model", _device(gpu)),
-            ("Memory", _quantity(gpu.get("memory_gb"), "GB")),
-            ("Used for", gpu.get("used_for")),
-        ],
-        "Board": [
-            ("Motherboard", _join(board.get("vendor"), board.get("model"), board.get("version"))),
-            ("BIOS", _join(_join(bios.get("vendor"), bios.get("version")), bios_date, by=", ")),
-        ],
-        "Devices": [
-            ("Storage", _quantity(storage.get("gb"), "GB")),
-            ("Disks", "\n".join(_device(disk, "gb", "GB") for disk in storage.get("disks", []))),
-            ("Network", _network(system)),
-        ],
-        "Software": [
-            ("Operating system", _join(host.get("name"), host.get("version"))),
-            ("Kernel", host.get("kernel")),
-            *(
-                (PRODUCTS.get(product, product.capitalize()), version)
-                for product, version in system.get("software", {}).items()
-            ),
-        ],
-    }
-    known = {name: [row for row in rows if row[1]] for name, rows in sections.items()}
-    return {name: rows for name, rows in known.items() if rows}
-
-
-def comparison(system: dict) -> dict[str, str]:
-    """A system's column on the first page."""
-    cpu, memory = system["cpu"], system["memory"]
-    gpu, storage = system.get("gpu", {}), system.get("storage", {})
-    column = {
-        "Comparable to": _comparable_to(system),
-        "Kind": system["system"]["kind"],
-        "Price": price_of(system),
-        "Processor": _join(cpu["name"], cpu.get("generation"), by="\n"),
-        "Cores": f"{cpu['cores_per_socket']} × {cpu['sockets']}",
-        "vCPUs": str(cpu["vcpus"]),
-        "L2 cache": cpu.get("cache_l2"),
-        "L3 cache": cpu.get("cache_l3"),
-        "Memory": _join(_capacity(memory["gb"]), memory.get("type")),
-        "Speed": _quantity(memory.get("mt_per_s"), "MT/s"),
-        "GPU": _device(gpu, "memory_gb", "GB"),
-        "Storage": _quantity(storage.get("gb"), "GB"),
-        "Network": _network(system),
-    }
-    return {label: value or "-" for label, value in column.items()}
-
-
-def _comparable_to(system: dict) -> str:
-    pairs = system["system"].get("comparable_to", [])
-    return "\n".join(f"{pair['name']} ({pair['on']})" for pair in pairs)
-
-
-def _network(system: dict) -> str:
+def derived(system: dict) -> dict[str, Any]:
+    """What is shown of a system in the form of no single fact; "" where it is not known."""
+    names = "cpu memory gpu board bios storage os".split()
+    cpu, memory, gpu, board, bios, storage, host = (system.get(name, {}) for name in names)
+    size = f"{memory['gb']:g}~GB" if memory["gb"] < 1024 else f"{memory['gb'] / 1024:g}~TB"
+    size = size.replace("~", NO_BREAK_SPACE)
     adapters = system.get("network", {}).get("adapters", [])
-    return "\n".join(_device(adapter, "gbit_per_s", "Gbit/s") for adapter in adapters)
+    pairs = system["system"].get("comparable_to", [])
+    bios_version = _join(bios.get("vendor"), bios.get("version"))
+    return {
+        "adapters": "\n".join(_device(adapter, "gbit_per_s", "Gbit/s") for adapter in adapters),
+        "amount": price_of(system),
+        "bios_version_date": _join(bios_version, str(bios.get("date", "")), by=", "),
+        "comparable_to": "\n".join(f"{pair['name']} ({pair['on']})" for pair in pairs),
+        "cores": cpu["cores_per_socket"] * cpu["sockets"],
+        "disks": "\n".join(_device(disk, "gb", "GB") for disk in storage.get("disks", [])),
+        "gpu_model": _device(gpu),
+        "gpu_with_memory": _device(gpu, "memory_gb", "GB"),
+        "memory_size": size,
+        "memory_size_type": _join(size, memory.get("type")),
+        "motherboard": _join(board.get("vendor"), board.get("model"), board.get("version")),
+        "os_version": _join(host.get("name"), host.get("version")),
+        "processor": _join(cpu["name"], cpu.get("generation"), by="\n"),
+    }
+
+
+def rows(system: dict, templates: dict[str, str]) -> dict[str, str]:
+    """The values by label, as sut_pages.toml has them; "" where a fact is missing."""
+    known, found = {**system, **derived(system)}, {}
+    for label, template in templates.items():
+        try:
+            found[label] = template.replace("~", NO_BREAK_SPACE).format_map(known)
+        except KeyError:
+            found[label] = ""
+    return found
+
+
+def facts(system: dict) -> dict[str, dict[str, str]]:
+    """The rows of a system's page by section; only what the TOML has."""
+    sections = {name: rows(system, templates) for name, templates in LAYOUT["page"].items()}
+    for product, version in system.get("software", {}).items():
+        sections["Software"][PRODUCTS.get(product, product.capitalize())] = version
+    known = {name: {k: v for k, v in found.items() if v} for name, found in sections.items()}
+    return {name: found for name, found in known.items() if found}
 
 
 def _device(device: dict, quantity: str = "", unit: str = "") -> str:
     count = f"{device['count']} ×" if "count" in device else None
-    model = device.get("model") or device.get("name")
-    return _join(_join(count, model), _quantity(device.get(quantity), unit), by=", ")
-
-
-def _capacity(gb: float) -> str:
-    return _quantity(f"{gb / 1024:g}", "TB") if gb >= 1024 else _quantity(f"{gb:g}", "GB")
-
-
-def _quantity(value: Any, unit: str = "") -> str:
-    return "" if value is None else f"{value}\N{NO-BREAK SPACE}{unit}".strip()
+    amount = f"{device[quantity]}{NO_BREAK_SPACE}{unit}" if quantity in device else None
+    return _join(_join(count, device.get("model") or device.get("name")), amount, by=", ")
 
 
 def _join(*parts: str | None, by: str = " ") -> str:
@@ -194,8 +120,8 @@ def build(systems: list[dict]) -> bytes:
     """The PDF. Raises cli.UserError where a page has too much text even for the smallest font."""
     count = f"{len(systems)} systems, one page each"
     pages = [(count, partial(_comparison_page, systems=group)) for group in _groups(systems)]
-    for system in systems:
-        pages.append((f"{system['system']['name']}.toml", partial(_system_page, system=system)))
+    names = [f"{system['system']['name']}.toml" for system in systems]
+    pages += [(name, partial(_system_page, system=each)) for name, each in zip(names, systems)]
     pdf = _document()
     for number, (footer, draw) in enumerate(pages, 1):
         draw(pdf, _scale(footer, draw))
@@ -266,14 +192,10 @@ def _comparison_page(pdf: FPDF, scale: float, systems: list[dict]) -> None:
         for system in systems:
             name = system["system"]["name"]
             row.cell(name, link=f"#{name}")
-        columns = [comparison(system) for system in systems]
-        for label in columns[0]:
-            row = table.row()
-            _font(pdf, 8.5 * scale, "B")
-            row.cell(label, border="TOP")
-            _font(pdf, 8.5 * scale)
-            for column in columns:
-                row.cell(column[label], border="TOP")
+        columns = [rows(system, LAYOUT["comparison"]) for system in systems]
+        for label in LAYOUT["comparison"]:
+            values = ((column[label] or "-",) for column in columns)
+            _row(pdf, table, 8.5 * scale, [(label, "B"), *values], border="TOP")
     sources = [system.get("price", {}).get("source") for system in systems]
     notes = [("Prices", source) for source in dict.fromkeys(sources) if source]
     for system in systems:
@@ -287,21 +209,12 @@ def _system_page(pdf: FPDF, scale: float, system: dict) -> None:
     pdf.set_link(name=name)
     gap = 1.6 * scale  # between a section and the line next to it
     with _table(pdf, 5.3 * scale, (36, 38, WIDTH - 74)) as table:
-        for section, rows in facts(system).items():
-            for place, (label, value) in enumerate(rows):
-                above, below = (gap if place == edge else 0 for edge in (0, len(rows) - 1))
-                row = table.row()
-                cell = partial(
-                    row.cell,
-                    border="NONE" if place or section == "System" else "TOP",
-                    padding=(above, 3, below, 0),
-                )
-                _font(pdf, 10 * scale, "B")
-                cell("" if place else section)
-                _font(pdf, 10 * scale, grey=DARK)
-                cell(label)
-                _font(pdf, 10 * scale)
-                cell(value)
+        for section, known in facts(system).items():
+            for place, (label, value) in enumerate(known.items()):
+                above, below = (gap if place == edge else 0 for edge in (0, len(known) - 1))
+                border = "NONE" if place or section == "System" else "TOP"
+                cells = [("" if place else section, "B"), (label, "", DARK), (value,)]
+                _row(pdf, table, 10 * scale, cells, border=border, padding=(above, 3, below, 0))
     _notes(pdf, [("Note", note) for note in system.get("notes", [])], scale)
 
 
@@ -338,16 +251,20 @@ def _table(pdf: FPDF, line_height: float, widths: Sequence[float], padding: floa
     )
 
 
+def _row(pdf: FPDF, table, size: float, cells: Sequence[tuple], **options: Any) -> None:
+    """A row of cells, each (text, style, grey) as _font() has them; `options` as of Row.cell()."""
+    row = table.row()
+    for text, *font in cells:
+        _font(pdf, size, *font)
+        row.cell(text, **options)
+
+
 def _notes(pdf: FPDF, notes: list[tuple[str, str]], scale: float) -> None:
     """Notes as (of what, text), below what is on the page."""
     pdf.ln(4 * scale)
     with _table(pdf, 4.4 * scale, (LABELS, WIDTH - LABELS)) as table:
         for name, text in notes:
-            row = table.row()
-            _font(pdf, 9 * scale, "B")
-            row.cell(name)
-            _font(pdf, 9 * scale)
-            row.cell(text)
+            _row(pdf, table, 9 * scale, [(name, "B"), (text,)])
 
 
 def _footer(pdf: FPDF, left: str, right: str) -> None:
@@ -375,10 +292,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python3 -m analysis.sut", description=__doc__, formatter_class=cli.HelpFormatter
     )
-    folder = "folder with one TOML per system"
-    parser.add_argument("--sut_dir", type=Path, default=FOLDER, help=folder)
-    output = "the PDF to write"
-    parser.add_argument("--output", type=Path, default=ROOT / "SUT.pdf", help=output)
+    add = parser.add_argument
+    add("--sut_dir", type=Path, default=FOLDER, help="folder with one TOML per system")
+    add("--output", type=Path, default=FOLDER.parent / "SUT.pdf", help="the PDF to write")
     args = parser.parse_args()
     systems = read_all(args.sut_dir)
     content = build(systems)

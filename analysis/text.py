@@ -2,7 +2,42 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 from harness import record
+
+# What begins a formula in a spreadsheet, full-width forms too (OWASP, CSV injection).
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+# What Markdown reads as more than text: anywhere, around words, and at a line's beginning.
+MARKUP = re.compile(r"[\\`*<>&|\[\]~$]|(?<!\w)_|_(?!\w)|^(?=[#+=-])|(?<=^\d)(?=[.)])")
+
+
+def plain(value: Any) -> Any:
+    """Text without what could steer a terminal or hide in a page: control characters, line
+    breaks, changes of direction and halves of characters are written as escapes. In containers
+    too; what is no text stays as it is."""
+    if isinstance(value, str):
+        return value if value.isprintable() else "".join(map(_visible, value))
+    if isinstance(value, dict):
+        return {plain(key): plain(each) for key, each in value.items()}
+    return [plain(each) for each in value] if isinstance(value, list) else value
+
+
+def _visible(character: str) -> str:
+    if character.isprintable():
+        return character
+    return character.encode("unicode_escape").decode()
+
+
+def markdown(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return MARKUP.sub(lambda found: f"\\{found[0]}", text)
+
+
+def csv_cell(value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula; numbers stay numbers."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def number(value: float | None) -> str:

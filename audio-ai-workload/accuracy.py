@@ -1,11 +1,11 @@
 """What a setting costs in quality: error rates of Whisper's transcripts against references.
 
-  python3 accuracy.py --reference sample.txt
+  python3 accuracy.py
   python3 accuracy.py --ovmodel_path whisper-base-int8-ov-model --audio calls/ --reference texts/
 
-All files are transcribed once, untimed. Word and character error rate are those of all files
-together, after Whisper's text normalization. Where a reference knows when each word was spoken,
-the errors of words' times are measured, too.
+Without options, sample.mp3 is scored against sample.txt. All files are transcribed once, untimed.
+Word and character error rate are those of all files together, after Whisper's text normalization.
+Where a reference knows when each word was spoken, the errors of words' times are measured, too.
 """
 
 import argparse
@@ -33,10 +33,14 @@ GATE = "word_error_rate"
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
-    model.add_arguments(parser, reference_required=True)
+    model.add_arguments(parser)
     cli.add_common_arguments(parser, iteration=None)
     gate.add_arguments(parser, GATE)
-    return model.parse(parser)
+    args = model.parse(parser)
+    if not args.reference and args.audio != [model.SAMPLE]:
+        parser.error("--audio needs --reference: the true transcripts")
+    args.reference = args.reference or model.SAMPLE.with_suffix(".txt")
+    return args
 
 
 def main() -> int:

@@ -7,7 +7,9 @@ are then never in memory at their own rate.
 
 from __future__ import annotations
 
-import sys
+import math
+import os
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,10 @@ from harness.cli import UserError
 SAMPLE_RATE = 16_000  # Hz, Whisper's
 # Of samples at their own rate that librosa may take at once; it needs several times as much.
 WHOLE_BYTES = 1 << 26
+SHORTEST_S = 0.01  # one column of a spectrogram; of less Whisper decodes nothing
+LOUDEST = 10.0  # full scale is 1; above this the numbers are not of that scale
+LOWEST_RATE, HIGHEST_RATE = 1000, 1_000_000  # Hz
+CUT_SHARE, CUT_S = 0.9, 0.5  # of the duration that a file announces, by which it may be off
 # What is taken from a folder; a file named by itself may have any name.
 EXTENSIONS = frozenset(
     ".aac .ac3 .aif .aiff .amr .au .caf .flac .m4a .m4b .mka .mp2 .mp3 .oga .ogg .opus .wav .wma "
@@ -29,8 +35,11 @@ EXTENSIONS = frozenset(
 
 @dataclass(frozen=True)
 class Recording:
+    """A file's sound; `warnings` say what was wrong with the file."""
+
     path: Path
     samples: np.ndarray  # float32 [n] at SAMPLE_RATE
+    warnings: tuple[str, ...] = ()
 
     def describe(self) -> dict:
         name, sha256 = self.path.name, model_files.sha256(self.path)
@@ -58,35 +67,66 @@ def find(paths: Sequence[Path]) -> list[Path]:
     """
     files = []
     for path in paths:
-        if path.is_file():
+        if os.path.isfile(path):
             files.append(path)
             continue
-        if not path.is_dir():
+        if not os.path.isdir(path):
             raise UserError(f"no audio file {path} (--audio)")
         try:
             inside = sorted(p for p in path.iterdir() if p.suffix.lower() in EXTENSIONS)
         except OSError as error:
             raise UserError(f"cannot read the folder {path}: {error.strerror} (--audio)") from None
-        if not any(p.is_file() for p in inside):
+        inside = list(filter(os.path.isfile, inside))
+        if not inside:
             raise UserError(f"no audio or video file in the folder {path} (--audio)")
-        files += filter(Path.is_file, inside)
+        files += inside
     return files
 
 
-def read(path: Path) -> np.ndarray:
+def read(path: Path) -> Recording:
     """An audio file, or a video's first audio track: float32 [n] at 16 kHz, mean of the channels.
 
     Raises UserError where there is no audio track, all of it is damaged, it is empty, or it has
-    values that are not numbers.
+    values that are not numbers or far off full scale.
     """
+    found: list[str] = []
     samples = _read_whole(path)
     if samples is None:
-        samples = _read_in_pieces(path)
-    if not len(samples):
-        raise UserError(f"{path} holds no sound: it is 0 s long")
-    if not np.isfinite(samples).all():
+        samples = _read_in_pieces(path, found)
+    if seconds(samples) < SHORTEST_S:
+        raise UserError(f"{path} holds no sound: it is {seconds(samples):.2g} s long")
+    loudest = float(max(samples.max(), -samples.min()))  # not a number where one of them is none
+    if not math.isfinite(loudest):
         raise UserError(f"{path} holds samples that are not numbers: re-encode it")
-    return samples
+    if loudest > LOUDEST:
+        raise UserError(f"{path} holds samples up to {loudest:.2g} where 1 is full scale: scale it")
+    if not loudest:
+        found.append(f"{path.name} is silent")
+    announced_s, whole = announced(path)
+    if not whole or seconds(samples) < min(CUT_SHARE * announced_s, announced_s - CUT_S):
+        of = f" of the {announced_s:.1f} s announced" if announced_s > seconds(samples) else ""
+        held = f"{seconds(samples):.1f} s{of} could be decoded"
+        found.append(f"{path.name} is cut or damaged: {held}")
+    return Recording(path, samples, tuple(found))
+
+
+def announced(path: Path) -> tuple[float, bool]:
+    """Seconds that the container says it holds (0: unknown), and whether all of a WAV is there."""
+    import av
+
+    with path.open("rb") as file:
+        header = file.read(8)
+    size, there = int.from_bytes(header[4:], "little"), path.stat().st_size
+    # What streams write for a size that they do not know is 0 or near 4 GiB.
+    whole = not (header[:4] == b"RIFF" and there < size + 8 and size < 0xFFFFFF00)
+    try:
+        with av.open(f"file:{path}", metadata_errors="replace") as container:
+            track = container.streams.audio[0] if container.streams.audio else None
+            if track and track.duration:
+                return float(track.duration * track.time_base), whole
+            return (container.duration or 0) / 1_000_000, whole
+    except (av.error.FFmpegError, OSError, ValueError):
+        return 0.0, whole
 
 
 def _read_whole(path: Path) -> np.ndarray | None:
@@ -98,17 +138,22 @@ def _read_whole(path: Path) -> np.ndarray | None:
         info = soundfile.info(path)
         if 4 * info.frames * info.channels > WHOLE_BYTES:
             return None
-        return librosa.load(path, sr=SAMPLE_RATE, mono=True)[0]
+        if not LOWEST_RATE <= info.samplerate <= HIGHEST_RATE:
+            return None
+        with warnings.catch_warnings():  # librosa tries audioread, and says so
+            warnings.simplefilter("ignore")
+            return librosa.load(path, sr=SAMPLE_RATE, mono=True)[0]
     except Exception:  # whatever libsndfile, audioread and soxr raise
         return None
 
 
-def _read_in_pieces(path: Path) -> np.ndarray:
+def _read_in_pieces(path: Path, found: list[str]) -> np.ndarray:
+    """By FFmpeg. What is wrong with the file is added to `found`."""
     import av
 
     samples = bytearray()  # grows in place; joining a list of arrays would hold all samples twice
     try:
-        for chunk in _resampled(_decoded(path)):
+        for chunk in _resampled(_decoded(path, found)):
             samples += memoryview(np.ascontiguousarray(chunk)).cast("B")
     except (av.error.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or cli.one_line(error)
@@ -118,19 +163,22 @@ def _read_in_pieces(path: Path) -> np.ndarray:
     return np.frombuffer(samples, dtype=np.float32)
 
 
-def _decoded(path: Path) -> Iterator[tuple[np.ndarray, int]]:
+def _decoded(path: Path, found: list[str]) -> Iterator[tuple[np.ndarray, int]]:
     """Pieces of the first audio track: float32 [n], the mean of the channels, and their rate in Hz.
 
-    Damaged packets are left out, with a warning. Raises av.error.FFmpegError or ValueError where
-    it can't be read.
+    Damaged packets are left out, which is added to `found`. Raises av.error.FFmpegError or
+    ValueError where it can't be read.
     """
     import av
 
-    with av.open(str(path), metadata_errors="replace") as container:
+    with av.open(f"file:{path}", metadata_errors="replace") as container:
         if not container.streams.audio:
             raise UserError(f"{path} has no audio track: give an audio file, or a video with sound")
+        track = container.streams.audio[0]
+        if not track.codec_context:  # PyAV crashes on packets of an unknown codec
+            raise ValueError("unknown codec")
         good, damaged, now = 0, 0, None
-        for packet in container.demux(container.streams.audio[0]):
+        for packet in container.demux(track):
             try:
                 frames = packet.decode()
             except av.error.InvalidDataError as error:
@@ -139,6 +187,8 @@ def _decoded(path: Path) -> Iterator[tuple[np.ndarray, int]]:
             for frame in frames:
                 good += 1
                 layout, rate = frame.layout, frame.sample_rate
+                if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+                    raise ValueError(f"{rate} samples per second")
                 if (key := (frame.format.name, layout.name, rate)) != now:
                     # Interleaved, as PyAV (17.1) crashes on frames that have each of 8 or more
                     # channels in a plane of its own.
@@ -149,7 +199,7 @@ def _decoded(path: Path) -> Iterator[tuple[np.ndarray, int]]:
         if damaged and not good:
             raise last_error
         if damaged:
-            print(f"warning: {path}: damaged packets left out: {damaged}", file=sys.stderr)
+            found.append(f"{path.name}: damaged packets left out: {damaged}")
 
 
 def _resampled(pieces: Iterator[tuple[np.ndarray, int]]) -> Iterator[np.ndarray]:

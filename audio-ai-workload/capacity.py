@@ -8,7 +8,7 @@ has been heard, and transcribed in one piece, without timestamps, as soon as one
 times --num_streams slots is free; first come, first served. Its delay is from that last sample to
 its transcript. A call is sustained if less than 1 % of its windows are ready later than
 --max_delay, or never. The number of calls is doubled until one is not sustained, then found by
-bisection; each number runs for --duration.
+bisection; each number runs for --duration, and the result until --min_observations windows show it.
 
 Error rates (--reference) are those of the windows' transcripts, joined: cutting has a price.
 """
@@ -18,7 +18,7 @@ import queue
 import sys
 import time
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -70,10 +70,12 @@ class Call:
     due: int = 0
     delays_s: list[float] = field(default_factory=list)  # of those that have a transcript
 
+    def late(self, max_delay_s: float) -> int:
+        """Windows without a transcript in time."""
+        return self.due - sum(delay_s <= max_delay_s for delay_s in self.delays_s)
+
     def late_share(self, max_delay_s: float) -> float:
-        """Of windows without a transcript in time."""
-        in_time = sum(delay_s <= max_delay_s for delay_s in self.delays_s)
-        return (self.due - in_time) / max(self.due, 1)
+        return self.late(max_delay_s) / max(self.due, 1)
 
 
 def parse_args() -> argparse.Namespace:
@@ -184,6 +186,8 @@ def summarize(calls: list[Call], max_delay_s: float) -> dict:
     return {
         "sustained": late_share < capacity.MAX_LATE_SHARE,
         "windows": len(all_s),
+        "observations": len(all_s),
+        "late": sum(call.late(max_delay_s) for call in calls),
         "never_transcribed": never,
         "late_share": late_share,  # of the worst call
         "delay_p50_s": stats.percentile(all_s, 0.50),
@@ -232,23 +236,27 @@ def transcribe_windows(job: model.Job, window_s: float) -> tuple[list[File], lis
 def main() -> int:
     args = parse_args()
     limits = Limits(args.window, args.max_delay, args.duration)
-    job = model.prepare(args, audio_input.find(args.audio))
+    paths = audio_input.find(args.audio)
+    capacity.check_plot(args)
+    job = model.prepare(args, paths)
     with progress.stage("Warm-up"):
         files, outputs = transcribe_windows(job, limits.window_s)
 
-    def measure_level(count: int) -> dict:
-        return summarize(run_calls(job.loaded.whisper, files, limits, count), limits.max_delay_s)
+    def measure_level(count: int, duration_s: float) -> dict:
+        longer = replace(limits, duration_s=duration_s)
+        return summarize(run_calls(job.loaded.whisper, files, longer, count), limits.max_delay_s)
 
     condition = f"with transcripts within {args.max_delay:g} s"
     condition += f" of windows of at most {args.window:g} s"
     limit_labels = {"window": args.window, "max delay": args.max_delay}
+    limit_labels["language given"] = None  # it is detected before measuring
     described = {
         "workload": "audio-capacity",
         "title": "Audio AI capacity",
         "primary": "calls",
         "work": [("1,000 call-hours", "calls", 3600 * 1000)],
         "check_samples": False,
-        **model.record_arguments(job, outputs, **limit_labels),
+        **model.record_arguments(job, outputs, {"batch size": args.batch_size}, **limit_labels),
     }
     found = capacity.find(measure_level, sentence, args, "call", run.start(args, **described))
     shown = {"95 % of transcripts": "delay_p95_s", "half of them": "delay_p50_s"}
@@ -259,6 +267,7 @@ def main() -> int:
     panel = plot.Panel("seconds from last sample to transcript", series, ("limit", args.max_delay))
     plot.lines(args.plot, [panel], "calls")
     delays_s = {count: level.pop("delays_s") for count, level in found.levels.items()}
+    described["warnings"] += found.warnings
     record = run.build(
         args,
         **described,

@@ -13,8 +13,9 @@ split_model.py.
 import argparse
 import contextlib
 import json
-import shlex
+import pickle
 import sys
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from harness.cli import UserError
 
 LAYOUT = 2  # of the models' inputs and outputs; a folder with another is made again
 PACKAGES = ("torch", "openai-whisper", "openvino")
+DEFAULT_FORMAT = "fp16"
 DIMS = "dims.json"  # what decoding must know of the model besides the IR
 ALIGNMENT_HEADS = "alignment_heads"  # in DIMS: [layer, head] of what word timestamps are read from
 
@@ -36,34 +38,44 @@ def parse_args() -> argparse.Namespace:
     add("--model_name", help=name)
     checkpoint = "read this openai-whisper .pt file instead of downloading"
     add("--checkpoint", type=Path, help=checkpoint)
-    add("--output", type=Path, help="folder to make (default: whisper-MODEL_NAME-ov-model)")
+    folder = "folder to make (default: whisper-MODEL_NAME-ov-model; fp32, int8: with the format)"
+    add("--output", type=Path, help=folder)
+    add("--overwrite", action="store_true", help="replace another export in --output")
     formats = ("fp32", "fp16", "int8")
-    add("--weight_format", choices=formats, default="fp16", help="of the stored weights")
+    add("--weight_format", choices=formats, default=DEFAULT_FORMAT, help="of the stored weights")
     add("--verbose", action="store_true", help="show what the libraries print")
     args = parser.parse_args()
     args.model_name = args.model_name or (args.checkpoint.stem if args.checkpoint else "base")
-    args.output = args.output or Path(f"whisper-{args.model_name}-ov-model")
     return args
+
+
+def default_output(model_name: str, weight_format: str) -> Path:
+    """infer.py's default for fp16; any other format is in the name."""
+    suffix = "" if weight_format == DEFAULT_FORMAT else f"-{weight_format}"
+    return model_files.beside(__file__, f"whisper-{model_name}{suffix}-ov-model")
 
 
 def main() -> int:
     args = parse_args()
+    output = args.output or default_output(args.model_name, args.weight_format)
     settings = {"model_name": args.model_name, "weight_format": args.weight_format}
     if args.checkpoint:
         if not args.checkpoint.is_file():
-            raise UserError(f"no checkpoint {args.checkpoint}")
+            hint = model_files.where(args.checkpoint, "name an openai-whisper .pt file")
+            raise UserError(f"no checkpoint {args.checkpoint}: {hint} (--checkpoint)")
         settings["source_sha256"] = model_files.sha256(args.checkpoint)
     source = args.checkpoint.name if args.checkpoint else args.model_name
     packages = (*PACKAGES, "nncf") if args.weight_format == "int8" else PACKAGES
     stamp = model_files.stamp(source, packages, layout=LAYOUT, **settings)
-    if not (args.checkpoint and model_files.exported_already(args.output, stamp)):
+    asked = {"is_named": bool(args.output), "overwrite": args.overwrite}
+    if model_files.is_to_be_made(output, stamp, is_known=bool(args.checkpoint), **asked):
         with progress.stage("Reading the weights"):
             whisper_model = load(args.model_name, args.checkpoint)
-        with model_files.exporting(args.output, stamp) as folder:
+        with model_files.exporting(output, stamp) as folder:
             export(whisper_model, folder, args.weight_format, args.verbose)
-        print(f"{args.output}: Whisper {args.model_name} with {args.weight_format} weights")
-    command = ["--model_name", args.model_name, "--ovmodel_path", str(args.output)]
-    print(f"Next: python3 infer.py {shlex.join(command)}")
+        print(f"{output}: Whisper {args.model_name} with {args.weight_format} weights")
+    options = ("--model_name", args.model_name, "--ovmodel_path", str(output))
+    print(model_files.next_command(__file__, *options))
     return cli.EXIT_OK
 
 
@@ -76,13 +88,17 @@ def load(model_name: str, checkpoint: Path | None):
 
     name = str(checkpoint or model_name)
     try:
-        whisper_model = whisper.load_model(name, device="cpu").eval()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            whisper_model = whisper.load_model(name, device="cpu").eval()  # weights only
     except OSError as error:  # urllib's errors are OSErrors too
         raise UserError(
             f"cannot download Whisper '{name}' ({cli.one_line(error)}): "
             "name a local file with --checkpoint"
         ) from None
     except Exception as error:  # torch.load raises what pickle raises
+        if isinstance(error, (pickle.UnpicklingError, EOFError)):
+            raise UserError(f"{name} {model_files.why_refused(error)}") from None
         raise UserError(f"cannot load Whisper '{name}': {cli.one_line(error)}") from None
     heads = whisper._ALIGNMENT_HEADS.get(model_name)
     if checkpoint and heads:

@@ -15,7 +15,9 @@ import argparse
 import os
 import statistics
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +33,7 @@ import model
 
 from harness import energy, progress, run
 from harness.cli import UserError
+from harness.files import check_new
 from harness.journal import Journal
 from harness.monitor import iterations
 
@@ -75,7 +78,7 @@ def main() -> int:
     args = parse_args()
     paths = audio_input.find(args.audio)
     if args.output_format:
-        check_output(paths, args.output_format, args.output_dir)
+        check_output(args, paths)
     job = model.prepare(args, paths, args.word_timestamps)
     for _ in range(args.warmup):
         with progress.stage("Warm-up"):
@@ -150,38 +153,42 @@ def summary(files: list[dict]) -> list[str]:
     return lines
 
 
-def check_output(paths: list[Path], output_format: str, folder: Path) -> None:
-    """Raise UserError where transcripts could not be written, or would overwrite a file."""
+def transcript_names(paths: Sequence[Path], output_format: str) -> list[str]:
     formats = OUTPUT_FORMATS if output_format == "all" else (output_format,)
+    return [f"{path.stem}.{name}" for path in paths for name in formats]
+
+
+def check_output(args: argparse.Namespace, paths: Sequence[Path]) -> None:
+    """Raise UserError where transcripts could not be written, or would overwrite a file."""
+    read = {path.resolve() for path in (*paths, args.reference) if path}
     seen = set()
-    for target in (folder / f"{path.stem}.{name}" for path in paths for name in formats):
+    for name in transcript_names(paths, args.output_format):
+        target = args.output_dir / name
         if target in seen:
             raise UserError(
                 f"two audio files would both be written to {target}: rename one, or run them apart"
             )
-        if target.exists():
-            raise UserError(f"{target} exists and is not overwritten: choose another --output_dir")
+        if read & {target.resolve(), target.parent.resolve()}:
+            raise UserError(f"{target} would replace an input: choose another --output_dir")
+        check_new(target, "--output_dir", args.overwrite)
         seen.add(target)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror} (--output_dir)") from None
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"cannot write to {folder}: no permission (--output_dir)")
 
 
 def write_transcripts(
-    output_format: str | None, folder: Path, paths: list[Path], results: list[dict]
+    output_format: str | None, folder: Path, paths: Sequence[Path], results: list[dict]
 ) -> list[str]:
     """By openai-whisper's own writers; a line that says where. A failure is only a warning."""
     from whisper.utils import get_writer
 
     if not output_format:
         return []
-    writer = get_writer(output_format, str(folder))
     try:
-        for path, result in zip(paths, results):
-            writer(result, str(path), {})
+        with tempfile.TemporaryDirectory(prefix=".partial-", dir=folder) as partial:
+            writer = get_writer(output_format, partial)
+            for path, result in zip(paths, results):
+                writer(result, str(path), {})
+            for name in transcript_names(paths, output_format):
+                os.replace(Path(partial, name), folder / name)
     except OSError as error:
         print(f"warning: cannot write to {folder}: {error.strerror}", file=sys.stderr)
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from argparse import ArgumentParser, Namespace
@@ -24,15 +25,21 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads must not 
 
 RUNTIME = "openai-whisper on openvino"
 PACKAGES = ("openvino", "openai-whisper", "torch", "av")
+SAMPLE = model_files.beside(__file__, "sample.mp3")
 FALLBACK_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # openai-whisper's default
+HOP, WINDOW_HOPS = 160, 3000  # Whisper's: samples per column of a spectrogram, columns per window
 PROGRESS_FROM_S = 300  # of audio
+SIZES = {  # by width, encoder layers, decoder layers
+    **{(384, 4, 4): "tiny", (512, 6, 6): "base", (768, 12, 12): "small"},
+    **{(1024, 24, 24): "medium", (1280, 32, 32): "large", (1280, 32, 4): "large-v3-turbo"},
+}
 
 
 @dataclass(frozen=True)
 class Settings:
     """Which model is loaded, and how it transcribes. See add_arguments()."""
 
-    model_name: str
+    model_name: str | None  # None: whatever the folder holds
     ovmodel_path: Path
     device: str
     ov_config: dict
@@ -68,10 +75,11 @@ class Job:
         return transcribe(self.loaded.whisper, audio, self.settings.options, label)
 
 
-def add_arguments(parser: ArgumentParser, reference_required: bool = False) -> None:
+def add_arguments(parser: ArgumentParser) -> None:
     """What is transcribed, by which model, and how."""
     add = parser.add_argument
-    add("--model_name", default="base", help="the Whisper model's name, for the record")
+    name = "tiny to large-v3-turbo (default: base, or what --ovmodel_path holds)"
+    add("--model_name", help=name)
     folder = "folder made by export.py (default: whisper-MODEL_NAME-ov-model)"
     add("--ovmodel_path", type=Path, help=folder)
     audio = "audio files, videos with sound, folders of them (default: sample.mp3)"
@@ -80,8 +88,7 @@ def add_arguments(parser: ArgumentParser, reference_required: bool = False) -> N
         "true transcript, text or openai-whisper's JSON; or a folder with NAME.txt or NAME.json "
         "for each audio NAME.ext: measures error rates"
     )
-    required = reference_required
-    add("--reference", type=Path, metavar="PATH", required=required, help=reference)
+    add("--reference", type=Path, metavar="PATH", help=reference)
     add("--language", help="language spoken, e.g. en (default: detected, file by file)")
     tasks = ("transcribe", "translate")
     add("--task", choices=tasks, default="transcribe", help="translate: into English")
@@ -97,8 +104,10 @@ def add_arguments(parser: ArgumentParser, reference_required: bool = False) -> N
 def parse(parser: ArgumentParser) -> Namespace:
     """The arguments, with those defaults that others decide or that are lists."""
     args = parser.parse_args()
-    args.audio = args.audio or [Path("sample.mp3")]
-    args.ovmodel_path = args.ovmodel_path or Path(f"whisper-{args.model_name}-ov-model")
+    args.audio = args.audio or [SAMPLE]
+    if not args.ovmodel_path:
+        args.model_name = args.model_name or "base"
+        args.ovmodel_path = model_files.beside(__file__, f"whisper-{args.model_name}-ov-model")
     return args
 
 
@@ -119,11 +128,12 @@ def prepare(args: Namespace, paths: Sequence[Path], word_timestamps: bool | None
     }
     known = {**vars(args), "placement": Placement.from_arguments(args), "options": options}
     settings = Settings(**{field.name: known[field.name] for field in fields(Settings)})
-    command = f"export.py --model_name {args.model_name} --output {args.ovmodel_path}"
+    name = args.model_name or "base"
+    command = f"export.py --model_name {name} --output {args.ovmodel_path}"
     model_files.check_ir(*settings.ir_files(), hint=f"make it with `python3 {command}`")
     run.check_destination(args)
     with progress.stage("Reading the audio"):
-        recordings = [Recording(path, audio_input.read(path)) for path in paths]
+        recordings = [audio_input.read(path) for path in paths]
     with progress.stage("Loading the model"):
         loaded = load(settings)
     system = run.print_header(loaded.model, loaded.placement, args.device, loaded.load_time_s)
@@ -158,6 +168,34 @@ def check_model_knows(whisper, language: str | None, task: str) -> None:
         )
 
 
+def size(dims) -> str:
+    """What openai-whisper calls a model of these dimensions, of several names the longest."""
+    english = ".en" if dims.n_vocab == 51864 else ""
+    layers = dims.n_audio_state, dims.n_audio_layer, dims.n_text_layer
+    name = SIZES.get(layers, "of unknown size")
+    return (name if name != "large" or dims.n_mels == 80 else "large-v3") + english
+
+
+def check_name(name: str | None, dims, exported_as: str | None, folder: Path) -> str:
+    """The model's name for the record: `name`, else what it was exported as, else its size.
+
+    Raises UserError where `name` is one of openai-whisper's, but the folder holds another model.
+    """
+    from whisper import available_models
+
+    alike = {"large": "large-v3", "turbo": "large-v3-turbo"}
+    official, held = {*available_models()}, size(dims)
+    name = name or exported_as or held
+    if name not in official:
+        return f"{name} ({held})"
+    wanted, stamped = alike.get(name, name), alike.get(exported_as, exported_as)
+    of_size = {wanted, "large"} if wanted in ("large-v1", "large-v2") else {wanted}
+    if held not in of_size or (stamped in official and stamped != wanted):
+        known = stamped if stamped in official and held in (stamped, "large") else held
+        raise UserError(f"--model_name {name}: {folder} holds Whisper {known}")
+    return name
+
+
 def load(settings: Settings) -> Loaded:
     """Read and compile the models. Raises UserError where that fails or another is needed."""
     import openvino
@@ -178,20 +216,36 @@ def load(settings: Settings) -> Loaded:
         )
         weights = openvino_setup.weight_format(core.read_model(folder / DECODER))
     except (RuntimeError, ValueError, OSError, TypeError) as error:
-        raise UserError(
-            f"cannot load {folder}: {cli.one_line(error)} (export it again with export.py)"
-        ) from None
+        raise model_files.cannot_load(folder, error) from None
     load_time_s = time.perf_counter() - started
     openvino_setup.check_int8(placement, weights)
     check_model_knows(whisper, settings.options["language"], settings.options["task"])
-    name = f"Whisper {settings.model_name}"
-    described = model_files.describe(name, folder, settings.ir_files(), weights)
+    exported_as = (model_files.read_stamp(folder) or {}).get("model_name")
+    name = check_name(settings.model_name, whisper.dims, exported_as, folder)
+    described = model_files.describe(f"Whisper {name}", folder, settings.ir_files(), weights)
     placed = openvino_setup.describe(placement, whisper.compiled)
     return Loaded(whisper, described, placed, load_time_s)
 
 
 def transcribe(whisper, audio: Sequence[np.ndarray], options: dict, label: str) -> list:
-    """Transcribe each file; for long audio with a progress bar, on a terminal."""
+    """Transcribe each file; for long audio with a progress bar, on a terminal.
+
+    Raises UserError where less was computed than that takes: such a time is no measurement.
+    """
+    before = whisper.work()
+    done = _transcribe(whisper, audio, options, label)
+    encoded, steps = (now - then for now, then in zip(whisper.work(), before))
+    windows = sum(math.ceil(len(samples) // HOP / WINDOW_HOPS) for samples in audio)
+    tokens = sum(len(part["tokens"]) for each in done for part in each.result["segments"])
+    if encoded < windows or steps * whisper.batch_size < tokens:
+        raise UserError(
+            f"{encoded} of {windows} windows were encoded, and {tokens} tokens written in {steps} "
+            "steps: faster than possible"
+        )
+    return done
+
+
+def _transcribe(whisper, audio: Sequence[np.ndarray], options: dict, label: str) -> list:
     audio_s = sum(map(audio_input.seconds, audio))
     if audio_s < PROGRESS_FROM_S:
         return whisper.transcribe_all(audio, lambda index, done_s: None, **options)
@@ -219,28 +273,39 @@ def describe(result: dict) -> dict:
     return {"transcript": text, "language": language, "segments": segments}
 
 
-def record_arguments(job: Job, files: Sequence[dict], **more_task) -> dict:
-    """What every door passes to harness.run.build(); `files` have the language of each."""
+def record_arguments(
+    job: Job, files: Sequence[dict], configuration: dict | None = None, **task
+) -> dict:
+    """What every door passes to harness.run.build(); `files` have the language of each.
+
+    `configuration` and `task` come after the entries made here. Only what has an effect is listed:
+    runs that differ in anything else are the same work.
+    """
     settings, loaded, options = job.settings, job.loaded, job.settings.options
     languages = ", ".join(sorted({file["language"] for file in files}))
-    fallback = options["temperature"] == FALLBACK_TEMPERATURES
+    temperature, streams = options["temperature"], settings.num_streams
+    fallback = temperature == FALLBACK_TEMPERATURES
+    given = loaded.whisper.is_multilingual and options["language"] is not None
+    # What there are too few files for makes no difference.
+    batch_size = min(settings.batch_size, math.ceil(len(job.recordings) / streams))
     audio = [str(recording.path) for recording in job.recordings]
     return {
         "task": {
             "language": languages,
-            "language given": options["language"] is not None,
+            "language given": given,
             "task": options["task"],
-            "beam size": options["beam_size"],
-            "temperature": None if fallback else options["temperature"],
+            "beam size": options["beam_size"] if fallback or not temperature else None,
+            "temperature": None if fallback else temperature,
             "word timestamps": options["word_timestamps"],
-            **more_task,
+            **task,
         },
         "input": audio_input.describe(job.recordings),
         "system": job.system,
         "model": loaded.model,
         "placement": loaded.placement,
         "comparable_by": {"runtime": RUNTIME, "device": settings.device},
-        "configuration": {"batch size": settings.batch_size, "streams": settings.num_streams},
+        "configuration": {"batch size": batch_size, "streams": streams, **(configuration or {})},
         "packages": PACKAGES,
         "resolved": {"runtime": RUNTIME, "language": languages, "audio": audio},
+        "warnings": [text for recording in job.recordings for text in recording.warnings],
     }

@@ -70,11 +70,17 @@ class OpenVINOWhisper:
         if word_timestamps:
             aligner = build_aligner(core.read_model(folder / DECODER), self.alignment_heads)
             self.compiled["aligner"] = core.compile_model(aligner, device, config)
+        self.batch_size = batch_size
         self.streams = [Stream(self, batch_size) for _ in range(num_streams)]
         # One slot of each stream, then the next of each, so that few files use all streams.
         self.slots = [
             slot for row in zip(*(stream.slots for stream in self.streams)) for slot in row
         ]
+
+    def work(self) -> tuple[int, int]:
+        """Windows encoded and steps decoded so far, of all streams."""
+        encoded, steps = zip(*((stream.encoded, stream.steps) for stream in self.streams))
+        return sum(encoded), sum(steps)
 
     def transcribe_all(
         self, files: Sequence[np.ndarray], progress: Callable[[int, float], None], **options
@@ -151,6 +157,7 @@ class Stream:
         self.slots = [Slot(self, number) for number in range(batch_size)]
         self._turn = threading.Condition()
         self._taken = 0  # slots
+        self.encoded, self.steps = 0, 0  # windows, and steps of the decoder
         self._requests: list[Request] = []
 
     def take(self) -> None:
@@ -209,13 +216,15 @@ class Stream:
         Nothing is computed for the window that the slot had last, as for every temperature that
         transcribe() falls back to and after detecting the language.
         """
-        if slot.mel is None or not torch.equal(mel, slot.mel):
+        frame = mel.storage_offset()  # a whole window is a view into the spectrogram
+        if slot.mel is None or frame != slot.frame or not torch.equal(mel, slot.mel):
             slot.mel = None
             for name, cross in self._cross.items():
                 place = cross[slot.number : slot.number + 1]
                 self._encoder.set_tensor(name, ov.Tensor(place, shared_memory=True))
             self._encoder.infer({"mel": mel[None].numpy()}, share_inputs=True, share_outputs=True)
-            slot.mel = mel.clone()
+            self.encoded += 1
+            slot.mel, slot.frame = mel.clone(), frame
         return torch.from_numpy(self._encoder.get_tensor("audio_features").data)
 
     def begin(self, request, slots: Sequence[Slot]) -> None:
@@ -249,6 +258,7 @@ class Stream:
             "logits_at": np.arange(t) if logits_at is None else np.array(logits_at, np.int64),
         }
         request.infer(inputs, share_inputs=True, share_outputs=True)
+        self.steps += request is self.decoder
         return request.get_tensor("logits").data
 
     def align(self, slot: Slot, mel: torch.Tensor, tokens: np.ndarray) -> tuple:
@@ -270,7 +280,7 @@ class Slot:
         self.stream, self.number, model = stream, number, stream.model
         self.dims, self.num_languages = model.dims, model.num_languages
         self.is_multilingual = model.is_multilingual
-        self.mel = None  # the window encoded last
+        self.mel, self.frame = None, 0  # the window encoded last, and where it begins
         self._content_frames, self._progress = 0, lambda done_s: None
         # openai-whisper's find_alignment() hooks onto each layer's cross-attention and picks the
         # alignment heads. Here it finds one layer, whose heads are just those. (DecodingTask looks

@@ -1,8 +1,9 @@
 """Run Apache Bench (ab) and read its report.
 
 ab's own summary is not enough (docs/gpu-tgi.md has the list):
-- It counts requests that never got a response. With -v 2 it prints the header of every response:
-  these are counted here.
+- It counts requests that never got a response, and any response as a success. With -v 2 it prints
+  each response's header and what of the body came with it: these are counted and checked here.
+- It waits for ever for a body that never ends. A response has `timeout_s` here.
 - Newer versions (2.4.71 does, see `starts_alone`) send the first request alone and open the other
   connections when it is answered. One request more is sent then, and time and count begin with its
   response.
@@ -26,26 +27,37 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
 
-HEADER = re.compile(
-    r"^LOG: header received:\nHTTP/\d\.\d (\d{3})[^\n]*\n(.*?)^\r?$", re.MULTILINE | re.DOTALL
-)
+import server
+
+from harness import cli
+
+GRACE_S = 2.0  # longer than ab's own timeout, and for ab to write its report once it is told to end
+MARK = b"LOG: header received:\n"
+END_OF_BODY = re.compile(rb"\n(?:WARNING: Response code not 2xx|(?:\.\.done)?\s+Server Software:)")
 PROBLEM = re.compile(r"^(?:apr_\w+|ab).*$", re.MULTILINE)
+OWN_HEADERS = ("x-generated-tokens", "x-inference-time")  # of TGI's, in every answer or in none
 
 
 @dataclass
 class Response:
-    """The header of a response."""
+    """The header of a response, and how much of its body was seen with it."""
 
     status: int
     headers: dict[str, str]  # names in lower case
+    seen_bytes: int = 0
+    failure: str | None = None  # why it is no success
 
     @property
     def ok(self) -> bool:
-        return 200 <= self.status < 300
+        return self.failure is None
+
+    @property
+    def media_type(self) -> str:
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     def number(self, name: str) -> int | None:
         value = self.headers.get(name, "")
-        return int(value) if value.isdigit() else None
+        return int(value) if re.fullmatch("[0-9]{1,15}", value) else None
 
 
 @dataclass
@@ -58,38 +70,36 @@ class Report:
     latencies_s: list[float]
     responses: list[Response]
     alone: list[Response] = field(default_factory=list)  # to the request sent alone
-    bytes_received: int = 0  # of bodies
     problems: list[str] = field(default_factory=list)  # ab's messages
     gave_up: bool = False
-    interrupted: bool = False  # by Ctrl-C
+    interrupted: KeyboardInterrupt | None = None
 
     @property
     def succeeded(self) -> int:
-        return sum(response.ok for response in self.responses) - self.cut_off
+        return sum(response.ok for response in self.responses)
 
     @property
     def finished(self) -> int:
-        """Requests that the server must have logged as finished."""
-        return sum(response.ok for response in self.alone + self.responses)
+        """Requests that the server must have logged as finished, the one sent alone included."""
+        return self.finished_without_alone + sum(200 <= each.status < 300 for each in self.alone)
 
     @property
-    def cut_off(self) -> int:
-        """1 for one or more responses whose body came short: ab counts bytes over all of them."""
-        announced = [each.number("content-length") for each in self.alone + self.responses]
-        return int(None not in announced and self.bytes_received < sum(announced))
+    def finished_without_alone(self) -> int:
+        return sum(200 <= each.status < 300 for each in self.responses)
 
     @property
     def failures(self) -> dict[str, int]:
-        """Count by kind: HTTP status, connection error, no response, response cut off."""
-        statuses = Counter(f"HTTP {each.status}" for each in self.responses if not each.ok)
-        counts = dict(sorted(statuses.items()))
+        """Count by kind: HTTP status, no generated text, cut off, connection error, no answer."""
+        counts = dict(
+            sorted(Counter(each.failure for each in self.responses if each.failure).items())
+        )
         unanswered = self.requests - len(self.responses)
         for kind in ("connection refused", "connection reset"):
             # ab may say so more than once per request
             said = sum(kind in problem.lower() for problem in self.problems)
             counts[kind] = min(unanswered, said)
             unanswered -= counts[kind]
-        counts |= {"no answer": unanswered, "cut off": self.cut_off}
+        counts["no answer"] = unanswered
         return {kind: count for kind, count in counts.items() if count > 0}
 
 
@@ -102,75 +112,133 @@ class Share:
     concurrency: int
 
 
-def measure(
-    command: list[str], url: str, lanes: list[list[Share]], folder: Path, alone: bool
-) -> Report:
+@dataclass(frozen=True)
+class Command:
+    """How all runs of a sweep are started and judged."""
+
+    words: list[str]  # ab with its common options, its output line-buffered
+    url: str
+    timeout_s: float  # for each response
+    starts_alone: bool  # from starts_alone()
+    model_answer: Response  # the answer to the first request, which all others must resemble
+
+
+@dataclass
+class _Watched:
+    """A run of ab under way."""
+
+    heard_s: float  # when it last told of a response
+    told_s: float | None = None  # when it was told to end
+
+
+def measure(command: Command, lanes: list[list[Share]], folder: Path) -> Report:
     """Run ab for every share: lanes side by side, a lane's shares one after the other.
 
-    `command` is ab with its common options, its output line-buffered; `alone` is from
-    starts_alone(). Each share has a folder of ab's files in `folder`. After Ctrl-C, ab still
-    reports what was done.
+    Each share has a folder of ab's files in `folder`. After Ctrl-C, and where no response has come
+    for `timeout_s`, ab still reports what was done. Raises OSError where files can't be written.
     """
-    stop, running, reports = threading.Event(), set(), []
-
-    def run(share: Share, place: Path) -> Report:
-        place.mkdir(parents=True)
-        extra = int(alone and share.concurrency > 1)
-        whole = [*command, "-n", str(share.requests + extra), "-c", str(share.concurrency)]
-        whole += ["-p", str(share.body), "-g", str(place / "ab.tsv"), "-e", str(place / "ab.csv")]
-        whole.append(url)
-        answered_s = []
-        with (place / "ab.txt").open("wb") as out, (place / "ab.err").open("wb") as err:
-            # In a session of its own, so that Ctrl-C reaches it once, from here.
-            process = subprocess.Popen(whole, stdout=PIPE, stderr=err, start_new_session=True)
-            running.add(process)
-            if stop.is_set():
-                process.send_signal(signal.SIGINT)
-            for line in process.stdout:
-                if line.startswith(b"LOG: header received"):
-                    answered_s.append(time.perf_counter())
-                out.write(line)
-            status = process.wait()
-            running.remove(process)
-        report = read(place, share.requests + extra)
-        report.gave_up = status != 0 and not stop.is_set()
-        if report.gave_up and not report.problems:
-            report.problems = [f"ab ended with status {status}"]
-        if extra:
-            report.requests = share.requests
-            report.alone, report.responses = report.responses[:1], report.responses[1:]
-            if report.wall_s is not None and len(answered_s) > 1:
-                report.wall_s = answered_s[-1] - answered_s[0]
-        return report
+    stop, interrupted = threading.Event(), None
+    running: dict[subprocess.Popen, _Watched] = {}
+    reports: list[Report] = []
 
     def run_lane(number: int) -> None:
         for step, share in enumerate(lanes[number]):
             if stop.is_set():
                 break
-            reports.append(run(share, folder / f"{number:03d}-{step:03d}"))
+            place = folder / f"{number:03d}-{step:03d}"
+            reports.append(_run(command, share, place, running, stop))
+
+    def check() -> None:
+        """Tell ab to end, and kill what does not."""
+        now_s = time.monotonic()
+        for process, watched in list(running.items()):
+            if watched.told_s is not None:
+                if now_s - watched.told_s > GRACE_S:
+                    process.kill()
+            elif stop.is_set() or now_s - watched.heard_s > command.timeout_s + GRACE_S:
+                watched.told_s = now_s
+                process.send_signal(signal.SIGINT)
 
     started_s = time.perf_counter()
     with ThreadPoolExecutor(len(lanes)) as pool:
-        futures = [pool.submit(run_lane, number) for number in range(len(lanes))]
-        try:
-            wait(futures)
-        except KeyboardInterrupt:
-            stop.set()
-            for process in list(running):
-                process.send_signal(signal.SIGINT)
-        for future in futures:
-            future.result()
+        waiting = futures = {pool.submit(run_lane, number) for number in range(len(lanes))}
+        while waiting:
+            try:
+                check()
+                done, waiting = wait(futures, timeout=0.5)
+            except KeyboardInterrupt as error:
+                ignore_signals()
+                stop.set()
+                interrupted = error
+            else:
+                if any(future.exception() for future in done):
+                    stop.set()
     wall_s = time.perf_counter() - started_s
+    for future in futures:
+        future.result()
     report = reports[0] if len(reports) == 1 else merge(reports, wall_s)
-    report.interrupted = stop.is_set()
+    report.interrupted = interrupted
     return report
 
 
-def starts_alone(command: list[str]) -> bool:
+def ignore_signals() -> None:
+    """From the first one on, which ends a sweep: the next must not end the saving of it."""
+    for number in cli.SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _run(
+    command: Command,
+    share: Share,
+    place: Path,
+    running: dict[subprocess.Popen, _Watched],
+    stop: threading.Event,
+) -> Report:
+    """One run of ab, its files in `place`; while it lasts, it is in `running`."""
+    place.mkdir(parents=True)
+    extra = int(command.starts_alone and share.concurrency > 1)
+    words = [*command.words, "-n", str(share.requests + extra), "-c", str(share.concurrency)]
+    words += ["-p", str(share.body), "-g", str(place / "ab.tsv"), "-e", str(place / "ab.csv")]
+    words.append(command.url)
+    answered_s = []
+    with (place / "ab.txt").open("wb") as out, (place / "ab.err").open("wb") as err:
+        # In a session of its own, so that Ctrl-C reaches it once, from measure().
+        process = subprocess.Popen(words, stdout=PIPE, stderr=err, start_new_session=True)
+        watched = running[process] = _Watched(time.monotonic())
+        try:
+            for line in process.stdout:
+                if line == MARK:
+                    answered_s.append(time.perf_counter())
+                    watched.heard_s = time.monotonic()
+                out.write(line)
+            status = process.wait()
+        finally:
+            process.kill()
+            process.wait()
+            del running[process]
+    report = read(place, share.requests + extra, command.model_answer)
+    if stop.is_set():
+        pass
+    elif watched.told_s is not None:
+        report.gave_up = True
+        report.problems.append(f"no response came for {command.timeout_s:g} s: timeout")
+    elif status:
+        report.gave_up = True
+        by = signal.Signals(-status).name if status < 0 else f"status {status}"
+        report.problems = report.problems or [f"ab ended early ({by})"]
+    if extra:
+        report.requests = share.requests
+        report.alone, report.responses = report.responses[:1], report.responses[1:]
+        if report.wall_s is not None and len(answered_s) > 1:
+            report.wall_s = answered_s[-1] - answered_s[0]
+    return report
+
+
+def starts_alone(words: list[str]) -> bool:
     """Whether this ab sends its first request alone: seen on a listener here."""
     opened = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        whole = [*command, "-n", "2", "-c", "2", f"http://127.0.0.1:{listener.getsockname()[1]}/"]
+        whole = [*words, "-n", "2", "-c", "2", f"http://127.0.0.1:{listener.getsockname()[1]}/"]
         process = subprocess.Popen(whole, stdout=DEVNULL, stderr=DEVNULL)
         with contextlib.suppress(TimeoutError):
             for timeout_s in (5.0, 0.3):
@@ -183,28 +251,82 @@ def starts_alone(command: list[str]) -> bool:
     return len(opened) < 2
 
 
-def read(folder: Path, requests: int) -> Report:
+def read(folder: Path, requests: int, model_answer: Response) -> Report:
     """The report of an ab run from its stdout (ab.txt), stderr (ab.err), -g (tsv) and -e (csv).
 
-    An ab that was interrupted before its first response writes neither of the last two.
+    An ab that was ended before its first response writes neither of the last two.
     """
-    text = (folder / "ab.txt").read_text(errors="replace").replace("\r\n", "\n")
-    responses = []
-    for status, header in HEADER.findall(text):
-        pairs = (line.partition(":") for line in header.splitlines())
-        headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
-        responses.append(Response(int(status), headers))
-    wall_s = _number(r"^Time taken for tests: +([\d.]+) seconds", text)
+    summary, *answers = (folder / "ab.txt").read_bytes().split(MARK)
+    responses = [_response(answer, model_answer) for answer in answers]
+    summary = (answers[-1] if answers else summary).decode(errors="replace")
+    problems = PROBLEM.findall((folder / "ab.err").read_text(errors="replace"))
+    wall_s = _number(r"^Time taken for tests: +([\d.]+) seconds", summary)
+    _mark_cut_off(responses, summary)
+    imitated = len(responses) > requests
+    if imitated:
+        problems.append("ab's report can't be read: a body imitates it")
     tsv, percentiles = folder / "ab.tsv", folder / "ab.csv"
     listed = wall_s is not None and tsv.exists() and percentiles.exists()
     return Report(
         requests=requests,
         wall_s=wall_s,
         latencies_s=latencies_s(tsv, percentiles) if listed else [],
-        responses=responses,
-        bytes_received=int(_number(r"^HTML transferred: +(\d+)", text) or 0),
-        problems=PROBLEM.findall((folder / "ab.err").read_text(errors="replace")),
+        responses=responses[:requests],
+        problems=problems,
+        gave_up=imitated,
     )
+
+
+def _response(answer: bytes, model_answer: Response) -> Response:
+    """A response from what ab printed of it; it must resemble the answer to the first request."""
+    head, blank, body = re.fullmatch(rb"(.*?)(\r?\n\r?\n|$)(.*)", answer, re.DOTALL).groups()
+    first, *lines = head.decode(errors="replace").splitlines() or [""]
+    pairs = (line.partition(":") for line in lines)
+    headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+    status = re.match(r"HTTP/\d\.\d (\d{3})", first)
+    response = Response(int(status[1]) if status else 0, headers)
+    length, end = response.number("content-length"), END_OF_BODY.search(body)
+    body = (body[: end.start()] if end else body.removesuffix(b"\n"))[:length]
+    response.seen_bytes = len(body)
+    lost = [name for name in OWN_HEADERS if name in model_answer.headers and name not in headers]
+    kind, expected = response.media_type, model_answer.media_type
+    if not 200 <= response.status < 300:
+        response.failure = f"HTTP {response.status}"
+    elif headers.get("age", "0") != "0" or "hit" in headers.get("x-cache", "").lower():
+        response.failure = "from a cache"
+    elif kind != expected:
+        response.failure = f"{server.plain(kind, 40) or 'no type'} instead of {expected}"
+    elif lost:
+        response.failure = f"no {lost[0]}"
+    elif len(body) == length and server.parse_answer(body) is None:
+        response.failure = "no generated text"
+    return response
+
+
+def _mark_cut_off(responses: list[Response], summary: str) -> None:
+    """Mark those whose body came short.
+
+    ab tells how many bytes came in all, and how many bodies were not as long as the first. Where
+    that does not say how many were short, all that were not seen to be whole are.
+    """
+    announced = [each.number("content-length") for each in responses]
+    received = _number(r"^HTML transferred: +(\d+)", summary)
+    if received is None or None in announced or (missing := sum(announced) - received) <= 0:
+        return
+    n, length = len(responses), announced[0]
+    suspects = [each for each, size in zip(responses, announced) if each.seen_bytes < size]
+    count = len(suspects)
+    if {*announced} == {length} and _number(r"^Complete requests: +(\d+)", summary) == n:
+        first = _number(r"^Document Length: +(\d+)", summary)
+        others = _number(r"\bLength: (\d+), Exceptions", summary) or 0  # not as long as the first
+        if first == length:
+            found, suspects = others, [each for each in suspects if each is not responses[0]]
+        else:
+            found = n - others if (n - others) * first + others * length == received else 0
+        if missing <= found * length:
+            count = int(found)
+    for each in suspects[:count]:
+        each.failure = each.failure or "cut off"
 
 
 def latencies_s(tsv: Path, percentiles: Path) -> list[float]:
@@ -233,10 +355,9 @@ def merge(reports: list[Report], wall_s: float) -> Report:
         latencies_s=sorted(latency for report in reports for latency in report.latencies_s),
         responses=[response for report in reports for response in report.responses],
         alone=[response for report in reports for response in report.alone],
-        bytes_received=sum(report.bytes_received for report in reports),
         problems=[problem for report in reports for problem in report.problems],
         gave_up=gave_up,
-        interrupted=any(report.interrupted for report in reports),
+        interrupted=next((each.interrupted for each in reports if each.interrupted), None),
     )
 
 

@@ -9,16 +9,16 @@ import os
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import ab
 import server
 import tgi_log
 
-from harness import checks, gpu, progress, run, stats
+from harness import checks, cli, gpu, progress, run, stats
 from harness.metrics import METRICS
 from harness.monitor import SystemMonitor
 
-INTERRUPTED = "interrupted by the user"
 BUSY_AB = 0.8  # of one core, from which on ab itself may be the bottleneck
 WORK = [
     ("million tokens", "tokens_per_second", 1e6),
@@ -30,9 +30,7 @@ WORK = [
 class Setup:
     """What the levels of a sweep have in common."""
 
-    url: str
-    ab: list[str]  # the command, with the options that all runs share
-    starts_alone: bool  # this ab sends its first request alone
+    ab: ab.Command
     repeats: int  # ab runs per level
     warmup: int  # rounds of requests before a level
     body: Path  # the request of the warm-up
@@ -61,9 +59,10 @@ class Run:
     """One run of ab, or all of a level, with what the server says of it."""
 
     report: ab.Report
-    log: list[tgi_log.Finished]  # without the request sent alone
+    log: list[tgi_log.Finished] | None  # without the request sent alone; None where unknown
     tokens: int | None  # generated for the requests that succeeded; None where unknown
     tokens_from: str | None  # how that is known
+    doubt: str | None = None  # whether the server generated the answers
 
 
 def lanes(bodies: list[Path], first: int, requests: int, concurrency: int) -> list[list[ab.Share]]:
@@ -80,56 +79,53 @@ def lanes(bodies: list[Path], first: int, requests: int, concurrency: int) -> li
     return plan
 
 
-def measure(setup: Setup, plan: Plan, args: Namespace) -> dict:
-    """Warm up and run ab; the level's record. Ctrl-C ends the level and keeps what was measured.
+def measure(setup: Setup, plan: Plan, args: Namespace) -> tuple[dict, Path]:
+    """Warm up and run ab; the level's record, and where it is.
 
-    Raises KeyboardInterrupt where that is nothing.
+    Ctrl-C ends the level and keeps what was measured; it passes where that is nothing.
     """
     runs, name = [], f"Concurrency {plan.concurrency}"
     if setup.warmup:  # with a body of its own, so that it warms no cache for those of PROMPTS
         share = ab.Share(setup.body, setup.warmup * plan.concurrency, plan.concurrency)
         with progress.stage(f"{name}: warm-up"):
-            report, _ = send(setup, [[share]], plan.folder / "warmup")
+            report = ab.measure(setup.ab, [[share]], plan.folder / "warmup")
         if report.interrupted:
-            raise KeyboardInterrupt
-    with SystemMonitor() as monitor, gpu.Sampler(server.gpu_indices(setup.server)) as gpus:
+            raise report.interrupted
+    watched = gpu.Sampler(server.gpu_indices(setup.server))
+    with SystemMonitor(keep=lambda: bool(runs)) as monitor, watched as gpus:
         for number in range(setup.repeats):
             with progress.stage(f"{name}: run {number + 1} of {setup.repeats}"):
                 runs.append(measure_run(setup, plan, number))
             if runs[-1].report.interrupted or why_failed(runs[-1].report):
                 break
-    if not runs:
-        raise KeyboardInterrupt
-    monitor.usage["gpus"] = gpus.gpus
-    if runs[-1].report.interrupted:
-        monitor.status, monitor.error = "interrupted", INTERRUPTED
-    elif monitor.status == "complete" and (reason := why_failed(runs[-1].report)):
-        monitor.status, monitor.error = "failed", reason
-    return build_record(setup, plan, args, runs, monitor)
+    with cli.uninterrupted():
+        monitor.usage["gpus"] = gpus.gpus
+        if error := runs[-1].report.interrupted:
+            monitor.status, monitor.error = "interrupted", cli.why_interrupted(error)
+        elif monitor.status == "complete" and (reason := why_failed(runs[-1].report)):
+            monitor.status, monitor.error = "failed", reason
+        record = build_record(setup, plan, args, runs, monitor)
+        return record, run.save(record, args)
 
 
 def measure_run(setup: Setup, plan: Plan, number: int) -> Run:
+    """One run of ab, and what server and log say of it."""
     first, folder = plan.first + number * plan.requests, plan.folder / f"run-{number:02d}"
-    before = server.generated_tokens_so_far(setup.url)
-    report, log = send(setup, lanes(setup.bodies, first, plan.requests, plan.concurrency), folder)
-    after = server.generated_tokens_so_far(setup.url)
-    log = log[sum(response.ok for response in report.alone) :]  # that one finishes first
-    counted = None if None in (before, after) else after - before
-    return Run(report, log, *generated_tokens(report, log, counted, setup.probe))
-
-
-def send(
-    setup: Setup, shares: list[list[ab.Share]], folder: Path
-) -> tuple[ab.Report, list[tgi_log.Finished]]:
-    """Run ab; its report, and the requests that the server logged meanwhile."""
+    shares = lanes(setup.bodies, first, plan.requests, plan.concurrency)
+    before, log = server.generated_tokens_so_far(setup.ab.url), None
     if setup.log:
         setup.log.mark()
-    report = ab.measure(setup.ab, setup.url, shares, folder, setup.starts_alone)
-    if not setup.log:
-        return report, []
-    finished = setup.log.wait_for(report.finished)
-    (folder / "server.log").write_text(setup.log.text())
-    return report, finished
+    report = ab.measure(setup.ab, shares, folder)
+    with cli.uninterrupted():
+        if setup.log:
+            log = setup.log.wait_for(report.finished)
+            (folder / "server.log").write_text(setup.log.text())
+            log = log[report.finished - report.finished_without_alone :]  # which finishes first
+        after = server.generated_tokens_so_far(setup.ab.url)
+    counted = None if None in (before, after) or after < before else after - before
+    if doubt := why_not_generated(report, counted):
+        return Run(report, log, None, None, doubt)
+    return Run(report, log, *generated_tokens(report, log, counted, setup.probe))
 
 
 def together(runs: list[Run]) -> Run:
@@ -137,20 +133,43 @@ def together(runs: list[Run]) -> Run:
     reports, tokens = [each.report for each in runs], [each.tokens for each in runs]
     return Run(
         ab.merge(reports, sum(report.wall_s or 0.0 for report in reports)),
-        [finished for each in runs for finished in each.log],
+        None if runs[0].log is None else [finished for each in runs for finished in each.log],
         None if None in tokens else sum(tokens),
         runs[0].tokens_from,
+        next((each.doubt for each in runs if each.doubt), None),
     )
 
 
+def why_not_generated(report: ab.Report, counted: float | None) -> str | None:
+    """Why the answers' own figures can't be true: they were not all generated for the requests.
+
+    `counted` is how many tokens were generated by the server's own counter.
+    """
+    answers = [each for each in report.alone + report.responses if each.ok]
+    stated = sum(each.number("x-generated-tokens") or 0 for each in answers)
+    if counted is not None and counted < stated:
+        return f"the answers state {stated} generated tokens and the server counted {counted:.0f}"
+    took_ms = [each.number("x-total-time") or 0 for each in answers]
+    if took_ms and report.latencies_s and not report.failures:
+        took_s, waited_s = median(took_ms) / 1000, median(report.latencies_s)
+        if took_s > 1.1 * waited_s + 0.005:
+            return f"the answers state that they took {took_s:.3g} s and came in {waited_s:.3g} s"
+    return None
+
+
 def generated_tokens(
-    report: ab.Report, log: list[tgi_log.Finished], counted: float | None, probe: server.Probe
+    report: ab.Report,
+    log: list[tgi_log.Finished] | None,
+    counted: float | None,
+    probe: server.Probe,
 ) -> tuple[int | None, str | None]:
     """Tokens generated for the requests that succeeded, and how that is known; else (None, None).
 
     `counted` is by the server's own counter.
     """
     ok = [response for response in report.responses if response.ok]
+    if counted is None and log is not None and len(log) < len(ok):
+        return None, None  # answers that the server knows nothing of
     stated = [response.number("x-generated-tokens") for response in ok]
     if ok and None not in stated:
         return sum(stated), "the responses' headers"
@@ -159,7 +178,7 @@ def generated_tokens(
     if counted and len(ok) == report.requests and all(each.ok for each in report.alone):
         return round(counted * len(ok) / report.finished), "the server's counter"
     sizes = {response.number("content-length") for response in ok}
-    if probe.generated_tokens and sizes == {probe.body_bytes}:
+    if counted is None and probe.generated_tokens and sizes == {probe.body_bytes}:
         source = "one response read in full; all others have exactly its size"
         return probe.generated_tokens * len(ok), source
     return None, None
@@ -172,9 +191,11 @@ def counts(failures: dict[str, int]) -> str:
 def why_failed(report: ab.Report) -> str | None:
     """Why this is no measurement; None where it is one, also with some requests failed."""
     answered = f"{len(report.responses)} of {report.requests} requests had been answered"
-    problem = report.problems[-1] if report.problems else ""
+    problem = server.plain(report.problems[-1]) if report.problems else ""
     if report.gave_up and "timeout" in problem:
         return f"the server timed out (TIMEOUT_S): {answered}"
+    if report.gave_up and not problem.startswith("apr_"):
+        return f"{problem}; {answered}"
     if report.gave_up or "refused" in problem:
         return f"the server went away: {problem}; {answered}"
     if not report.succeeded:
@@ -238,7 +259,7 @@ def gpu_samples(gpus: list[dict], whole: Run) -> dict[str, list[list[float]]]:
 
 def warnings_of(setup: Setup, plan: Plan, whole: Run, samples: dict, usage: dict) -> list[str]:
     """What speaks against the level's figures, besides the machine's state."""
-    found, report, bodies, logged = [], whole.report, len(setup.bodies), len(whole.log)
+    found, report, bodies = [], whole.report, len(setup.bodies)
     if report.failures:
         found.append(f"failed requests ({counts(report.failures)}) are not in requests per second")
     if report.wall_s and "request_latency_s" not in samples:
@@ -246,10 +267,14 @@ def warnings_of(setup: Setup, plan: Plan, whole: Run, samples: dict, usage: dict
     if rates := samples.get("requests_per_second"):
         rate = stats.summarize(METRICS["requests_per_second"], rates)
         found += checks.sample_warnings(rate, repeat="REPEATS")
-    if setup.log and logged != report.succeeded:
+    if whole.doubt:
+        found.append(f"{whole.doubt}: some came from a cache or from another server")
+    if whole.log is not None and len(whole.log) != report.finished_without_alone:
+        more = len(whole.log) > report.finished_without_alone
         found.append(
-            f"the server's log shows {logged} finished requests, ab had {report.succeeded} "
-            "answered: somebody else used the server, or lines were lost"
+            f"the server's log shows {len(whole.log)} finished requests, ab had "
+            f"{report.finished_without_alone} answered: "
+            + ("somebody else used the server" if more else "by somebody else, or lines were lost")
         )
     busy = usage["process_cores_busy"]
     if busy > BUSY_AB * (plan.concurrency if bodies > 1 else 1):
@@ -292,8 +317,8 @@ def build_record(
             "failures": whole.report.failures,
             "generated_tokens": whole.tokens,
             "generated_tokens_from": whole.tokens_from,
-            "finished_in_server_log": len(whole.log) if setup.log else None,
-            "ab_starts_alone": setup.starts_alone,
+            "finished_in_server_log": None if whole.log is None else len(whole.log),
+            "ab_starts_alone": setup.ab.starts_alone,
             "reports": str(plan.folder),
         },
         resolved={"concurrency": plan.concurrency, "requests": plan.requests},

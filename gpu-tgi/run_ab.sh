@@ -42,7 +42,7 @@ ab takes headers on its command line only, where every user of the machine can r
 key can't be sent. Start the server without one, reachable from this machine only.
 
 Exit status: 0 all levels measured; 1 some not (the others are kept); 2 wrong usage;
-130 interrupted.
+130 interrupted; 143 terminated; 129 the terminal was closed.
 EOF
 }
 
@@ -71,8 +71,8 @@ read_settings() {
     openai) URL=${URL:-http://127.0.0.1:8080/v1/completions} ;;
     *) wrong_usage "API=$API: must be tgi or openai" ;;
   esac
-  [[ $URL =~ ^https?://[^/]+/ ]] ||
-    wrong_usage "URL=$URL: ab needs a whole address with a path, e.g. http://127.0.0.1:80/generate"
+  [[ $URL =~ ^https?://[^/]+/ ]] || # which is not printed: it may hold a password
+    wrong_usage "URL: ab needs a whole address with a path, e.g. http://127.0.0.1:80/generate"
   [[ -z $slo || $slo =~ ^[0-9]*\.?[0-9]+$ ]] ||
     wrong_usage "--slo_p95 $slo is not a number of seconds"
   [[ -z $slo ]] || default='1 2 4 8 16 32 64 128 256'
@@ -117,25 +117,20 @@ main() {
   cd "$here/.."
   check_python
   setup harness
-  mkdir -p "$RESULTS_DIR" 2>/dev/null || die "cannot make the folder $RESULTS_DIR (RESULTS_DIR)"
-  local folder
-  folder=$(mktemp -d "$RESULTS_DIR/gpu-tgi_$(date -u +%Y%m%dT%H%M%SZ)_XXXX") ||
-    die "cannot write to $RESULTS_DIR (RESULTS_DIR)"
-  chmod 755 "$folder"
   # sweep.py adds number, concurrency, body and report files to ab's command. Each option below
   # guards against a trap:
-  #   -l    answers may differ in length (else each that does counts as failed)
   #   -r    go on after a connection error (else one loses the whole level)
-  #   -v 2  print each answer's header: which succeeded, and with how many tokens
+  #   -v 2  print each answer's header and the start of its body: which succeeded, and how
   #   -s    seconds without any answer before giving up (30 by default)
   # stdbuf has ab print by the line, so that sweep.py sees when each answer came.
-  exec harness/.venv/bin/python gpu-tgi/sweep.py --folder "$folder" --results_dir "$RESULTS_DIR" \
-    --url "$URL" --api "$API" ${MODEL:+--model "$MODEL"} --container "$CONTAINER" \
+  export URL
+  exec harness/.venv/bin/python gpu-tgi/sweep.py --results_dir "$RESULTS_DIR" --api "$API" \
+    ${MODEL:+--model "$MODEL"} --container "$CONTAINER" \
     ${LOG_FILE:+--log_file "$LOG_FILE"} --data "$DATA" ${PROMPTS:+--prompts "$PROMPTS"} \
     --levels "${levels[@]}" ${requests:+--requests "$requests"} \
     --requests_per_client "$REQUESTS_PER_CLIENT" --repeats "$REPEATS" --warmup "$WARMUP" \
     ${slo:+--slo_p95 "$slo"} --timeout_s "$TIMEOUT_S" -- \
-    stdbuf -oL ab -l -r -v 2 -s "$TIMEOUT_S" "${keep_alive[@]}" -T application/json
+    stdbuf -oL ab -r -v 2 -s "$TIMEOUT_S" "${keep_alive[@]}" -T application/json
 }
 
 main "$@"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
+import math
 import re
 import shutil
 import socket
 import subprocess
+import threading
 import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from harness import cli
 from harness.cli import UserError
+from harness.secrets import redact, redact_command
 
 RECOVERY_WAIT_S = 15.0  # for a server that went away to come back
 TOKEN_COUNTERS = (
@@ -31,8 +33,7 @@ INSPECTED = (
     '{"image":{{json .Config.Image}},"image_id":{{json .Image}},"arguments":{{json .Args}},'
     '"devices":{{json .HostConfig.DeviceRequests}}}'
 )
-# Without a proxy, as ab.
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+MAX_BYTES = 16 * 2**20  # of an answer
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,15 @@ class Probe:
     """An answer read in full, which ab does not do."""
 
     text: str
+    headers: dict[str, str]  # names in lower case
     body_bytes: int
     generated_tokens: int | None  # None where the answer does not say
     prompt_tokens: int | None
+
+
+def plain(text: object, limit: int = 200) -> str:
+    """What a server said, fit to be printed and recorded: one line, short, without secrets."""
+    return cli.printable(" ".join(redact(str(text)[: 8 * limit]).split()))[:limit]
 
 
 def root(url: str) -> str:
@@ -52,23 +59,62 @@ def root(url: str) -> str:
 def fetch(
     url: str, body: bytes | None = None, timeout_s: float = 10.0
 ) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers (names in lower case) and body. Raises UserError where nobody answers."""
-    request = urllib.request.Request(url, body, headers={"Content-Type": "application/json"})
+    """Status, headers (names in lower case) and body; as ab without a proxy and redirects.
+
+    Raises UserError where nobody answers, or not in `timeout_s` and MAX_BYTES.
+    """
+    expired = threading.Event()
     try:
-        try:
-            answer = _opener.open(request, timeout=timeout_s)
-        except urllib.error.HTTPError as error:
-            answer = error
-        with answer:
-            headers = {name.lower(): value for name, value in answer.headers.items()}
-            return answer.status, headers, answer.read()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
+        status, headers, content = _exchange(url, body, timeout_s, expired)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if expired.is_set():
+            reason = f"no whole answer came within {timeout_s:g} s"
         raise UserError(
-            f"no server answers at {cli.without_secrets(root(url))}: "
-            f"{getattr(reason, 'strerror', None) or reason} "
+            f"no server answers at {redact(root(url))}: {plain(reason)} "
             "(start one with `bash gpu-tgi/start_tgi.sh`, or set URL)"
         ) from None
+    if status in (301, 302, 303, 307, 308):
+        where = plain(headers.get("location", "nowhere"))
+        raise UserError(
+            f"{redact(url)} redirects ({status}) to {where}: set URL to the server's own"
+        )
+    return status, headers, content
+
+
+def _exchange(
+    url: str, body: bytes | None, timeout_s: float, expired: threading.Event
+) -> tuple[int, dict[str, str], bytes]:
+    parts = urlsplit(url)
+    https = parts.scheme == "https"
+    connect = http.client.HTTPSConnection if https else http.client.HTTPConnection
+    connection = connect(parts.hostname or "", parts.port, timeout=timeout_s)
+
+    def expire() -> None:
+        expired.set()
+        with contextlib.suppress(OSError):
+            open_socket.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(timeout_s, expire)  # the connection's own timeout is per read
+    try:
+        connection.connect()
+        open_socket = connection.sock
+        timer.start()
+        path = parts._replace(scheme="", netloc="", fragment="").geturl()
+        headers = {"Content-Type": "application/json"}
+        connection.request("POST" if body else "GET", path or "/", body, headers)
+        answer = connection.getresponse()
+        content = answer.read(MAX_BYTES + 1)
+    finally:
+        timer.cancel()
+        connection.close()
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"the answer is longer than {MAX_BYTES} bytes")
+    if answer.length:
+        raise ValueError(f"the answer was cut off: {answer.length} bytes are missing")
+    if expired.is_set():
+        raise ValueError
+    return answer.status, {name.lower(): value for name, value in answer.getheaders()}, content
 
 
 def fetch_json(url: str) -> dict:
@@ -76,7 +122,7 @@ def fetch_json(url: str) -> dict:
     status, _, body = fetch(url)
     try:
         found = json.loads(body) if status == 200 else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -108,15 +154,18 @@ def describe(url: str, api: str, model: str | None, container: str) -> tuple[dic
     docker = _container(container) if local else None
     if api == "tgi":
         info = fetch_json(root(url) + "/info")
-        if "model_id" not in info:
+        if not isinstance(info.get("model_id"), str):
             raise UserError(
                 f"{root(url)}/info does not answer as TGI does: "
                 "for an OpenAI-compatible server set API=openai"
             )
         name, version = "TGI", info.get("version")
     else:
-        served = fetch_json(root(url) + "/v1/models").get("data") or [{}]
-        model = model or served[0].get("id")
+        listed = fetch_json(root(url) + "/v1/models").get("data")
+        served = (
+            [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+        )
+        model = model or next((each["id"] for each in served if each.get("id")), None)
         if not model:
             raise UserError(
                 f"{root(url)}/v1/models names no model: set MODEL to its name on the server"
@@ -125,14 +174,20 @@ def describe(url: str, api: str, model: str | None, container: str) -> tuple[dic
         owner = next((each.get("owned_by") for each in served if each.get("id") == model), None)
         name = owner or "OpenAI-compatible server"
         version = fetch_json(root(url) + "/version").get("version")
+    # As a server can say anything: no more than a line of each.
+    info = {
+        plain(key): plain(value) if isinstance(value, str) else value
+        for key, value in list(info.items())[:100]
+        if value is None or isinstance(value, (str, bool, int, float))
+    }
     arguments = docker["arguments"] if docker else []
     quantize = "--quantize" in arguments[:-1] and arguments[arguments.index("--quantize") + 1]
-    weight_format = quantize or info.get("model_dtype") or "unknown"
+    weight_format = str(quantize or info.get("model_dtype") or "unknown")
     return {
-        "name": name,
-        "url": cli.without_secrets(url),
+        "name": plain(name),
+        "url": redact(url),
         "api": api,
-        "version": version,
+        "version": None if version is None else plain(version),
         "is_local": local,
         "container": docker,
         "info": info,
@@ -158,12 +213,7 @@ def _container(name: str) -> dict | None:
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return None
     if container:
-        arguments = container["arguments"] or []
-        secret = re.compile(r"(api-key|token|secret|password)$")
-        container["arguments"] = [
-            "(hidden)" if i and secret.search(arguments[i - 1]) else argument
-            for i, argument in enumerate(arguments)
-        ]
+        container["arguments"] = redact_command(container["arguments"] or [])
     return container
 
 
@@ -200,31 +250,42 @@ def with_prompt(body: dict, prompt: str) -> dict:
     return {**body, "inputs" if "inputs" in body else "prompt": prompt}
 
 
+def parse_answer(answer: bytes) -> dict | None:
+    """The JSON object of an answer with generated text, of any API here; None for all else."""
+    try:
+        parsed = json.loads(answer)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(parsed, list) and parsed:  # TGI at "/"
+        parsed = parsed[0]
+    is_one = isinstance(parsed, dict) and ("generated_text" in parsed or "choices" in parsed)
+    return parsed if is_one else None
+
+
 def probe(url: str, body: bytes, timeout_s: float) -> Probe:
     """Send one request; raise UserError where the answer holds no generated text."""
     status, headers, answer = fetch(url, body, timeout_s)
     if status != 200:
-        said = " ".join(answer.decode(errors="replace").split())[:200] or "nothing more"
-        raise UserError(f"{url} answers {status}: {said} (check URL, API, DATA, MODEL)")
-    try:
-        parsed = json.loads(answer)
-        if isinstance(parsed, list):  # TGI at "/"
-            parsed = parsed[0]
-        choice = (parsed.get("choices") or [{}])[0]
-        message = choice.get("message", {})
-        text = parsed.get("generated_text") or choice.get("text") or message.get("content")
-        usage = parsed.get("usage") or {}
-    except (ValueError, AttributeError, IndexError, KeyError):
-        text = None
-    if not text:
-        said = answer[:200].decode(errors="replace")
-        raise UserError(f"{url} answers without generated text (check URL, API, DATA): {said}")
+        said = plain(answer.decode(errors="replace")) or "nothing more"
+        raise UserError(f"{redact(url)} answers {status}: {said} (check URL, API, DATA, MODEL)")
+    parsed, text = parse_answer(answer) or {}, None
+    with contextlib.suppress(LookupError, TypeError, AttributeError):
+        text = parsed.get("generated_text") or parsed["choices"][0].get("text")
+        text = text or parsed["choices"][0]["message"]["content"]
+    if not isinstance(text, str) or not text:
+        said = plain(answer.decode(errors="replace"))
+        raise UserError(
+            f"{redact(url)} answers without generated text (check URL, API, DATA): {said}"
+        )
+    usage = parsed["usage"] if isinstance(parsed.get("usage"), dict) else {}
 
     def tokens(header: str, key: str) -> int | None:
-        return int(headers[header]) if headers.get(header, "").isdigit() else usage.get(key)
+        stated = str(headers.get(header, usage.get(key)))
+        return int(stated) if re.fullmatch("[0-9]{1,15}", stated) else None
 
     generated = tokens("x-generated-tokens", "completion_tokens")
-    return Probe(text, len(answer), generated, tokens("x-prompt-tokens", "prompt_tokens"))
+    prompt = tokens("x-prompt-tokens", "prompt_tokens")
+    return Probe(text, headers, len(answer), generated, prompt)
 
 
 def generated_tokens_so_far(url: str) -> float | None:
@@ -233,10 +294,10 @@ def generated_tokens_so_far(url: str) -> float | None:
         status, _, body = fetch(root(url) + "/metrics")
         families = text_string_to_metric_families(body.decode(errors="replace"))
         counts = [each for family in families for each in family.samples if status == 200]
-    except (UserError, ValueError):
+    except (UserError, ValueError, LookupError, TypeError):
         return None
     for counter in TOKEN_COUNTERS:
         values = [sample.value for sample in counts if sample.name == counter]
         if values:
-            return sum(values)
+            return sum(values) if math.isfinite(sum(values)) else None
     return None

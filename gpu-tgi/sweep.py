@@ -10,10 +10,13 @@ import argparse
 import csv
 import hashlib
 import json
+import os
 import shutil
 import sys
+import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -26,6 +29,7 @@ import tgi_log
 from harness import capacity, cli, files, plot, run, system
 from harness.cli import UserError
 from harness.monitor import SystemMonitor
+from harness.secrets import redact
 
 # Columns: name in sweep.csv, metric, statistic, heading in the printed table (None: only in CSV).
 COLUMNS = (
@@ -59,9 +63,9 @@ MIN_REQUESTS = 20  # at a level without -n: as many as a 95th percentile needs
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     add = parser.add_argument
-    add("--folder", type=Path, required=True, help="of the sweep, for reports")
-    add("--results_dir", type=Path, required=True, help="folder for the records")
-    add("--url", required=True, help="where requests are sent")
+    add("--results_dir", type=Path, required=True, help="folder for the records and reports")
+    # Not on the command line by run_ab.sh, where every user of the machine could read it.
+    add("--url", default=os.environ.get("URL"), help="where requests are sent")
     add("--api", choices=("tgi", "openai"), required=True, help="form of the requests")
     add("--model", help="name by which the server knows the model")
     add("--container", default="tgi", help="Docker container of the server")
@@ -75,7 +79,7 @@ def parse_args() -> argparse.Namespace:
     add("--repeats", type=cli.positive_int, default=1, help="ab runs per level")
     add("--warmup", type=cli.non_negative_int, default=1, help="rounds of requests before a level")
     add("--slo_p95", type=cli.non_negative_float, metavar="S", help="limit of p95 latency")
-    add("--timeout_s", type=cli.positive_float, default=600.0, help="of the first request")
+    add("--timeout_s", type=cli.positive_float, default=600.0, help="of each response")
     add("command", nargs="+", help="after --: ab and the options that all runs share")
     parser.set_defaults(json=None)  # records are named by the kit
     return parser.parse_args()
@@ -129,7 +133,6 @@ def prepare(args: argparse.Namespace, stack: ExitStack) -> level.Setup:
     body, bodies = read_bodies(args, model["name"])
     first = args.folder / "body.json"
     paths = [args.folder / "bodies" / f"{number:06d}.json" for number in range(len(bodies))]
-    paths[0].parent.mkdir()
     for path, content in zip([first, *paths], [body, *bodies]):
         path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     # Without the model's name, which may be a path: the record's `model` has it.
@@ -143,9 +146,13 @@ def prepare(args: argparse.Namespace, stack: ExitStack) -> level.Setup:
         probe = server.probe(args.url, first.read_bytes(), args.timeout_s)
         log = log if log.wait_for(1) else None
     return level.Setup(
-        url=args.url,
-        ab=args.command,
-        starts_alone=ab.starts_alone(["ab"]),
+        ab=ab.Command(
+            words=args.command,
+            url=args.url,
+            timeout_s=args.timeout_s,
+            starts_alone=ab.starts_alone(["ab"]),
+            model_answer=ab.Response(200, probe.headers),
+        ),
         repeats=args.repeats,
         warmup=args.warmup,
         body=first,
@@ -185,7 +192,7 @@ def print_header(setup: level.Setup) -> None:
         )
     tokens = setup.probe.generated_tokens or "an unknown number of"
     print(f"Request: {len(setup.bodies)} different, the first answered with {tokens} tokens")
-    print(f"Command: {' '.join(setup.ab)}\n", flush=True)
+    print(f"Command: {' '.join(setup.ab.words)}\n", flush=True)
 
 
 @dataclass
@@ -197,6 +204,7 @@ class Sweep:
     levels: dict[int, dict] = field(default_factory=dict)  # records by concurrency
     paths: list[Path] = field(default_factory=list)  # of these records
     ended: str | None = None  # why nothing more can be measured
+    interrupt: KeyboardInterrupt | None = None  # where that is why
     within: int = 0  # the highest level within the SLO
 
     def measure(self) -> None:
@@ -211,8 +219,12 @@ class Sweep:
         if concurrency not in self.levels and not self.ended:
             try:
                 self.measure_level(concurrency)
-            except KeyboardInterrupt:
-                self.ended = level.INTERRUPTED
+            except KeyboardInterrupt as error:
+                ab.ignore_signals()
+                self.interrupt, self.ended = error, cli.why_interrupted(error)
+            except OSError as error:
+                where = f"{error.filename}: " if error.filename else ""
+                self.ended = f"{concurrency} could not be measured: {where}{error.strerror}"
         if self.ended:
             return None
         slo_p95_s = self.args.slo_p95
@@ -229,27 +241,28 @@ class Sweep:
             first=sum(each["output"]["requests"] for each in self.levels.values()),
             folder=args.folder / f"concurrency-{concurrency:04d}",
         )
-        record = level.measure(self.setup, plan, args)
-        self.paths.append(run.save(record, args))
-        self.levels[concurrency] = record
-        print(level.line(record), flush=True)
-        if record["status"] == "interrupted":
-            self.ended = level.INTERRUPTED
+        self.levels[concurrency], path = level.measure(self.setup, plan, args)
+        self.paths.append(path)
+        print(level.line(self.levels[concurrency]), flush=True)
+        if self.levels[concurrency]["status"] == "interrupted":
+            self.ended = self.levels[concurrency]["error"]
 
     def finish(self) -> int:
         """Write table, plots and the sweep's record; print them, and return the exit status."""
         if not self.levels:
-            if self.ended == level.INTERRUPTED:
-                raise KeyboardInterrupt
-            raise UserError(self.ended)
+            raise self.interrupt or UserError(self.ended)
         table, path = self.rows(), self.args.folder / "sweep.csv"
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, max(table, key=len).keys())
-            writer.writeheader()
-            writer.writerows(table)
-        print("\n".join(["", *(f"Record: {each}" for each in self.paths), f"Table: {path}"]))
-        if sum(row["status"] == "complete" for row in table) > 1:
-            self.plot(table)
+        print("\n".join(["", *(f"Record: {each}" for each in self.paths)]))
+        try:
+            with path.open("x", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, max(table, key=len).keys())
+                writer.writeheader()
+                writer.writerows(table)
+            print(f"Table: {path}")
+            if sum(row["status"] == "complete" for row in table) > 1:
+                self.plot(table)
+        except OSError as error:  # the record matters more
+            print(f"warning: {path}: {error.strerror}: table or plots are missing", file=sys.stderr)
         print()
         return run.finish(self.build_record(table), self.args)
 
@@ -332,7 +345,8 @@ class Sweep:
 
     def outcome(self, table: list[dict]) -> tuple[str, str | None]:
         """Status and error."""
-        if self.ended == level.INTERRUPTED:
+        interrupted = any(each["status"] == "interrupted" for each in self.levels.values())
+        if self.interrupt or interrupted:
             return "interrupted", self.ended
         failed = [f"{row['concurrency']}: {row['error']}" for row in table if row.get("error")]
         failed += [self.ended] if self.ended else []
@@ -371,8 +385,26 @@ def slo_sentence(p95_s: float, concurrency: int | None, first_over: int | None) 
     return f"Within {p95_s:g} s at the 95th percentile: concurrency {concurrency} {rest}"
 
 
+def make_folder(results_dir: Path) -> Path:
+    """A new folder for a sweep's reports. Raises UserError where there can be none."""
+    stamp = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    try:
+        results_dir.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"gpu-tgi_{stamp}_", dir=results_dir))
+        folder.chmod(0o755)
+        (folder / "bodies").mkdir()
+    except OSError as error:
+        raise UserError(f"cannot write to {results_dir}: {error.strerror} (RESULTS_DIR)") from None
+    return folder
+
+
 def main() -> int:
     args = parse_args()
+    if redact(args.url) != args.url:
+        why = "ab's command line would show it to every user of the machine"
+        print(f"error: URL={redact(args.url)} holds a secret: {why}", file=sys.stderr)
+        return cli.EXIT_USAGE
+    args.folder = make_folder(args.results_dir)
     with ExitStack() as stack:
         try:
             setup = prepare(args, stack)
@@ -382,7 +414,8 @@ def main() -> int:
         print_header(setup)
         sweep = Sweep(args, setup)
         sweep.measure()
-    return sweep.finish()
+    with cli.uninterrupted():
+        return sweep.finish()
 
 
 if __name__ == "__main__":

@@ -1,20 +1,26 @@
 """The most live streams (users, cameras, calls) that a machine sustains: search and report.
 
-The number of streams is doubled until one is not sustained, then found by bisection.
+The number of streams is doubled until one is not sustained, then found by bisection. The number
+found is then confirmed: it runs until enough frames or windows have been observed for the claim
+that less than MAX_LATE_SHARE of them are late; where it does not hold, fewer streams are tried.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import cli, progress
+from harness import cli, files, progress
+from harness.checks import MAX_OTHER_SHARE
 from harness.journal import Journal
 from harness.monitor import SystemMonitor
 
 MAX_LATE_SHARE = 0.01  # of a stream's frames or windows that came late or not at all
+CONFIDENCE = 0.95  # in the share of all streams together
+PLOT = "capacity.png"
 
 
 @dataclass
@@ -23,6 +29,7 @@ class Found:
     first_over: int | None  # the lowest number tried that was not sustained
     shown: int  # the number of streams that the run's metrics are of
     levels: dict[int, dict]  # the figures of each number tried
+    warnings: list[str]
     monitor: SystemMonitor  # of `shown`, with the status of the last
 
     def output(self, name: str) -> dict:
@@ -45,13 +52,56 @@ def add_arguments(parser: argparse.ArgumentParser, name: str, duration_s: float)
         metavar="S",
         help=f"seconds that each number of {name}s is measured",
     )
-    group.add_argument("--plot", type=Path, default=Path("capacity.png"), help="picture to write")
+    observations = (
+        f"frames, windows or the like that the result is confirmed on; with none late "
+        f"{observations_needed()} show at {CONFIDENCE:.0%} confidence that under "
+        f"{MAX_LATE_SHARE:.0%} are"
+    )
+    group.add_argument(
+        "--min_observations",
+        type=cli.positive_int,
+        default=observations_needed(),
+        metavar="N",
+        help=observations.replace("%", "%%"),
+    )
+    add_plot_argument(group)
+
+
+def add_plot_argument(group) -> None:
+    group.add_argument("--plot", type=Path, help=f"picture to write (default: {PLOT})")
 
 
 def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace, name: str) -> None:
     first, last = getattr(args, f"min_{name}s"), getattr(args, f"max_{name}s")
     if first > last:
         parser.error(f"--min_{name}s {first} is above --max_{name}s {last}")
+
+
+def check_plot(args: argparse.Namespace) -> None:
+    """Set --plot's default. Raises UserError where it could not be written."""
+    args.plot = files.output_path(args.plot, PLOT, "--plot", args.overwrite)
+
+
+def observations_needed(late: int = 0) -> int:
+    """How many, of which `late` are late, show at CONFIDENCE that under MAX_LATE_SHARE are."""
+    number = late + 1
+    while not is_shown(number, late):
+        number = max(number + 1, round(number * 1.001))
+    return number
+
+
+def is_shown(number: int, late: int) -> bool:
+    """Whether `late` of `number` observations show, at CONFIDENCE, under MAX_LATE_SHARE late.
+
+    One-sided exact binomial test (Clopper and Pearson, 1934).
+    """
+    ratio = MAX_LATE_SHARE / (1 - MAX_LATE_SHARE)
+    log_term = number * math.log1p(-MAX_LATE_SHARE)  # of the probability of exactly k late
+    so_few = 0.0
+    for k in range(late + 1):
+        so_few += math.exp(log_term)
+        log_term += math.log((number - k) / (k + 1) * ratio) if k < number else -math.inf
+    return so_few <= 1 - CONFIDENCE
 
 
 def doubling(first: int, last: int) -> list[int]:
@@ -65,10 +115,11 @@ def doubling(first: int, last: int) -> list[int]:
 def search(
     sustained: Callable[[int], bool | None], levels: Sequence[int], bisect: bool = True
 ) -> int:
-    """The highest level that is sustained; 0 where the first is not.
+    """The highest level that is sustained, below which none was not; 0 where there is none.
 
-    `levels` are tried in ascending order until one is not sustained, then those between. A None
-    from `sustained` ends the search: nothing more can be measured.
+    `levels` are tried in ascending order until one is not sustained; where it is the first, half of
+    it, and so on down to 1; then those between. A None from `sustained` ends the search: nothing
+    more can be measured.
     """
     best, over = 0, None
     for level in levels:
@@ -79,6 +130,11 @@ def search(
             over = level
             break
         best = level
+    while bisect and not best and over and over > 1:
+        result = sustained(over // 2)
+        if result is None:
+            return best
+        best, over = (over // 2, over) if result else (best, over // 2)
     while bisect and best and over and over - best > 1:
         middle = (best + over) // 2
         result = sustained(middle)
@@ -89,17 +145,19 @@ def search(
 
 
 def find(
-    measure_level: Callable[[int], dict],
+    measure_level: Callable[[int, float], dict],
     sentence: Callable[[dict], str],
     args: argparse.Namespace,
     name: str,
     journal: Journal,
 ) -> Found:
-    """Search for the most streams that are sustained.
+    """Search for the most streams that are sustained, and confirm them.
 
     Parameters
     ----------
-    measure_level : runs a number of streams and returns its figures; "sustained" is one of them.
+    measure_level : runs a number of streams for so many seconds and returns its figures, among them
+        "sustained" (whether no stream had MAX_LATE_SHARE or more late), "observations", of all
+        streams together, and "late" of them.
     sentence : what to print of these.
     args, name : as for add_arguments().
     journal : of the run; it gets all levels after each.
@@ -108,31 +166,81 @@ def find(
     """
     levels: dict[int, dict] = {}
     monitors: dict[int, SystemMonitor] = {}
+    last = SystemMonitor()
 
-    def sustained(count: int) -> bool | None:
-        monitors[count] = SystemMonitor(keep=lambda: bool(levels))
-        with monitors[count], progress.stage(f"{count} {name}(s)"):
-            levels[count] = measure_level(count)
-        if monitors[count].status != "complete":
+    def sustained(count: int, duration_s: float = args.duration) -> bool | None:
+        nonlocal last
+        last = SystemMonitor(keep=lambda: bool(levels))
+        with last, progress.stage(f"{count} {name}(s)"):
+            level = measure_level(count, duration_s)
+        if last.status != "complete":
             return None
-        level, usage = levels[count], monitors[count].usage
-        level["busy_share_per_cpu"] = usage["busy_share_per_cpu"]
+        level["duration_s"] = duration_s
+        level["confirmed"] = level["observations"] >= args.min_observations
+        if level["confirmed"] and args.min_observations >= observations_needed():
+            level["sustained"] &= is_shown(level["observations"], level["late"])
+        levels[count], monitors[count] = level, last
+        level["busy_share_per_cpu"] = last.usage["busy_share_per_cpu"]
+        level["other_cores_busy"] = last.usage["other_cores_busy"]
         state = "sustained" if level["sustained"] else "not sustained"
-        busy = usage["process_cores_busy"]
-        best = max((n for n, each in levels.items() if each["sustained"]), default=0)
-        journal.replace({f"{name}s": [[best]]}, {"levels": dict(levels)})
+        busy = last.usage["process_cores_busy"]
+        journal.replace({f"{name}s": [[highest(levels)]]}, {"levels": dict(levels)})
         print(f"{count} {name}(s): {state}; {sentence(level)}, {busy:.1f} cores busy", flush=True)
         return level["sustained"]
 
-    tried = doubling(getattr(args, f"min_{name}s"), getattr(args, f"max_{name}s"))
-    most = search(sustained, tried)
-    ended = list(monitors.values())[-1]
+    search(sustained, doubling(getattr(args, f"min_{name}s"), getattr(args, f"max_{name}s")))
+    most = confirm(sustained, levels, args, name) if last.status == "complete" else highest(levels)
     shown = most or min(levels)
     monitor = monitors[shown]
-    monitor.status, monitor.error = ended.status, ended.error
+    monitor.status, monitor.error = last.status, last.error
     over = (count for count in levels if count > most and not levels[count]["sustained"])
+    first_over = min(over, default=None)
     ordered = {count: levels[count] for count in sorted(levels)}
-    return Found(most, min(over, default=None), shown, ordered, monitor)
+    found = warnings(ordered, most, first_over, name)
+    return Found(most, first_over, shown, ordered, found, monitor)
+
+
+def highest(levels: dict[int, dict]) -> int:
+    """The most streams that were sustained, below which no number was not; 0 if there is none."""
+    over = min((count for count in levels if not levels[count]["sustained"]), default=math.inf)
+    return max((count for count in levels if count < over), default=0)
+
+
+def confirm(
+    sustained: Callable[[int, float], bool | None],
+    levels: dict[int, dict],
+    args: argparse.Namespace,
+    name: str,
+) -> int:
+    """Run the highest level for as long as the claim takes; where it fails, ever lower ones."""
+    most = highest(levels)
+    while most and not (most in levels and levels[most]["confirmed"]):
+        count, level = max(levels.items())
+        per_stream_s = max(level["observations"], 1) / count / level["duration_s"]
+        longer_s = 1.1 * args.min_observations / per_stream_s / most
+        print(f"Confirming {most} {name}(s): {longer_s:.0f} s", flush=True)
+        result = sustained(most, longer_s)
+        if result or result is None:
+            return highest(levels)
+        most = max(highest(levels), most - max(1, most // 16))
+    return most
+
+
+def warnings(levels: dict[int, dict], most: int, first_over: int | None, name: str) -> list[str]:
+    """What speaks against the result, besides what the machine did while it was measured."""
+    found = []
+    if most and not is_shown(levels[most]["observations"], levels[most]["late"]):
+        late, number = levels[most]["late"], levels[most]["observations"]
+        found.append(
+            f"{late} of {number} late do not show at {CONFIDENCE:.0%} confidence that under "
+            f"{MAX_LATE_SHARE:.0%} are: {observations_needed(late)} are needed (--min_observations)"
+        )
+    if first_over:
+        level = levels[first_over]
+        if level["other_cores_busy"] > MAX_OTHER_SHARE * len(level["busy_share_per_cpu"]):
+            busy = level["other_cores_busy"]
+            found.append(f"other processes kept {busy:.2f} cores busy with {first_over} {name}(s)")
+    return found
 
 
 def report(found: Found, args: argparse.Namespace, name: str, condition: str) -> str:

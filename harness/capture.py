@@ -33,12 +33,11 @@ SYS = Path("/sys")
 ASCII, LATIN_1 = "\x7f", "\xff"  # their last characters; the PDF's fonts have Latin-1
 Facts = dict[str, dict[str, Any]]  # tables of a TOML; a value not known is None
 
-# What firmware holds where its maker entered nothing.
+# What firmware reports where no value was entered.
 PLACEHOLDERS = (
-    *("", "none", "unknown", "undefined", "default string", "no dimm", "n/a"),
-    *("not specified", "not applicable", "not available"),
-    *("system manufacturer", "system product name", "system version"),
-)
+    "|none|unknown|undefined|default string|no dimm|n/a|not specified|not applicable|not available|"
+    "system manufacturer|system product name|system version"
+).split("|")
 PACKAGES = {  # pip's name: a TOML's
     "openvino": "openvino",
     "torch": "pytorch",
@@ -52,14 +51,7 @@ PCI_SLOT = re.compile(r"[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 ADDRESS = re.compile(r"\d{1,3}([-.]\d{1,3}){3}|([0-9a-f]{2}[-:]?){6}|^localhost", re.IGNORECASE)
 
 # The fact that identifies a table's part: where it differs, what was known of the old part goes.
-PART = {
-    "cpu": "name",
-    "memory": "gb",
-    "gpu": "name",
-    "board": "model",
-    "bios": "version",
-    "storage": "gb",
-}
+PART = dict(cpu="name", memory="gb", gpu="name", board="model", bios="version", storage="gb")
 HEADER = """\
 # Captured by python3 -m harness.capture. You may add the following, which later captures keep:
 # notes = [...] (above the first table), kind and comparable_to in [system], generation in [cpu],
@@ -69,30 +61,22 @@ HEADER = """\
 
 
 def facts() -> Facts:
-    """All that this machine reports about itself, by table of a system's TOML."""
+    """What this machine reports about itself, by table of a system's TOML."""
     described = system.describe()
     lshw = _lshw()
-    names = {**_lshw_names(lshw), **_lspci_names()}
+    names = _pci_names(lshw)
     machine, gpu = described["machine"], _gpu(described["gpus"], names)
     vendor = _dmi("sys_vendor")
+    brand = "AWS" if machine["cloud"] == "AWS EC2" else vendor
     return {
-        "system": {
-            "kind": _kind(machine, vendor, gpu["name"]),
-            "vendor": "AWS" if machine["cloud"] == "AWS EC2" else vendor,
-        },
+        "system": {"kind": _kind(machine, vendor, gpu["name"]), "vendor": brand},
         "cpu": _cpu(described["cpu"]),
         "memory": _memory(described["memory"], lshw),
         "gpu": gpu,
-        "board": {
-            "vendor": _dmi("board_vendor"),
-            "model": _dmi("board_name"),
-            "version": _dmi("board_version"),
-        },
-        "bios": {
-            "vendor": _dmi("bios_vendor"),
-            "version": _dmi("bios_version"),
-            "date": _bios_date(),
-        },
+        "board": dict(
+            vendor=_dmi("board_vendor"), model=_dmi("board_name"), version=_dmi("board_version")
+        ),
+        "bios": dict(vendor=_dmi("bios_vendor"), version=_dmi("bios_version"), date=_bios_date()),
         "storage": _storage(),
         "network": {"adapters": _adapters(names) or None},
         "os": _os(described["os"]),
@@ -154,10 +138,7 @@ def _item(value: Any) -> Any:
     if not isinstance(value, list):
         return tomlkit.item(value)
     array = tomlkit.array().multiline(True)
-    for entry in value:
-        table = tomlkit.inline_table()
-        table.update(entry)
-        array.append(table)
+    array.extend(value)
     return array
 
 
@@ -170,13 +151,14 @@ def _is_same(new: Any, old: Any) -> bool:
 
 def _transliterate(text: str, last: str = LATIN_1) -> str:
     """Text in the characters up to `last`; others become their closest match, or are left out."""
-    plain = "".join(
-        character
-        if character <= last
-        else unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
-        for character in text
-    )
-    return " ".join("".join(c if c.isprintable() else " " for c in plain).split())
+
+    def plain(character: str) -> str:
+        if character > last:
+            character = unicodedata.normalize("NFKD", character)
+            character = character.encode("ascii", "ignore").decode()
+        return character if character.isprintable() else " "
+
+    return " ".join("".join(map(plain, text)).split())
 
 
 def _known(text: str | None) -> str | None:
@@ -230,9 +212,7 @@ def _cpu(cpu: dict) -> dict[str, Any]:
     name, ghz = _processor(cpu["model"])
     base_khz = system.read(SYS / "devices/system/cpu/cpu0/cpufreq/base_frequency") or ""
     stepping = cpu["family_model_stepping"].rpartition("/")[2]
-    caches = {
-        level.lower(): _known(re.sub(r"\s*\(.*", "", size)) for level, size in cpu["caches"].items()
-    }
+    caches = {level.lower(): size.partition("(")[0] for level, size in cpu["caches"].items()}
     # Without lscpu, or where it does not report them: the kernel's own count.
     vcpus, cores = cpu["logical_cpus"], psutil.cpu_count(logical=False)
     sockets = cpu["sockets"] or len(_packages()) or None
@@ -247,7 +227,7 @@ def _cpu(cpu: dict) -> dict[str, Any]:
         "sockets": sockets,
         "threads_per_core": cpu["threads_per_core"] or threads_per_core or None,
         "vcpus": vcpus,
-        **{f"cache_{level}": caches.get(level) for level in ("l1d", "l1i", "l2", "l3")},
+        **{f"cache_{level}": _known(caches.get(level)) for level in ("l1d", "l1i", "l2", "l3")},
     }
 
 
@@ -259,7 +239,7 @@ def _packages() -> set[str | None]:
 
 
 def _memory(memory: dict, lshw: list[ElementTree.Element]) -> dict[str, Any]:
-    """The installed size, which is more than what the kernel has left to give."""
+    """The installed size, which is more than the kernel's MemTotal."""
     modules = memory["modules"] or _lshw_modules(lshw)
     kinds = [re.search(r"\b(?:LP)?DDR\d\w*|\bHBM\w*", module["type"]) for module in modules]
     speeds = [module["mt_per_s"] for module in modules if module["mt_per_s"]]
@@ -280,14 +260,9 @@ def _lshw_modules(lshw: list[ElementTree.Element]) -> list[dict[str, Any]]:
         kind = node.findtext("description", "")
         is_bank = node.get("class") == "memory" and node.get("id", "").startswith("bank")
         if is_bank and size.isdigit() and "non-volatile" not in kind.lower():
-            modules.append(
-                {
-                    "gb": int(size) / 2**30,
-                    "type": kind,
-                    "mt_per_s": round(int(hertz) / 1e6) if hertz.isdigit() else None,
-                    "part": node.findtext("product"),
-                }
-            )
+            mt_per_s = round(int(hertz) / 1e6) if hertz.isdigit() else None
+            module = {"gb": int(size) / 2**30, "type": kind, "mt_per_s": mt_per_s}
+            modules.append({**module, "part": node.findtext("product")})
     return modules
 
 
@@ -303,10 +278,8 @@ def _online_memory_bytes() -> int | None:
 
 
 def _gpu(gpus: list[dict], names: dict[str, str | None]) -> dict[str, Any]:
-    kinds = Counter(
-        (names.get(gpu.get("pci_slot", "")) or _known(gpu["name"]), gpu["memory_mib"])
-        for gpu in gpus
-    )
+    named = (names.get(gpu.get("pci_slot", "")) or _known(gpu["name"]) for gpu in gpus)
+    kinds = Counter(zip(named, (gpu["memory_mib"] for gpu in gpus)))
     if len(kinds) != 1:
         each = " and ".join(f"{count} × {name}" for (name, _), count in kinds.items())
         return {"name": each or None, "count": None, "memory_gb": None}
@@ -332,11 +305,8 @@ def _storage() -> dict[str, Any]:
         if is_fixed and not is_other and sectors.isdigit() and int(sectors):
             model = _known(system.read(disk / "device" / "model"))
             disks.append((model, _round(int(sectors) * 512 / 1e9)))
-    models = [(model, gb) for model, gb in disks if model]
-    return {
-        "gb": _round(sum(gb for _, gb in disks)) or None,
-        "disks": _counted(models, "gb") or None,
-    }
+    models = _counted(((model, gb) for model, gb in disks if model), "gb")
+    return {"gb": _round(sum(gb for _, gb in disks)) or None, "disks": models or None}
 
 
 def _adapters(names: dict[str, str | None]) -> list[dict[str, Any]]:
@@ -356,24 +326,19 @@ def _adapters(names: dict[str, str | None]) -> list[dict[str, Any]]:
     return _counted(ports, "gbit_per_s")
 
 
-def _lspci_names() -> dict[str, str | None]:
-    """What the device in each PCI slot is called."""
+def _pci_names(lshw: list[ElementTree.Element]) -> dict[str, str | None]:
+    """What the device in each PCI slot is called: by lspci, else by lshw."""
     names = {}
+    for node in lshw:
+        bus, product = node.findtext("businfo", ""), node.findtext("product", "")
+        if bus.startswith("pci@") and product:
+            names[bus[4:]] = _device_name(node.findtext("vendor", ""), product)
     for line in (system.output("lspci", "-D", "-mm") or "").splitlines():
         quoted = re.findall(r'"([^"]*)"', line)
         slot, device = line.partition(" ")[0], quoted[2] if len(quoted) > 2 else ""
         if device and not re.fullmatch(r"Device [0-9a-f]{4}", device):
             slot = slot if slot.count(":") > 1 else f"0000:{slot}"
             names[slot] = _device_name(quoted[1], device)
-    return names
-
-
-def _lshw_names(lshw: list[ElementTree.Element]) -> dict[str, str | None]:
-    names = {}
-    for node in lshw:
-        bus, product = node.findtext("businfo", ""), node.findtext("product", "")
-        if bus.startswith("pci@") and product:
-            names[bus[4:]] = _device_name(node.findtext("vendor", ""), product)
     return names
 
 
@@ -431,9 +396,9 @@ def _versions(folders: list[str]) -> dict[str, str]:
 
 
 def file_name(text: str) -> str:
+    """For argparse."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", text):
-        problem = f"{text!r} does not name a file: use letters, digits and . _ + -"
-        raise argparse.ArgumentTypeError(problem)
+        raise argparse.ArgumentTypeError(f"{text!r}: use letters, digits and . _ + -")
     return text
 
 
@@ -447,17 +412,13 @@ def write(folder: Path, name: str | None) -> Path:
     path, old = folder / f"{name}.toml", None
     if path.exists():
         if "captured" not in sut_toml.read(path)["system"]:
-            raise cli.UserError(
-                f"{path} was made by hand (no system.captured) and is not overwritten: "
-                "choose another name (--name)"
-            )
+            problem = "was made by hand (no system.captured) and is not overwritten"
+            raise cli.UserError(f"{path} {problem}: choose another name (--name)")
         old = path.read_text(encoding="utf-8")
     text, kept = toml(captured, name, date.today(), old)
     missing = [fact for fact in unknown(captured) if fact not in kept]
-    if needed := [fact for fact in sut_toml.required() if fact in missing]:
-        raise cli.UserError(
-            f"this machine does not report {', '.join(needed)}: write {path} by hand"
-        )
+    if needed := ", ".join(fact for fact in sut_toml.required() if fact in missing):
+        raise cli.UserError(f"this machine does not report {needed}: write {path} by hand")
     sut_toml.read_all(folder, {path: text})
     try:
         files.write_whole(path, text.encode(), overwrite=True)
@@ -476,11 +437,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python3 -m harness.capture", description=__doc__, formatter_class=cli.HelpFormatter
     )
-    default = "file name (default: EC2 instance type, else product name, else host name)"
-    parser.add_argument("--name", type=file_name, help=default)
-    parser.add_argument(
-        "--sut_dir", type=Path, default=sut_toml.FOLDER, help="folder with one TOML per system"
-    )
+    add, default = parser.add_argument, "EC2 instance type, else product name, else host name"
+    add("--name", type=file_name, help=f"file name (default: {default})")
+    add("--sut_dir", type=Path, default=sut_toml.FOLDER, help="folder with one TOML per system")
     args = parser.parse_args()
     path = write(args.sut_dir, args.name)
     command = [sys.executable, "-m", "analysis.sut"]

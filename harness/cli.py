@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import math
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+MAX_INT = 2**31 - 1
 PRECISIONS = ("auto", "f32", "bf16", "f16", "int8")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -49,37 +51,48 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescript
 
 
 def positive_int(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, not {value}")
-    return value
+    return _whole(text, 1)
 
 
 def non_negative_int(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be 0 or more, not {value}")
-    return value
+    return _whole(text, 0)
 
 
 def positive_float(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
-    return value
+    return _number(text, lambda value: 0 < value < math.inf, "above 0")
 
 
 def non_negative_float(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be 0 or more, not {text}")
-    return value
+    return _number(text, lambda value: 0 <= value < math.inf, "from 0 on")
 
 
 def share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"must be between 0 and 1, not {text}")
+    return between(0, 1)(text)
+
+
+def between(low: float, high: float) -> Callable[[str], float]:
+    """The type of an option that takes a number from `low` to `high`."""
+    return lambda text: _number(text, lambda x: low <= x <= high, f"from {low:g} to {high:g}")
+
+
+def _whole(text: str, least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if not least <= value <= MAX_INT:
+        range_ = f"{least} to {MAX_INT:,}" if value > MAX_INT else f"{least} on"
+        raise argparse.ArgumentTypeError(f"must be a whole number from {range_}, not {text!r:.40}")
+    return value
+
+
+def _number(text: str, is_allowed: Callable[[float], bool], which: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not is_allowed(value):
+        raise argparse.ArgumentTypeError(f"must be a number {which}, not {text!r:.40}")
     return value
 
 
@@ -270,11 +283,6 @@ def _open_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
-
-
-def without_secrets(text: str) -> str:
-    """A text with the user names and passwords of the addresses in it left out."""
-    return re.sub(r"([a-z0-9]+://)[^/@\s]+@", r"\1***@", text)
 
 
 def columns(

@@ -1,8 +1,8 @@
 """Energy by the machine's own counters: CPU packages and memory (RAPL), NVIDIA GPUs (NVML).
 
 RAPL is read through Linux's powercap, which shows AMD's counters in the same tree and by the same
-names as Intel's. They count the whole machine, whatever ran on it, but not fans, disks and losses
-in the power supply.
+names as Intel's. They count all processes of the machine, but not fans, disks and losses in the
+power supply.
 """
 
 from __future__ import annotations
@@ -25,16 +25,11 @@ REFUSED = (
 
 
 def per_unit_j(usage: dict, status: str, device: str, count: float) -> float | None:
-    """Joules of CPU packages and memory per unit of work; None where not known.
+    """Joules of CPU packages and memory per unit of work, of `count`; None where not known.
 
     That is: without a package counter; for an incomplete run, as discarded work used energy too;
-    on other devices than the CPU, which these counters do not cover.
-
-    Parameters
-    ----------
-    usage, status : of the SystemMonitor that was on while the work was done.
-    device : the OpenVINO device.
-    count : units of work done.
+    on another `device` of OpenVINO than the CPU, which these counters do not cover. `usage` and
+    `status` are those of the SystemMonitor.
     """
     joules = usage["energy_j"] or {}
     if "package" not in joules or status != "complete" or not device.startswith("CPU"):
@@ -54,7 +49,7 @@ class Zone:
 
     def read(self) -> None:
         """Add what was used since the last reading. Raises OSError or ValueError if unreadable."""
-        now_uj = _number(self.path / "energy_uj")
+        now_uj = int((self.path / "energy_uj").read_text())
         self.passed_uj += (now_uj - self.last_uj) % self.range_uj
         self.last_uj = now_uj
 
@@ -69,13 +64,9 @@ def zones(root: Path) -> list[Zone]:
         name = system.read(path / "name") or ""  # a container may hide the link's target
         part = "package" if name.startswith("package-") else name
         if part in ("package", "dram", "psys"):
-            range_uj, now_uj = (_number(path / f) for f in ("max_energy_range_uj", "energy_uj"))
-            found.append(Zone(part, path, range_uj, now_uj))
+            numbers = (path / "max_energy_range_uj", path / "energy_uj")
+            found.append(Zone(part, path, *(int(number.read_text()) for number in numbers)))
     return found
-
-
-def _number(path: Path) -> int:
-    return int(path.read_text())
 
 
 class Meter:
@@ -87,10 +78,7 @@ class Meter:
         platform, which includes both), gpu (all NVIDIA GPUs); only known ones; None without any.
     unknown : why RAPL gave nothing; None where it did.
 
-    Parameters
-    ----------
-    root : the folder of powercap's zones.
-    nvml : the NVML binding; by default pynvml, where it is installed.
+    `root` is the folder of powercap's zones, `nvml` the NVML binding (default: pynvml, if any).
     """
 
     def __init__(self, root: Path = POWERCAP, nvml=None, interval_s: float = INTERVAL_S):
@@ -109,9 +97,8 @@ class Meter:
             self.unknown = REFUSED
         except (OSError, ValueError) as error:
             self.unknown = f"RAPL's counters can't be read: {error}"
-        else:
-            if not any(zone.part == "package" for zone in self._zones):
-                self.unknown = NO_RAPL
+        if self.unknown is None and not any(zone.part == "package" for zone in self._zones):
+            self.unknown = NO_RAPL
         if self.unknown is None:
             self._thread.start()
 
@@ -148,6 +135,4 @@ class Meter:
         if self.unknown:
             return {}
         # A machine has one psys, though more than one socket may have a counter for it.
-        return {
-            part: max(values) if part == "psys" else sum(values) for part, values in by_part.items()
-        }
+        return {part: (max if part == "psys" else sum)(each) for part, each in by_part.items()}

@@ -9,7 +9,41 @@ TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 die() { echo "error: $*" >&2; exit 1; }
 is_number() { [[ $1 =~ ^[1-9][0-9]*$ ]]; }
-pip_install() { "$1/.venv/bin/python" -m pip --disable-pip-version-check -q install "${@:2}"; }
+is_writable() { local file; file=$(mktemp "$1/.writable.XXXXXX" 2>/dev/null) && rm -f "$file"; }
+
+# tied COMMAND ARG...: run it; it ends when this shell is killed, even by kill -9.
+tied() { "$PYTHON" "$(dirname "${BASH_SOURCE[0]}")/tied.py" "$BASHPID" "$@"; }
+
+# lock: hold the current folder as long as this process and its children live.
+lock() {
+  local locked=75 status=0
+  exec 9<.
+  command -v flock >/dev/null || return 0
+  flock -n -E "$locked" 9 2>/dev/null || status=$? # others: a file system without locks
+  ((status == locked)) || return 0
+  echo "Waiting up to 60 s: another run.sh is running in $PWD" >&2
+  flock -w 60 9 || die "another run.sh is running in $PWD: wait until it ends"
+}
+
+# pip_quietly FOLDER ARG...: pip of FOLDER's environment; what it says goes to .venv/pip.log.
+pip_quietly() {
+  tied "$1/.venv/bin/python" -m pip --disable-pip-version-check -q "${@:2}" \
+    >"$1/.venv/pip.log" 2>&1
+}
+
+# pip_reason FOLDER: why it failed.
+pip_reason() {
+  local log=$1/.venv/pip.log
+  if grep -qE 'ConnectionError|NameResolution|ConnectTimeout|ProxyError|timed out' "$log"; then
+    echo "no connection to the package index; run the same command again ($log)"
+  else
+    echo "$(grep ^ERROR "$log" | tail -n 1) ($log)"
+  fi
+}
+
+pip_install() {
+  pip_quietly "$1" install "${@:2}" || die "could not install ${*: -1}: $(pip_reason "$1")"
+}
 
 check_python() {
   command -v "$PYTHON" >/dev/null || die "no $PYTHON: install Python 3.10 to 3.12, or set PYTHON"
@@ -35,16 +69,17 @@ setup() {
   local folder=$1 index="" stamp
   stamp=$("$PYTHON" -c 'import sys; print(sys.version_info[:2])')
   stamp+=$(cksum <"$folder/requirements.txt")
-  [[ -f $folder/.venv/installed && $(<"$folder/.venv/installed") == "$stamp" ]] && return
+  [[ -x $folder/.venv/bin/python && -f $folder/.venv/installed &&
+    $(<"$folder/.venv/installed") == "$stamp" ]] && return
   say "Setting up $folder"
   if grep -q '^torch' "$folder/requirements.txt"; then
     torch_index
     index=$torch_index_answer
   fi
+  rm -f "$folder/.venv/installed" # first, so that what is left of it is never taken for whole
   rm -rf "$folder/.venv"
-  "$PYTHON" -m venv "$folder/.venv"
+  tied "$PYTHON" -m venv "$folder/.venv" || die "could not make $folder/.venv: see above"
   # shellcheck disable=SC2086  # the index is two words or none
-  pip_install "$folder" --no-compile $index -r "$folder/requirements.txt" ||
-    die "could not install $folder/requirements.txt: see above; run the same command again"
+  pip_install "$folder" --no-compile $index -r "$folder/requirements.txt"
   echo "$stamp" >"$folder/.venv/installed"
 }

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 
 from harness.cli import UserError
 
+# In the metadata of the videos and pictures that the kit makes, uncompressed.
+MARK = "written by the Edge v/s Cloud Performance Testing kit"
+MARK_WITHIN = 1 << 16  # bytes of a file's beginning or end
+MAX_TEXT_BYTES = 16 << 20
+
 
 def read_text(path: Path, option: str) -> str:
     """A UTF-8 file that the user named with `option`. Raises UserError where it can't be read."""
     try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe or device may never end
+            raise UserError(f"{path} is not a regular file ({option})")
+        if status.st_size > MAX_TEXT_BYTES:
+            size, most = status.st_size / 2**20, MAX_TEXT_BYTES >> 20
+            raise UserError(f"{path} has {size:.0f} MiB; at most {most} MiB are read ({option})")
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror} ({option})") from None
@@ -35,6 +47,30 @@ def check_new(path: Path, option: str, overwrite: bool = False) -> None:
             pass
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror} ({option})") from None
+
+
+def output_path(given: Path | None, default: str, option: str, overwrite: bool) -> Path:
+    """Where to write: to `given`, which must not exist, else to `default` in the current folder.
+
+    As nobody named the default, it may replace a file that has the kit's MARK. Raises UserError as
+    check_new() does.
+    """
+    path = given or Path(default)
+    check_new(path, option, overwrite or (given is None and has_mark(path)))
+    return path
+
+
+def has_mark(path: Path) -> bool:
+    """Whether it is a regular file that the kit made."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            beginning = file.read(MARK_WITHIN)
+            file.seek(max(0, path.stat().st_size - MARK_WITHIN))
+            return MARK.encode() in beginning or MARK.encode() in file.read()
+    except OSError:
+        return False
 
 
 def write_whole(path: Path, content: bytes, *, overwrite: bool) -> None:

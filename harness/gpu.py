@@ -5,21 +5,15 @@ Without a GPU or its driver there are no figures, and no error.
 
 from __future__ import annotations
 
-import functools
-import operator
 import statistics
 import threading
 import time
 from collections.abc import Sequence
 
 INTERVAL_S = 0.1
-SLOWDOWN_BITS = {  # of nvmlDeviceGetCurrentClocksEventReasons, as named in nvml.h
-    "SwPowerCap": 0x04,
-    "HwSlowdown": 0x08,
-    "SwThermalSlowdown": 0x20,
-    "HwThermalSlowdown": 0x40,
-    "HwPowerBrakeSlowdown": 0x80,
-}
+# Of nvmlDeviceGetCurrentClocksEventReasons, as named in nvml.h.
+SLOWDOWN_BITS = {"SwPowerCap": 0x04, "HwSlowdown": 0x08, "SwThermalSlowdown": 0x20}
+SLOWDOWN_BITS |= {"HwThermalSlowdown": 0x40, "HwPowerBrakeSlowdown": 0x80}
 
 
 class Sampler:
@@ -29,12 +23,8 @@ class Sampler:
     time that a kernel ran, 0 to 1), utilization_max, memory_used_bytes (largest), power_w (mean),
     power_w_max, energy_j (from the GPU's own counter where it has one, else mean power times time),
     temperature_c (highest), slowdowns (reasons for a reduced clock). What a GPU does not report is
-    None.
-
-    Parameters
-    ----------
-    indices : the GPUs to read; None for all.
-    nvml : the NVML binding; by default pynvml, where it is installed.
+    None. `indices` are the GPUs to read, None for all; `nvml` is the NVML binding (default: pynvml,
+    if any).
     """
 
     def __init__(self, indices: Sequence[int] | None = None, nvml=None):
@@ -71,17 +61,15 @@ class Sampler:
             utilization = get(nvml.nvmlDeviceGetUtilizationRates, handle)
             memory = get(nvml.nvmlDeviceGetMemoryInfo, handle)
             power_mw = get(nvml.nvmlDeviceGetPowerUsage, handle)
-            self._samples[index].append(
-                {
-                    "utilization": utilization and utilization.gpu / 100,
-                    "memory_used_bytes": memory and memory.used,
-                    "power_w": power_mw and power_mw / 1000,
-                    "temperature_c": get(
-                        nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU
-                    ),
-                    "slowdown": get(nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle),
-                }
-            )
+            degrees = get(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU)
+            sample = {
+                "utilization": utilization and utilization.gpu / 100,
+                "memory_used_bytes": memory and memory.used,
+                "power_w": power_mw and power_mw / 1000,
+                "temperature_c": degrees,
+                "slowdown": get(nvml.nvmlDeviceGetCurrentClocksThrottleReasons, handle),
+            }
+            self._samples[index].append(sample)
 
     def _get(self, function, *arguments):
         try:
@@ -93,23 +81,23 @@ class Sampler:
         return self._get(self._nvml.nvmlDeviceGetTotalEnergyConsumption, self._handles[index])
 
     def _summary(self, index: int) -> dict:
-        fields = {
-            field: [sample[field] for sample in self._samples[index] if sample[field] is not None]
-            for field in self._samples[index][0]
+        samples = self._samples[index]
+        known = {
+            key: [each[key] for each in samples if each[key] is not None] for key in samples[0]
         }
-        mean = {field: statistics.fmean(values) for field, values in fields.items() if values}
-        highest = {field: max(values, default=None) for field, values in fields.items()}
-        reasons = functools.reduce(operator.or_, fields["slowdown"], 0)
+        mean = {key: statistics.fmean(values) for key, values in known.items() if values}
+        highest = {key: max(values, default=None) for key, values in known.items()}
         before_mj, after_mj = self._energy_before_mj[index], self._energy_mj(index)
         energy_j = None
         if before_mj is not None and after_mj is not None:
             energy_j = (after_mj - before_mj) / 1000
         elif "power_w" in mean:
             energy_j = mean["power_w"] * (time.perf_counter() - self._started_s)
+        reasons = SLOWDOWN_BITS.items()
         return {
             "index": index,
             "name": self._nvml.nvmlDeviceGetName(self._handles[index]),
-            "samples": len(self._samples[index]),
+            "samples": len(samples),
             "utilization": mean.get("utilization"),
             "utilization_max": highest["utilization"],
             "memory_used_bytes": highest["memory_used_bytes"],
@@ -117,15 +105,14 @@ class Sampler:
             "power_w_max": highest["power_w"],
             "energy_j": energy_j,
             "temperature_c": highest["temperature_c"],
-            "slowdowns": [name for name, bit in SLOWDOWN_BITS.items() if reasons & bit],
+            "slowdowns": [name for name, bit in reasons if any(b & bit for b in known["slowdown"])],
         }
 
 
 class EnergyCounters:
-    """All GPUs' own energy counters.
+    """All GPUs' own energy counters; `nvml` is the NVML binding (default: pynvml, if any).
 
-    NVML stays open until close(), as a driver that nobody uses may forget them. `nvml` is the NVML
-    binding; by default pynvml, where it is installed.
+    NVML stays open until close(), as an unused driver may reset them.
     """
 
     def __init__(self, nvml=None):

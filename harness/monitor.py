@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 import time
@@ -35,7 +36,8 @@ class SystemMonitor:
     has been measured until then can still be recorded. Counters are read at both ends; only energy
     counters, where the machine has any, every 30 s as well, because they overflow.
 
-    After the block: `status` is "complete", "interrupted" or "failed"; `usage` is the record's.
+    After the block: `status` is "complete", "interrupted" or "failed"; `usage` is the record's;
+    `warnings` say what changed meanwhile.
     `keep` tells whether there is anything to record; where there is not, the error passes.
     """
 
@@ -44,6 +46,7 @@ class SystemMonitor:
         self.status: str = "complete"
         self.error: str | None = None
         self.usage: dict = {}
+        self.warnings: list[str] = []
 
     def __enter__(self) -> SystemMonitor:
         self._process = psutil.Process()
@@ -78,6 +81,9 @@ class SystemMonitor:
             "energy_j": self._meter.joules,
             "energy_unknown": self._meter.unknown,
         }
+        if (now_cpus := after["mask"]) != before["mask"]:
+            change = f"from {len(before['mask'])} to {len(now_cpus)} CPUs"
+            self.warnings.append(f"the CPU mask changed while measuring, {change}")
         if isinstance(error, KeyboardInterrupt):
             self.status, self.error = "interrupted", cli.why_interrupted(error)
         elif isinstance(error, UserError):
@@ -92,6 +98,7 @@ class SystemMonitor:
             "cpus": psutil.cpu_times(percpu=True),
             "process_s": sum(times[:4]),  # user, system, and both of children waited for
             "throttled": _throttle_events(),
+            "mask": os.sched_getaffinity(0),
             "mhz": round(frequency.current) if frequency else None,
         }
 

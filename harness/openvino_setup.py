@@ -15,16 +15,12 @@ from harness.cli import UserError
 from harness.system import physical_cores
 
 # What the runtime graph calls the layers that carry nearly all of the arithmetic.
-COMPUTE_LAYERS = (
-    *("Convolution", "Deconvolution", "FullyConnected", "MatMul"),
-    *("ScaledDotProductAttention", "GatherMatmul"),
-)
+COMPUTE_LAYERS = "Convolution Deconvolution FullyConnected MatMul".split()
+COMPUTE_LAYERS += "ScaledDotProductAttention GatherMatmul".split()
 PRECISION_CAPABILITY = {"bf16": "BF16", "f16": "FP16"}
-WEIGHT_FORMATS = {
-    **{"f32": "fp32", "f16": "fp16", "bf16": "bf16"},
-    **{"u8": "int8", "i8": "int8", "u4": "int4", "i4": "int4"},
-}
-FLOATS = {"f32", "f16", "bf16"}
+FLOATS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}  # OpenVINO's type: weight format
+WEIGHT_FORMATS = {**FLOATS, "u8": "int8", "i8": "int8", "u4": "int4", "i4": "int4"}
+MAX_THREADS = 4 * (os.cpu_count() or 1)  # that may be requested
 
 
 @dataclass(frozen=True)
@@ -40,18 +36,28 @@ class Placement:
     def from_arguments(cls, args) -> Placement:
         """From --threads, else OMP_NUM_THREADS, and the mask this process was started with.
 
-        Raises UserError where OMP_NUM_THREADS is not a number.
+        Raises UserError where OMP_NUM_THREADS is not a number, or far more threads than the
+        machine has CPUs are requested.
         """
         cpus = tuple(sorted(os.sched_getaffinity(0)))
         if args.threads:
+            check_threads(args.threads, "--threads")
             return cls(cpus, args.threads, "--threads", args.precision)
         # "16" or, for nested regions, "16,2"
         text = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
         if not text:
             return cls(cpus, None, None, args.precision)
-        if not text.isdigit() or int(text) < 1:
+        if not (text.isascii() and text.isdigit() and text.strip("0")):
             raise UserError(f"OMP_NUM_THREADS is '{text}': set it to a number, or unset it")
-        return cls(cpus, int(text), "OMP_NUM_THREADS", args.precision)
+        threads = int(text[:9])  # int() refuses thousands of digits
+        check_threads(threads, "OMP_NUM_THREADS")
+        return cls(cpus, threads, "OMP_NUM_THREADS", args.precision)
+
+
+def check_threads(threads: int, source: str) -> None:
+    if threads > MAX_THREADS:
+        machine = f"this machine has {os.cpu_count()} CPUs"
+        raise UserError(f"{source} {threads} is too many: {machine}, {MAX_THREADS} threads is most")
 
 
 def check_device(core, device: str) -> None:
@@ -64,7 +70,7 @@ def check_device(core, device: str) -> None:
 
 
 def compile_config(core, device: str, placement: Placement, hint: str, extra: dict) -> dict:
-    """Properties to compile a model with. `extra` (--ov_config) has the last word.
+    """Properties to compile a model with; those of `extra` (--ov_config) override others.
 
     Raises UserError where the device cannot compute in the requested precision.
     """
@@ -78,15 +84,12 @@ def compile_config(core, device: str, placement: Placement, hint: str, extra: di
         needed = PRECISION_CAPABILITY.get(placement.precision)
         able = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
         if needed and needed not in able:
-            raise UserError(
-                f"this {device} does not compute in {placement.precision}; "
-                f"it offers {', '.join(able)} (--precision)"
-            )
+            problem = f"this {device} does not compute in {placement.precision}"
+            raise UserError(f"{problem}; it offers {', '.join(able)} (--precision)")
     if placement.precision in ("f32", "bf16", "f16"):
         config["INFERENCE_PRECISION_HINT"] = placement.precision
     if placement.precision == "f32" and device.startswith("CPU"):
-        # Otherwise, whatever the hint, an LLM's cache is u8, and activations of compressed layers
-        # are rounded to 8 bits.
+        # Otherwise an LLM's cache is u8, and compressed layers round activations to 8 bits.
         config |= {"KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
     return {**config, **extra}
 
@@ -105,14 +108,12 @@ def weight_format(model) -> str:
 def check_int8(placement: Placement, stored_as: str) -> None:
     """Raise UserError where int8 is requested and the model's weights are not integers."""
     if placement.precision == "int8" and stored_as not in ("int8", "int4"):
-        raise UserError(
-            f"--precision int8 needs a model exported so; this one's weights are {stored_as}: "
-            "see export.py --help"
-        )
+        problem = f"--precision int8 needs an int8 model; this one's weights are {stored_as}"
+        raise UserError(f"{problem}: see export.py --help")
 
 
 def read_properties(compiled_model) -> dict:
-    """The properties a compiled model really has, as JSON values."""
+    """The properties of a compiled model, read back, as JSON values."""
     names = set(compiled_model.get_property("SUPPORTED_PROPERTIES")) - {"SUPPORTED_PROPERTIES"}
     return {name: _plain(compiled_model.get_property(name)) for name in sorted(names)}
 
@@ -132,7 +133,7 @@ def _plain(value):
 def layers_by_precision(compiled_model) -> Counter:
     """Number of compute layers by (kind, precision), as the device's execution graph names them.
 
-    For a layer with compressed weights that is the weights' type (u8, i8, u4 ...), whatever it
+    For a layer with compressed weights that is the weights' type (u8, i8, u4 ...), not the type it
     computes in. DYNAMIC_QUANTIZATION_GROUP_SIZE says whether its activations are rounded to 8 bits.
     """
     layers: Counter = Counter()
@@ -141,14 +142,6 @@ def layers_by_precision(compiled_model) -> Counter:
         if "layerType" in info and info["layerType"].astype(str) in COMPUTE_LAYERS:
             layers[info["layerType"].astype(str), info["runtimePrecision"].astype(str)] += 1
     return layers
-
-
-def executed_precisions(layers: Counter) -> dict[str, int]:
-    """Number of compute layers by precision, of all kinds together."""
-    counted: Counter = Counter()
-    for (_, precision), count in layers.items():
-        counted[precision] += count
-    return dict(counted)
 
 
 def describe(placement: Placement, compiled_models: dict) -> dict:
@@ -162,6 +155,9 @@ def describe(placement: Placement, compiled_models: dict) -> dict:
     # A convolution has no form with compressed weights alone: one in 8 bits computes in 8 bits.
     quantized = main_layers["Convolution", "i8"] or main_layers["Convolution", "u8"]
     hint = main.get("INFERENCE_PRECISION_HINT", "unknown")
+    executed = {
+        name: Counter(kind[1] for kind in found.elements()) for name, found in layers.items()
+    }
     return {
         "cpus": list(placement.cpus),
         "physical_cores": physical_cores(placement.cpus),
@@ -172,7 +168,7 @@ def describe(placement: Placement, compiled_models: dict) -> dict:
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
         "precision_requested": placement.precision,
         "precision_effective": "int8" if quantized else hint,
-        "executed_precisions": {name: executed_precisions(found) for name, found in layers.items()},
+        "executed_precisions": {name: dict(counts) for name, counts in executed.items()},
         "openvino_properties": properties,
     }
 
@@ -189,7 +185,7 @@ def one_line(placement: dict, device: str) -> str:
         precision += f" in {count} of {sum(layers.values())} compute layers, {rest} in the others"
     elif placement["precision_requested"] == "auto":
         precision += " (OpenVINO's choice)"
-    if not precision.startswith("int8") and group and set(layers) - FLOATS:
+    if not precision.startswith("int8") and group and layers.keys() - FLOATS:
         precision += f", activations in 8 bits by groups of {group} where the CPU can"
     source = placement["threads_requested_by"]
     threads = f"{placement['threads_effective']} threads" + (f" ({source})" if source else "")

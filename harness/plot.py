@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import cli
+from harness import cli, files
 
 Point = tuple[float, float]
 STYLES = ("o-", "s--", "^:", "D-.", "v-")
@@ -22,7 +23,10 @@ class Panel:
 
 
 def lines(path: Path, panels: Sequence[Panel], xlabel: str, title: str = "") -> None:
-    """Draw panels side by side, and say where. A file that can't be written is only a warning."""
+    """Draw panels side by side, and say where. A file that can't be written is only a warning.
+
+    Replaces what is there: whether that may be is to be checked before measuring.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -43,8 +47,12 @@ def lines(path: Path, panels: Sequence[Panel], xlabel: str, title: str = "") -> 
         axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axis.legend()
     figure.suptitle(title)
+    picture = io.BytesIO()
     try:
-        figure.savefig(path, dpi=120)
+        kind = path.suffix[1:] or "png"
+        mark = {"Software": files.MARK} if kind == "png" else None
+        figure.savefig(picture, dpi=120, format=kind, metadata=mark)
+        files.write_whole(path, picture.getvalue(), overwrite=True)
     except (OSError, ValueError) as error:
         print(f"warning: cannot write {path}: {cli.one_line(error)} (--plot)", file=sys.stderr)
     else:

@@ -9,15 +9,24 @@ from __future__ import annotations
 
 import functools
 import json
+import math
+import re
+import stat
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from harness import files, record_v1
+from harness import files, record_v1, stats
 from harness.cli import UserError
-from harness.metrics import METRICS
+from harness.metrics import METRICS, Metric
 
 SCHEMA_VERSION = 2
 SCHEMA_PATH = Path(__file__).with_name("record.schema.json")
+MAX_BYTES = 256 * 2**20  # of a file that is read
+MAX_DEPTH = 100  # of what a workload adds
+LARGEST = 1e24  # no metric has a larger value, in any unit; the schema's bound too
+# Rounding puts the KL divergence of two equal models a little below 0.
+NEVER_NEGATIVE = {metric.unit for metric in METRICS.values()} - {"nats/token"}
 
 
 class RecordError(UserError):
@@ -31,8 +40,123 @@ def write(record: dict, path: Path) -> Path:
     """
     path = path.absolute()
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    # Bytes of a file's name that are not UTF-8 reach Python as surrogates: shown as \\udcff.
+    text = re.sub("[\ud800-\udfff]", lambda found: f"\\\\u{ord(found[0]):04x}", text)
     files.write_whole(path, text.encode(), overwrite=False)
     return path
+
+
+def sanitized(record: dict) -> dict:
+    """A copy that write() takes whatever was measured, so that no run is lost for its content.
+
+    Numbers that no measurement can give (NaN, infinite, a negative counter or time) become null,
+    their metrics are summarized from the other samples, and a warning names them. Text becomes
+    UTF-8, and what JSON does not have (a path, a number of numpy) text or a number. A record that
+    does not validate even so is marked as invalid, with the reason.
+    """
+    found: list[str] = []
+    quiet: list[str] = []  # what is said of metrics and samples is said of the metric
+    record = {
+        key: _jsonable(
+            value,
+            (key,),
+            (quiet if key in ("metrics", "samples") else found).append,
+            _is_counter if key == "usage" else math.isfinite,
+        )
+        for key, value in record.items()
+    }
+    try:
+        found += _sanitize_metrics(record)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        found.append(f"metrics and samples do not belong together: {error}")
+    found = list(dict.fromkeys(found))
+    record["warnings"] = [*(record.get("warnings") or []), *found]
+    try:
+        validate({**record, "validity": {"valid": False, "reasons": []}})
+    except RecordError as error:
+        found.append(str(error))
+    if found or not isinstance(record.get("validity"), dict):
+        reasons = (record.get("validity") or {}).get("reasons", [])
+        record["validity"] = {"valid": False, "reasons": [*reasons, *found]}
+    return record
+
+
+def _jsonable(
+    value: Any,
+    place: tuple[str, ...],
+    warn: Callable[[str], None],
+    is_possible: Callable[[float], bool],
+) -> Any:
+    """A copy of only what JSON has; numbers that are not possible as None."""
+    if len(place) > MAX_DEPTH:
+        return f"<{type(value).__name__}>"
+    if hasattr(value, "tolist"):  # numpy's arrays and scalars
+        value = value.tolist()
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, (int, float)):
+        try:
+            possible = is_possible(value)
+        except OverflowError:  # an integer larger than any float
+            possible, value = False, "too large"
+        if not possible:
+            warn(f"{'.'.join(place)}: {value} is no possible value: null in the record")
+        return value if possible else None
+    if isinstance(value, dict):
+        named = {_text(key): each for key, each in value.items()}
+        return {k: _jsonable(v, (*place, k), warn, is_possible) for k, v in named.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [
+            _jsonable(each, (*place, str(index)), warn, is_possible)
+            for index, each in enumerate(value)
+        ]
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    return str(value).encode(errors="backslashreplace").decode()
+
+
+def _is_counter(value: float) -> bool:
+    return 0 <= value <= LARGEST
+
+
+def _sanitize_metrics(record: dict) -> list[str]:
+    """Summarize anew what has impossible samples, as the rest has it; one warning each."""
+    found = []
+    metrics, samples = record["metrics"], record["samples"]
+    for name, metric in list(metrics.items()):
+        known = Metric(
+            name, metric["unit"], metric["better"], metric["label"], metric["definition"]
+        )
+        iterations = samples.get(name, [])
+        samples[name] = [[v if _is_possible(v, metric) else None for v in i] for i in iterations]
+        rest = [each for i in samples[name] if (each := [v for v in i if v is not None])]
+        total, left = (sum(map(len, each)) for each in (iterations, rest))
+        if left < total:
+            found.append(
+                f"{name}: {total - left} of {total} samples are no possible values: left out"
+            )
+        if not rest:
+            del metrics[name]
+        elif left < total or not all(_is_possible(v, metric) for v in _numbers(metric)):
+            metrics[name] = stats.summarize(known, rest)
+    record["work"] = [each for each in record["work"] if each["metric"] in metrics]
+    return found
+
+
+def _is_possible(value: float | None, metric: dict) -> bool:
+    """Whether a metric can have this value; nothing is said of one without a better direction."""
+    if value is None or not abs(value) <= LARGEST:
+        return False
+    return value >= 0 or not metric["better"] or metric["unit"] not in NEVER_NEGATIVE
+
+
+def _numbers(metric: dict) -> Iterable[float | None]:
+    """Its summary's values in its unit."""
+    yield from (metric[name] for name in ("median", "mean", "min", "max"))
+    yield from metric["ci95"] or ()
+    yield from (metric[name] for name in stats.PERCENTILES if name in metric)
 
 
 def read(path: Path) -> dict:
@@ -41,10 +165,10 @@ def read(path: Path) -> dict:
     Raises RecordError, one line, where it is none, damaged, or of a newer version.
     """
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        record = json.loads(_content(Path(path)), parse_constant=_no_number)
     except OSError as error:
         raise RecordError(f"{path}: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise RecordError(f"{path}: not a record (no JSON, or cut off)") from None
     version = record.get("schema_version") if isinstance(record, dict) else None
     if isinstance(version, int) and version > SCHEMA_VERSION:
@@ -56,26 +180,46 @@ def read(path: Path) -> dict:
         if version == 1:
             record = record_v1.convert(record)
         validate(record)
-    except (KeyError, TypeError, AttributeError, ValueError):
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         raise RecordError(f"{path}: not a record of version {version}") from None
     except RecordError as error:
         raise RecordError(f"{path}: {error}") from None
     return record
 
 
+def _content(path: Path) -> str:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # opening a FIFO would wait, and /dev/zero has no end
+        raise RecordError(f"{path}: not a regular file")
+    if status.st_size > MAX_BYTES:
+        raise RecordError(f"{path}: {status.st_size / 2**20:,.0f} MiB are too large for a record")
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES).decode()
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
 def validate(record: Any) -> None:
-    """Raise RecordError unless `record` has the form of record.schema.json."""
+    """Raise RecordError unless `record` is what record.schema.json describes, its primary metric
+    is among its metrics, and no time, rate or count in it is negative."""
     import jsonschema_rs
 
     try:
         _validator().validate(record)
     except jsonschema_rs.ValidationError as error:
-        where = ".".join(map(str, error.instance_path)) or "the whole"
+        where = ".".join(map(str, error.instance_path))[:200] or "the whole"
         message = f"not a record of version {SCHEMA_VERSION}: {where}: {error.message[:200]}"
         raise RecordError(message) from None
     primary = record["primary"]
     if primary is not None and primary not in record["metrics"]:
         raise RecordError(f"not a record: its primary metric {primary} is not among its metrics")
+    for name, metric in record["metrics"].items():
+        raw = (value for each in record["samples"].get(name, ()) for value in each)
+        for value in (*_numbers(metric), *(v for v in raw if v is not None)):
+            if not _is_possible(value, metric):
+                raise RecordError(f"{name}: {value:g} {metric['unit']} is no possible value")
 
 
 @functools.cache
@@ -83,10 +227,6 @@ def _validator():
     import jsonschema_rs
 
     return jsonschema_rs.validator_for(json.loads(SCHEMA_PATH.read_text()))
-
-
-def sanitized(record: dict) -> dict:
-    return record
 
 
 def number(value: float, unit: str) -> str:

@@ -81,6 +81,7 @@ def convert(old: dict) -> dict:
         interval = metric["ci95"] if len(samples[new]) == len(values) else None
         metrics[new] = stats.summarize(known, samples[new], interval)
     properties = placed.get("openvino_properties", {}).get("model", {}) if "llm" in workload else {}
+    tuned = machine["memory"].get("glibc_tunables")
     reasons = [trouble for trouble in old["trouble"] if not re.search(INFORMING, trouble)]
     sweep = workload == "gpu-tgi-sweep"
     return {
@@ -119,6 +120,7 @@ def convert(old: dict) -> dict:
                 "requests": asked.get("requests") if workload == "video" else None,
                 "batch size": None if is_llm else asked.get("batch_size"),
                 "streams": asked.get("num_streams"),
+                "memory tuned": None if tuned == "none" else tuned,
             }
         ),
         "context": system.context(machine, PACKAGES),

@@ -22,8 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import progress
-from harness.system import CPU, one_cpu_per_core
+from harness import progress, system
 
 MIN_WORKING_SET_BYTES = 256 * 2**20
 CACHE_MULTIPLE = 4  # the working set, in sizes of all caches together
@@ -45,9 +44,9 @@ class Roofline:
 
 
 def measure(device: str, config: dict, threads: int, weight_format: str) -> Roofline:
-    """Both roofs, with the OpenVINO properties, threads and weights (fp32, fp16, int8, int4) given.
+    """Both roofs, with these OpenVINO properties, threads and weights (fp32, fp16, int8, int4).
 
-    About 4 s on 2 cores. Nothing else of this process may compute meanwhile.
+    About 4 s on 2 cores. Nothing else of this process may compute at the same time.
     """
     started = time.perf_counter()
     bandwidth = read_bandwidth_bytes_per_s(threads)
@@ -79,15 +78,10 @@ def read_bandwidth_bytes_per_s(threads: int, working_set_bytes: int | None = Non
     Python's lock): of the kernels tried in NumPy, torch and OpenVINO that one read fastest. Each
     fills its part itself, on a CPU of its own, so that every NUMA node reads its own memory.
 
-    The best window of WINDOW_S in half of READ_TIME_S counts; in the other half, half the working
-    set is read. A virtual machine may have more cache than it reports: where half of the working
-    set is read over a tenth faster than all of it, it is doubled, at most twice.
-
-    Parameters
-    ----------
-    threads : INFERENCE_NUM_THREADS of the run.
-    working_set_bytes : default: CACHE_MULTIPLE times all caches of the CPUs in the mask, at least
-        MIN_WORKING_SET_BYTES.
+    The working set is CACHE_MULTIPLE times all caches of the CPUs in the mask unless stated. The
+    best window of WINDOW_S in half of READ_TIME_S counts; in the other half, half the working set
+    is read. A virtual machine may have more cache than it reports: where half of the working set is
+    read over a tenth faster than all of it, it is doubled, at most twice.
 
     Raises MemoryError where not even MIN_WORKING_SET_BYTES are free.
     """
@@ -97,7 +91,7 @@ def read_bandwidth_bytes_per_s(threads: int, working_set_bytes: int | None = Non
     cpus = sorted(os.sched_getaffinity(0))
     wanted = max(MIN_WORKING_SET_BYTES, CACHE_MULTIPLE * cache_bytes(cpus))
     size = min(working_set_bytes or wanted, free)
-    if size < min(MIN_WORKING_SET_BYTES, working_set_bytes or MIN_WORKING_SET_BYTES):
+    if size < min(MIN_WORKING_SET_BYTES, working_set_bytes or wanted):
         raise MemoryError(f"{free / 2**20:.0f} MiB are too few to measure memory")
     half, whole = _read_rates(size, threads, cpus)
     for _ in range(2):
@@ -113,7 +107,7 @@ def _read_rates(size_bytes: int, threads: int, cpus: list[int]) -> tuple[float, 
     elements = max(size_bytes // threads // 8, 2) * 2  # f32, of a thread's part
     # Longer slices where many threads compete for Python's lock.
     step = min(SLICE_BYTES * max(1, threads // 16) // 4, elements) // 2 * 2
-    order = one_cpu_per_core(cpus)
+    order = system.one_cpu_per_core(cpus)
     ready = threading.Barrier(threads)
     reads: dict[float, list] = {0.5: [None] * threads, 1.0: [None] * threads}
     failures: list[Exception] = []
@@ -164,27 +158,23 @@ def best_rate(reads: Sequence[Reads], window_s: float = WINDOW_S) -> float:
     window_s = min(window_s, end - start)
     count = max(int((end - start) / window_s * 2) - 1, 1)  # windows overlap by half
     moments = start + np.arange(count + 2) * window_s / 2
-    done_until = sum(np.interp(moments, times, done) for times, done in reads)
+    done_until = np.sum([np.interp(moments, times, done) for times, done in reads], axis=0)
     return float(max(done_until[2:] - done_until[:-2])) / window_s
 
 
-def cache_bytes(cpus: Sequence[int], root: Path = CPU) -> int:
+def cache_bytes(cpus: Sequence[int], root: Path = system.CPU) -> int:
     """All unified and data caches of these CPUs, each counted once; 0 where Linux lists none.
 
     From cpu*/cache (Linux, Documentation/ABI/testing/sysfs-devices-system-cpu).
     """
-    units = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
     caches = {}
     for cpu in cpus:
         for index in (root / f"cpu{cpu}" / "cache").glob("index[0-9]*"):
-            names = ("level", "type", "size", "shared_cpu_list")
-            try:
-                level, kind, size, shared = ((index / name).read_text().strip() for name in names)
-            except OSError:
-                continue
+            names = ("level", "type", "shared_cpu_list", "size")
+            *cache, size = (system.read(index / name) or "" for name in names)
             found = re.fullmatch(r"(\d+)([KMG]?)", size)
-            if found and kind != "Instruction":
-                caches[level, kind, shared] = int(found[1]) * units[found[2]]
+            if found and cache[1] != "Instruction":
+                caches[tuple(cache)] = int(found[1]) * 1024 ** " KMG".index(found[2] or " ")
     return sum(caches.values())
 
 
@@ -235,9 +225,8 @@ def matrix_product(shape: Sequence[int], weight_format: str):
         per_group = [*grouped[:-1], 1]
         zero = op.constant(np.full(per_group, levels // 2, np.uint8))
         scale = op.constant(np.full(per_group, 2 / levels, np.float16))
-        weights = op.multiply(
-            op.subtract(op.convert(stored, "f16"), op.convert(zero, "f16")), scale
-        )
+        difference = op.subtract(op.convert(stored, "f16"), op.convert(zero, "f16"))
+        weights = op.multiply(difference, scale)
         if is_int4:
             weights = op.reshape(weights, np.array([size, size]), False)
         weights = op.convert(weights, "f32")

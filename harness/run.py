@@ -28,6 +28,7 @@ from harness.cli import UserError
 from harness.journal import Journal
 from harness.metrics import METRICS, Metric
 from harness.monitor import SystemMonitor
+from harness.secrets import redact, redact_command
 
 _open: Journal | None = None  # of the run under way
 
@@ -163,7 +164,8 @@ def build(
         if any(each)
     }
     usage = monitor.usage
-    against, informing = [*reasons, *checks.output_reasons(output)], [*warnings]
+    against = [*reasons, *checks.output_reasons(output)]
+    informing = [*warnings, *monitor.warnings]
     if usage and not server:  # a server's load is the work itself
         against = checks.computing_reasons(usage, placement, system) + against
         informing = checks.idle_warnings(usage, placement) + informing
@@ -184,7 +186,7 @@ def build(
         "finished_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "status": monitor.status,
         "error": monitor.error,
-        "command": [cli.without_secrets(w) for w in (Path(sys.argv[0]).name, *sys.argv[1:])],
+        "command": redact_command([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "parameters": {k: _plain(v) for k, v in {**vars(args), **(resolved or {})}.items()},
         "task": _known({"input": input["sha256"] or input["name"], **task}),
         "comparable_by": _known({**_of_model(model, placement), **(comparable_by or {})}),
@@ -294,4 +296,4 @@ def _known(entries: Scalars) -> dict:
 
 
 def _plain(value: Any) -> Any:
-    return cli.without_secrets(str(value)) if isinstance(value, (Path, str)) else value
+    return redact(str(value)) if isinstance(value, (Path, str)) else value

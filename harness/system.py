@@ -1,4 +1,4 @@
-"""The system under test (SUT): what a reader needs to judge, repeat or compare a measurement.
+"""The system under test (SUT): what it takes to interpret, repeat or compare a measurement.
 
 Reads /proc and /sys, and lscpu, dmidecode and nvidia-smi where they are installed; needs neither
 root nor network. What the machine does not report is None.
@@ -10,7 +10,6 @@ import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
 from importlib import metadata
@@ -23,10 +22,11 @@ CPU = Path("/sys/devices/system/cpu")
 PCI = Path("/sys/bus/pci/devices")
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 GPU_VENDORS = ("0x10de", "0x1002", "0x8086")  # others' display controllers drive a server's console
-ISA_FLAGS = (
-    *("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
-    *("amx_bf16", "amx_int8", "amx_fp16"),
-)
+CLOUDS = {  # by vendor and product
+    ("Google", "Google Compute Engine"): "Google Compute Engine",
+    ("Microsoft Corporation", "Virtual Machine"): "Microsoft Azure or Hyper-V",
+}
+ISA_FLAGS = "avx2 avx_vnni avx512f avx512_vnni avx512_bf16 avx512_fp16 amx_bf16 amx_int8 amx_fp16"
 
 
 def describe() -> dict:
@@ -103,40 +103,30 @@ def read(path: Path) -> str | None:
 
 def output(*command: str) -> str | None:
     """A command's standard output, or None where it is missing, refused or slow."""
-    if not shutil.which(command[0]):
-        return None
     env = {**os.environ, "LC_ALL": "C"}
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=10, env=env
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(command, env=env, capture_output=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout if done.returncode == 0 else None
+    return done.stdout.decode(errors="replace")
 
 
 def _software() -> dict:
     versions = {dist.metadata["Name"]: dist.version for dist in metadata.distributions()}
     names = sorted(filter(None, versions), key=str.lower)
-    return {
-        "python": platform.python_version(),
-        "packages": {name: versions[name] for name in names},
-    }
+    packages = {name: versions[name] for name in names}
+    return {"python": platform.python_version(), "packages": packages}
 
 
 def _machine(lscpu: dict[str, str]) -> dict:
     vendor, product = read(DMI / "sys_vendor"), read(DMI / "product_name")
-    cloud = {
-        ("Google", "Google Compute Engine"): "Google Compute Engine",
-        ("Microsoft Corporation", "Virtual Machine"): "Microsoft Azure or Hyper-V",
-    }.get((vendor or "", product or ""))
     is_ec2 = vendor == "Amazon EC2"
     return {
         "vendor": vendor,
         "product": product,
         "bios": _dmi("bios", "vendor", "version", "date"),
         "board": _dmi("board", "vendor", "name", "version"),
-        "cloud": "AWS EC2" if is_ec2 else cloud,
+        "cloud": "AWS EC2" if is_ec2 else CLOUDS.get((vendor or "", product or "")),
         "instance_type": product if is_ec2 else None,  # Nitro's product name is the type
         "virtualization": (output("systemd-detect-virt") or "").strip()
         or lscpu.get("Hypervisor vendor"),
@@ -186,7 +176,7 @@ def _cpu(lscpu: dict[str, str]) -> dict:
         "logical_cpus": os.cpu_count(),
         "numa_nodes": {name.split()[1][4:]: cpus for name, cpus in numa_nodes.items()},
         "caches": {name[:-6]: size for name, size in lscpu.items() if name.endswith(" cache")},
-        "isa": [flag for flag in ISA_FLAGS if flag in flags],
+        "isa": [flag for flag in ISA_FLAGS.split() if flag in flags],
         "max_mhz": round(frequency.max) if frequency and frequency.max else None,
         "governor": read(CPU / "cpu0/cpufreq/scaling_governor"),
         "turbo": _turbo(),
@@ -232,14 +222,9 @@ def _memory_modules() -> list[dict]:
             continue
         names = ("Configured Memory Speed", "Configured Clock Speed", "Speed")  # the true one first
         speed = re.search(r"\b([1-9]\d*) M", "; ".join(fields.get(name, "") for name in names))
-        modules.append(
-            {
-                "gb": int(size[1]) * 1024.0 ** ("kMGT".index(size[2]) - 2),
-                "type": kind,
-                "mt_per_s": int(speed[1]) if speed else None,
-                "part": fields.get("Part Number"),
-            }
-        )
+        gb = int(size[1]) * 1024.0 ** ("kMGT".index(size[2]) - 2)
+        module = {"gb": gb, "type": kind, "mt_per_s": int(speed[1]) if speed else None}
+        modules.append({**module, "part": fields.get("Part Number")})
     return modules
 
 
@@ -248,16 +233,15 @@ def _gpus() -> list[dict]:
     query = "--query-gpu=name,memory.total,driver_version"
     text = output("nvidia-smi", query, "--format=csv,noheader,nounits") or ""
     rows = [line.split(", ") for line in text.splitlines() if line.count(", ") == 2]
-    gpus = [
-        {"name": name, "memory_mib": int(mib) if mib.isdigit() else None, "driver": driver}
-        for name, mib, driver in rows
-    ]
-    for slot in [] if gpus else sorted(PCI.glob("*")):
-        vendor, device = read(slot / "vendor"), read(slot / "device")
-        is_display = (read(slot / "class") or "").startswith("0x03")
-        if is_display and vendor in GPU_VENDORS:
-            name = f"PCI {vendor}:{device}"
-            gpus.append({"name": name, "memory_mib": None, "driver": None, "pci_slot": slot.name})
+    if rows:
+        sizes = [int(mib) if mib.isdigit() else None for _, mib, _ in rows]
+        return [dict(name=r[0], memory_mib=mib, driver=r[2]) for r, mib in zip(rows, sizes)]
+    gpus = []
+    for slot in sorted(PCI.glob("*")):
+        vendor, kind = read(slot / "vendor"), read(slot / "class") or ""
+        if kind.startswith("0x03") and vendor in GPU_VENDORS:
+            name = f"PCI {vendor}:{read(slot / 'device')}"
+            gpus.append(dict(name=name, memory_mib=None, driver=None, pci_slot=slot.name))
     return gpus
 
 

@@ -3,18 +3,17 @@
   python3 accuracy.py --model_name="llama-2-7b-chat-int4-ov" --reference_model="llama-2-7b-fp32-ov"
   python3 accuracy.py --model_name="llama-2-7b-chat-ov" --text="novel.txt" --kv_cache_precision=u8
 
-The reference computes in f32 throughout, whatever the scored model does. Both read keys and values
-from the cache as an answer does, so its precision counts: windows take two steps, continuations one
-per token.
+The reference always computes in f32. Both models read keys and values from the cache, as generation
+does, so its precision counts: windows take two steps, continuations one per token.
 
 Perplexity is exp of the mean negative log-likelihood of the text's tokens, read in windows
 (https://huggingface.co/docs/transformers/perplexity) of --context tokens, each beginning --stride
 after the one before; every token but the first is scored once, in the first window that has it.
 
-Agreement: the reference continues pieces of the text greedily. At each place of its continuations,
-up to an end-of-sequence token, the scored model is given what the reference wrote until there, and
-would choose the same token, or not. The Kullback-Leibler divergence is of its distribution of the
-next token from the reference's, the mean over the same places.
+Agreement: the reference continues pieces of the text greedily, up to an end-of-sequence token. At
+each position the scored model, after the reference's tokens, chooses the same token or not. The
+Kullback-Leibler divergence, of its distribution of the next token from the reference's, is the mean
+over the same positions.
 
 Intervals are 95 %, from the percentile bootstrap over windows or prompts, as tokens of a window are
 not independent; the ratio is paired by window.
@@ -26,7 +25,7 @@ import argparse
 import gc
 import hashlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -53,7 +52,7 @@ MIN_BLOCKS = 6  # windows or prompts, for an interval
 
 
 class Window(NamedTuple):
-    """Tokens `first` to `end` - 1 of the text are scored, given those from `begin` on."""
+    """Tokens `first` to `end` - 1 of the text are scored, after those from `begin` on."""
 
     begin: int
     first: int
@@ -62,7 +61,7 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """The text to score, in windows, and the prompts for the reference to continue."""
+    """The text to score, in windows, and the prompts that the reference continues."""
 
     source: dict  # the record's input
     tokens: np.ndarray  # int64 [T]
@@ -75,7 +74,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Reference:
-    """What the reference model made of a task."""
+    """The reference model's results for a task."""
 
     description: dict
     nll: np.ndarray  # nats [windows]
@@ -86,7 +85,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Scores:
-    """What the scored model made of a task; less of it where it was interrupted."""
+    """The scored model's results for a task; partial where it was interrupted."""
 
     nll: np.ndarray  # nats [windows read]
     same: list[np.ndarray]  # of each step, bool [P]: whether it would choose the reference's token
@@ -196,12 +195,9 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def negative_log_likelihood(logits: np.ndarray, targets: np.ndarray) -> float:
-    """Of the targets [T] together, given logits [T, vocabulary], in nats."""
-    total = 0.0
-    for start in range(0, len(targets), ROWS):
-        rows, wanted = logits[start : start + ROWS], targets[start : start + ROWS]
-        total -= float(log_softmax(rows)[np.arange(len(wanted)), wanted].sum())
-    return total
+    """Of the targets [T] together, by logits [T, vocabulary], in nats."""
+    rows = (slice(start, start + ROWS) for start in range(0, len(targets), ROWS))
+    return -sum(np.take_along_axis(log_softmax(logits[r]), targets[r, None], 1).sum() for r in rows)
 
 
 def score(forward, task: Task) -> Iterator[float]:
@@ -221,16 +217,16 @@ def score(forward, task: Task) -> Iterator[float]:
             line.update()
 
 
-def decode(forward, task: Task, given: np.ndarray | None = None) -> Iterator[np.ndarray]:
+def decode(forward, task: Task, forced: np.ndarray | None = None) -> Iterator[np.ndarray]:
     """Logits [P, vocabulary] of each token after the prompts.
 
-    Each is given the tokens `given` [P, max_new_tokens] before it; without, its own greedy choices.
+    Its input are the `forced` tokens [P, max_new_tokens]; without, its own greedy choices.
     """
     tokens, past = task.prompts, None
     for step in range(task.max_new_tokens):
         logits, past = feed(forward, tokens, past)
         yield logits[:, -1]
-        tokens = (logits[:, -1].argmax(-1) if given is None else given[:, step])[:, None]
+        tokens = (logits[:, -1].argmax(-1) if forced is None else forced[:, step])[:, None]
 
 
 def compare_step(reference: np.ndarray, scored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -248,7 +244,7 @@ def until_end(continuations: np.ndarray, eos_ids: frozenset[int]) -> np.ndarray:
 
 
 def measure_reference(args: argparse.Namespace, task: Task) -> Reference:
-    """What the reference model, computing in f32, makes of a task. Raises UserError."""
+    """The reference model's results for a task, computed in f32. Raises UserError."""
     print(f"Reference: {args.reference_model}, computing in f32", flush=True)
     loaded = model.load(args.reference_model, Logits, args, precision="f32")
     forward = loaded.runtime.forward
@@ -274,29 +270,18 @@ def measure(forward, task: Task, reference: Reference | None):
     return Scores(np.array(nll), same, kl), watched
 
 
-def bootstrap(sums: np.ndarray, counts: np.ndarray) -> tuple[float, float] | None:
-    """95 % interval of sum(sums) / sum(counts), over blocks (windows or prompts) [N].
+def mean_per_token(
+    sums: np.ndarray, counts: np.ndarray, is_log: bool = False
+) -> tuple[list[list[float]], tuple[float, ...] | None]:
+    """A metric's samples and 95 % interval: of the mean over tokens, or where `is_log` of its exp.
 
-    None for fewer than MIN_BLOCKS.
+    The bootstrap resamples blocks (windows or prompts) [N]; no interval for under MIN_BLOCKS.
     """
-    if len(sums) < MIN_BLOCKS:
-        return None
     drawn = np.random.default_rng(SEED).integers(len(sums), size=(RESAMPLES, len(sums)))
     means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def mean_per_token(
-    sums: np.ndarray, counts: np.ndarray, form: Callable[[float], float] = float
-) -> tuple[list[list[float]], tuple[float, ...] | None]:
-    """A metric's samples and interval: `form`, a rising function, of the mean over tokens."""
-    bounds = bootstrap(sums, counts)
-    return [[form(sums.sum() / counts.sum())]], bounds and tuple(form(bound) for bound in bounds)
-
-
-def exponential(nats: float) -> float:
-    return float(np.exp(min(nats, MAX_EXPONENT)))
+    values = np.append(np.quantile(means, [0.025, 0.975]), sums.sum() / counts.sum())
+    *interval, mean = (np.exp(np.minimum(values, MAX_EXPONENT)) if is_log else values).tolist()
+    return [[mean]], tuple(interval) if len(sums) >= MIN_BLOCKS else None
 
 
 def summarize(task: Task, scores: Scores, reference: Reference | None, tokenizer) -> dict:
@@ -306,13 +291,13 @@ def summarize(task: Task, scores: Scores, reference: Reference | None, tokenizer
     scored = np.concatenate([task.tokens[window.first : window.end] for window in windows])
     size_bytes = len(tokenizer.decode(scored).encode())
     found = {
-        "perplexity": mean_per_token(nll, counts, exponential),
+        "perplexity": mean_per_token(nll, counts, is_log=True),
         "bits_per_byte": ([[float(nll.sum() / np.log(2) / size_bytes)]], None),
         "nll_per_token": ([[value] for value in (nll / counts).tolist()], None),
     }
     if reference:
         difference = nll - reference.nll[: len(nll)]
-        found["perplexity_ratio"] = mean_per_token(difference, counts, exponential)
+        found["perplexity_ratio"] = mean_per_token(difference, counts, is_log=True)
     if reference and len(scores.same) == task.max_new_tokens:
         same, kl = np.stack(scores.same, axis=1), np.stack(scores.kl, axis=1)
         lengths = reference.lengths
@@ -339,11 +324,14 @@ def make_record(
     windows = f"{len(counts)} windows of {task.context}, stride {task.stride}"
     details = [f"Scored: {sum(counts)} tokens in {windows}"]
     what = {"tokens": len(task.tokens), "context": task.context, "stride": task.stride}
+    output = {"windows": len(counts), "tokens_scored": counts, "reference": None}
     if reference:
         prompts, length = task.prompts.shape
-        details.append(f"Compared: {reference.lengths.sum()} places after {prompts} prompts")
+        details.append(f"Compared: {reference.lengths.sum()} positions after {prompts} prompts")
         what |= {"reference": reference.description["sha256"][:12], "prompts": prompts}
         what |= {"prompt tokens": length, "max new tokens": task.max_new_tokens}
+        output["reference"] = reference.description
+    output |= gate_output(args, task, found, watched)
     return run.build(
         args,
         workload="llm-accuracy",
@@ -357,12 +345,7 @@ def make_record(
         input=task.source,
         system=system,
         monitor=watched,
-        output={
-            "windows": len(counts),
-            "tokens_scored": counts,
-            "reference": reference and reference.description,
-            **gate_output(args, task, found, watched),
-        },
+        output=output,
         details=details,
         check_samples=False,
     )

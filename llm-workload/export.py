@@ -9,6 +9,7 @@ What a format costs in quality: accuracy.py.
 """
 
 import argparse
+import re
 import shutil
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from harness import cli, files, model_files, monitor, progress
 from harness.cli import UserError
 
 PACKAGES = ("torch", "transformers", "optimum-intel", "nncf", "openvino", "openvino-tokenizers")
+DEFAULT_FORMAT = "int8"
 COMPRESSED = ("int8", "int4")
 NNCF_OPTIONS = ("group_size", "ratio", "awq", "scale_estimation")
 EXPORT_ERRORS = (ValueError, OSError, KeyError, IndexError)
@@ -33,8 +35,10 @@ def parse_args() -> argparse.Namespace:
     add, formats = parser.add_argument, ("fp32", "fp16", "int8", "int4")
     hub_id = "meta-llama/Llama-2-7b-chat-hf"
     add("--model_id", default=hub_id, help="hub id, local folder or .gguf file")
-    add("--output", type=Path, default=Path("llama-2-7b-chat-ov"), help="folder to make")
-    add("--weight_format", choices=formats, default="int8", help="of the stored weights")
+    folder = "folder to make (default: MODEL-ov, e.g. llama-2-7b-chat-ov; or MODEL-FORMAT-ov)"
+    add("--output", type=Path, help=folder)
+    add("--overwrite", action="store_true", help="replace another export in --output")
+    add("--weight_format", choices=formats, default=DEFAULT_FORMAT, help="of the stored weights")
     add("--group_size", type=int, default=64, help="int4: weights per scale; -1: a whole row")
     add("--ratio", type=float, default=1.0, help="int4: share of the layers in 4 bits, others in 8")
     add("--sym", action="store_true", help="int4 and int8: symmetric quantization")
@@ -67,20 +71,31 @@ def main() -> int:
     is_gguf = source.suffix == ".gguf"
     if is_gguf:
         if not source.is_file():
-            raise UserError(f"no GGUF file {source}")
+            hint = model_files.where(source, "name one that is there")
+            raise UserError(f"no GGUF file {source}: {hint} (--model_id)")
         parameters["source_sha256"] = model_files.sha256(source)
-    name = source.name if source.exists() else args.model_id
+    name = source.resolve().name if source.exists() else args.model_id
     stamp = model_files.stamp(name, PACKAGES, **parameters)
-    if not is_gguf or not model_files.exported_already(args.output, stamp):
+    output = args.output or default_output(name, weight_format)
+    asked = {"is_named": bool(args.output), "overwrite": args.overwrite}
+    if model_files.is_to_be_made(output, stamp, is_known=is_gguf, **asked):
         if not source.exists():
             check_hub_access(args.model_id)
-        with model_files.exporting(args.output, stamp) as folder:
+        with model_files.exporting(output, stamp) as folder:
             libraries = (args.trust_remote_code, args.verbose)
             export(args.model_id, folder, settings, text, *libraries)
         peak = f"peak memory {monitor.peak_rss_bytes() / 2**30:.1f} GiB"
-        print(f"{args.output}: {args.model_id} with {args.weight_format} weights; {peak}")
-    print(f'Next: python3 infer.py --model_name="{args.output}"')
+        print(f"{output}: {args.model_id} with {args.weight_format} weights; {peak}")
+    print(model_files.next_command(__file__, f"--model_name={output}"))
     return cli.EXIT_OK
+
+
+def default_output(name: str, weight_format: str) -> Path:
+    """infer.py's default for Llama 2 7B Chat in int8; any other format is in the name."""
+    stem = name.rsplit("/")[-1].lower().removesuffix("-hf")
+    stem = re.sub(r"([.-]b?[fq]\d\w*)?\.gguf$", "", stem)  # a GGUF file's own quantization
+    suffix = "" if weight_format == DEFAULT_FORMAT else f"-{weight_format}"
+    return model_files.beside(__file__, f"{stem}{suffix}-ov")
 
 
 def read_dataset(args: argparse.Namespace) -> str | None:

@@ -35,10 +35,10 @@ def generate_optimum(
     runtime: Optimum, prompts: np.ndarray, config: GenerationConfig, show: OnTokens | None = None
 ) -> GenerationResult:
     """Generate from prompts of equal length, int64 [B, T]: a forward pass per token of each."""
-    started = time.perf_counter()
     sample = runtimes.make_sampler(config)
     ended = np.zeros(len(prompts), bool)
     steps, times_s = [], []
+    started = time.perf_counter()
     logits = runtime.start(prompts, config.max_new_tokens)  # prefill
     while True:
         tokens = sample(logits)
@@ -51,15 +51,20 @@ def generate_optimum(
         if len(steps) == config.max_new_tokens or ended.all():
             break
         logits = runtime.step(tokens)  # decode
+    time_s = time.perf_counter() - started
     rows = np.stack(steps, axis=1).tolist()
     tokens = [runtimes.truncate_at_eos(row, config.eos_ids) for row in rows]
-    return GenerationResult(tokens, times_s, time.perf_counter() - started)
+    return GenerationResult(tokens, times_s, time_s)
 
 
 def generate_genai(
     runtime: GenAI, prompts: np.ndarray, config: GenerationConfig, show: OnTokens | None = None
 ) -> GenerationResult:
-    """Generate from prompts of equal length, int64 [B, T], in openvino-genai's own loop."""
+    """Generate from prompts of equal length, int64 [B, T], in openvino-genai's own loop.
+
+    The time of the call is taken here; those of tokens are, too, but for batches, which
+    openvino-genai does not stream.
+    """
     times_s: list[float] = []
 
     def on_tokens(tokens: list[int]) -> None:
@@ -71,7 +76,7 @@ def generate_genai(
     started = time.perf_counter()
     result = runtime.generate(prompts, config, on_tokens if is_streamed else None)
     time_s = time.perf_counter() - started
-    if not is_streamed:  # openvino-genai streams no batches: its own clock's times
+    if not is_streamed:  # by openvino-genai's own clock
         raw = result.perf_metrics.raw_metrics
         first_s = raw.m_times_to_first_token[0] / 1e6
         at_ms = sorted(set(raw.m_new_token_times))  # milliseconds, though documented as µs
@@ -98,7 +103,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Measurement:
-    journal: Journal  # with the samples, and the monitor of the system meanwhile
+    journal: Journal  # the samples, and the monitor of the system while they were taken
     results: list[GenerationResult]
     text: str  # of the last iteration's first answer
 
@@ -130,6 +135,7 @@ def measure(loaded: LoadedModel, job: Job, journal: Journal) -> Measurement:
             result = generate(loaded.runtime, ids, job.config, show)
             if show:
                 streamer.end()
+            runtimes.check_length(result.tokens, job.config)
 
             started = time.perf_counter()
             text = tokenizer.decode(result.tokens[0], skip_special_tokens=True)
@@ -196,20 +202,21 @@ def make_record(
     }
     answers = f" in {job.batch_size} answers" if job.batch_size > 1 else ""
     details = [f"Tokens: {prompts.tokens} in the prompt, {generated[-1]} generated{answers}"]
-    used = {}
+    used, found = {}, list(described["warnings"])
     if roofs:
         shape = (prompts.tokens, job.config.max_new_tokens, job.batch_size)
-        used, limits = traffic.utilization(loaded.inspection.traffic, roofs, samples, *shape)
+        utilization, limits = traffic.utilization(loaded.inspection.traffic, roofs, samples, *shape)
         details.append(limits)
+        found += traffic.impossible(used)
         output |= {"roofline": asdict(roofs), "traffic": asdict(loaded.inspection.traffic)}
-    used_j = energy.per_unit_j(watched.usage, watched.status, args.device, sum(generated))
+    energy_j = energy.per_unit_j(watched.usage, watched.status, args.device, sum(generated))
     return run.build(
         args,
-        **described,
+        **{**described, "warnings": found},
         samples={
             **samples,
-            **used,
-            "energy_per_token_j": [[] if used_j is None else [used_j]],
+            **utilization,
+            "energy_per_token_j": [[] if energy_j is None else [energy_j]],
             "first_inference_time_s": [[first_s]],
             "load_time_s": [[loaded.load_time_s]],
             "peak_rss_bytes": [[watched.usage["peak_rss_bytes"]]],

@@ -8,6 +8,7 @@ import importlib
 import os
 import time
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from harness import cli, files, model_files, openvino_setup, progress, run
 from harness.cli import UserError
 from harness.openvino_setup import Placement
 
-DEFAULT_MODEL = Path("llama-2-7b-chat-ov")
+DEFAULT_MODEL = model_files.beside(__file__, "llama-2-7b-chat-ov")
 PROMPT = "Discuss the history and evolution of artificial intelligence in 80 words"
 KV_CACHE_PRECISIONS = ("u4", "u8", "bf16", "f16", "f32")  # that the CPU plugin takes
 DYNAMIC_QUANTIZATION = "DYNAMIC_QUANTIZATION_GROUP_SIZE"
@@ -77,12 +78,34 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dynamic_quantization_group_size", type=size, metavar="N", help=group)
 
 
+def temperature(text: str) -> float:
+    """For argparse: a temperature at which float32 logits stay finite."""
+    value = cli.non_negative_float(text)
+    if value and not 0.01 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"must be 0, or 0.01 to 100, not {text}")
+    return value
+
+
+def top_p(text: str) -> float:
+    value = cli.share(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("must be above 0")
+    return value
+
+
+def seed(text: str) -> int:
+    value = cli.non_negative_int(text)
+    if value >= 2**63:
+        raise argparse.ArgumentTypeError("must be below 2^63")
+    return value
+
+
 def add_generation_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--stop_at_eos", action="store_true", help="let an answer end before --max_new_tokens")
-    add("--temperature", type=cli.non_negative_float, default=0.0, help="0: greedy; else sampled")
-    add("--top_p", type=cli.share, default=1.0, help="sample among the tokens with this share")
-    add("--seed", type=int, default=0, help="of sampling and of random prompts")
+    add("--temperature", type=temperature, default=0.0, help="0: greedy; else sampled")
+    add("--top_p", type=top_p, default=1.0, help="sample among the tokens with this share")
+    add("--seed", type=seed, default=0, help="of sampling and of random prompts")
 
 
 def add_prompt_arguments(parser: argparse.ArgumentParser) -> None:
@@ -112,7 +135,7 @@ def check_folder(folder: Path, option: str = "--model_name") -> None:
     if others and not folder.exists():
         hint += f', or use the model that is here: {option}="{folder.with_name(others[0].name)}"'
     if not folder.is_dir():
-        raise UserError(f"no model folder {folder}: {hint}")
+        raise UserError(f"no model folder {folder}: {model_files.where(folder, hint)}")
     model_files.check_ir(folder / OPENVINO_MODEL, hint=hint)
 
 
@@ -122,6 +145,17 @@ def check_inputs(args: argparse.Namespace) -> None:
         read_prompt(args)
     check_folder(args.model_name)
     run.check_destination(args)
+
+
+def output_path(args: argparse.Namespace, option: str, name: str, suffix: str) -> Path:
+    """The file that `option` names; by default one beside the records, named after the time.
+
+    Raises UserError where it exists already, unless --overwrite is given.
+    """
+    now = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}"
+    path = getattr(args, option[2:]) or args.results_dir / f"{name}_{now}{suffix}"
+    files.check_new(path, option, args.overwrite)
+    return path
 
 
 def check_context(text: TextModel, prompt_tokens: int, max_new_tokens: int) -> None:
@@ -201,18 +235,13 @@ def load_text_model(folder: Path) -> TextModel:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         config = AutoConfig.from_pretrained(folder).get_text_config()
     except Exception as error:  # the tokenizers library raises plain Exceptions
-        raise cannot_load(folder, error) from None
+        raise model_files.cannot_load(folder, error) from None
     try:
         eos = GenerationConfig.from_pretrained(folder).eos_token_id
     except OSError:  # has no generation_config.json
         eos = config.eos_token_id
     eos_ids = frozenset(eos if isinstance(eos, list) else [eos]) - {None}
     return TextModel(tokenizer, eos_ids, getattr(config, "max_position_embeddings", None))
-
-
-def cannot_load(folder: Path, error: Exception) -> UserError:
-    why = cli.one_line(error)
-    return UserError(f"cannot load {folder}: {why} (export it again with export.py)")
 
 
 def load(
@@ -244,7 +273,7 @@ def load(
             if not runtime.is_paged:
                 found = inspect(made.model, made.compiled, folder, placement)
         except (RuntimeError, ValueError, OSError, KeyError) as error:
-            raise cannot_load(folder, error) from None
+            raise model_files.cannot_load(folder, error) from None
     return LoadedModel(made, text, config, load_time_s, found)
 
 
@@ -315,6 +344,10 @@ def prompts_from_arguments(args: argparse.Namespace, text: TextModel) -> Prompts
 
 def read_prompt(args: argparse.Namespace) -> str:
     prompt = files.read_text(args.prompt_file, "--prompt_file") if args.prompt_file else args.prompt
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        raise UserError("the prompt is not UTF-8 text (--prompt)") from None
     if not prompt.strip():
         raise UserError("the prompt is empty: give some text (--prompt, --prompt_file)")
     return prompt

@@ -252,13 +252,33 @@ def truncate_at_eos(tokens: Sequence[int], eos_ids: Iterable[int]) -> list[int]:
     return list(tokens[: next(ends, len(tokens)) + 1])
 
 
+def check_length(answers: Sequence[Sequence[int]], config: GenerationConfig) -> None:
+    """Raise UserError where an answer has not the tokens requested: its time would not compare."""
+    least = 1 if config.stop_at_eos else config.max_new_tokens
+    wrong = [len(tokens) for tokens in answers if not least <= len(tokens) <= config.max_new_tokens]
+    if wrong:
+        raise UserError(
+            f"an answer has {wrong[0]} tokens, {config.max_new_tokens} were requested: "
+            "its speed says nothing"
+        )
+
+
 def make_sampler(config: GenerationConfig) -> Callable[[np.ndarray], np.ndarray]:
     """A function from logits float32 [B, V], which it may change, to the next tokens, int64 [B]."""
     banned = [] if config.stop_at_eos else sorted(config.eos_ids)
 
+    def check_finite(best: np.ndarray) -> None:
+        """Of the best logits [B], as NaN and infinity are always among them."""
+        if not np.isfinite(best).all():
+            raise UserError(
+                "the model computes NaN or infinity: try --precision f32, or export it again"
+            )
+
     def greedy(logits: np.ndarray) -> np.ndarray:
         logits[:, banned] = -np.inf
-        return logits.argmax(axis=1)
+        tokens = logits.argmax(axis=1)
+        check_finite(logits[np.arange(len(logits)), tokens])
+        return tokens
 
     if config.temperature == 0:
         return greedy
@@ -271,6 +291,7 @@ def make_sampler(config: GenerationConfig) -> Callable[[np.ndarray], np.ndarray]
 
     def sample(logits: np.ndarray) -> np.ndarray:
         logits[:, banned] = -np.inf
+        check_finite(logits.max(axis=1))
         probabilities = torch.softmax(warp(None, torch.from_numpy(logits)), dim=-1)
         return torch.multinomial(probabilities, 1, generator=generator)[:, 0].numpy()
 

@@ -43,8 +43,9 @@ def parse_args() -> argparse.Namespace:
     add("--prompt_tokens", **numbers, default=[32, 256, 1024], help="tokens per prompt")
     add("--max_new_tokens", **numbers, default=[128], help="tokens to generate per prompt")
     add("--batch_size", **numbers, default=[1, 4], help="prompts answered together")
-    add("--table", type=Path, default=Path("sweep.csv"), help="the medians as CSV")
-    add("--plot", type=Path, default=Path("sweep.png"), help="picture of prefill and decode")
+    named = "default: beside the records, named after the time"
+    add("--table", type=Path, help=f"the medians as CSV ({named})")
+    add("--plot", type=Path, help=f"picture of prefill and decode ({named})")
     cli.add_common_arguments(parser, iteration="one answer to each prompt", num_iters=6)
     args = parser.parse_args()
     if args.json:
@@ -56,6 +57,8 @@ def main() -> int:
     args = parse_args()
     model.check_folder(args.model_name)
     run.check_destination(args)
+    args.table = model.output_path(args, "--table", "llm-sweep", ".csv")
+    args.plot = model.output_path(args, "--plot", "llm-sweep", ".png")
     loaded = model.load(args.model_name, RUNTIMES[args.runtime], args)
     system = model.print_header(args, loaded)
     model.check_context(loaded.text, max(args.prompt_tokens), max(args.max_new_tokens))

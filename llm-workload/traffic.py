@@ -22,6 +22,7 @@ WEIGHT_LAYERS = ("FullyConnected", "MatMul", "LLMMLP", "QKVProjection")
 EXPERT_LAYERS = ("GatherMatmul", "GroupedMatMul", "MoE")
 FLOAT_BYTES = {"f32": 4, "f16": 2, "bf16": 2}
 PHASES = ("to_first_token", "per_output_token")
+MAX_MFU = 1.5  # more is not prefill of the whole prompt; the roofline itself varies
 MEMORY_BOUND = 0.7  # the MBU from which on memory is named as the limit
 PACKED_CACHES = ("u8", "i8", "u4")
 SCALINGS = ("Convert", "Multiply", "Divide", "Tanh", "Add")  # that may follow the head
@@ -31,7 +32,7 @@ SCALINGS = ("Convert", "Multiply", "Divide", "Tanh", "Add")  # that may follow t
 class Traffic:
     """A decoder's demands; FLOP count an addition and a multiplication each."""
 
-    weight_bytes_per_step: int  # read once per step, whatever the batch
+    weight_bytes_per_step: int  # read once per step, at any batch size
     kv_bytes_per_token: float  # kept per past token of a sequence, and read every step
     body_flop_per_token: int  # all products with weights but the head's
     head_flop_per_token: int  # of the product that gives the logits
@@ -94,24 +95,18 @@ def _constants(node) -> list:
     kind = _info(node, "layerType")
     if kind == "Const":
         return [node]
-    found = []
-    for source in node.input_values():
-        moved = kind in ("Reorder", "Convert", "Transpose", "Reshape")
-        constants = _constants(source.get_node()) if moved else []
-        if not constants:
-            return []
-        found += constants
-    return found
+    if kind not in ("Reorder", "Convert", "Transpose", "Reshape"):
+        return []
+    found = [_constants(source.get_node()) for source in node.input_values()]
+    return sum(found, []) if all(found) else []
 
 
 def _bytes(constant, precision: str | None = None) -> int:
     """Bytes of a constant, where floats of a matrix are kept in `precision`."""
-    shape = constant.get_output_partial_shape(0)
-    element = constant.get_output_element_type(0)
+    shape, element = constant.get_output_partial_shape(0), constant.get_output_element_type(0)
     if element.is_dynamic() or shape.is_dynamic:
         return 0
-    sizes = [dimension.get_length() for dimension in shape]
-    bits = element.bitwidth
+    sizes, bits = list(shape.to_shape()), element.bitwidth
     if precision in FLOAT_BYTES and element.is_real() and sum(size > 1 for size in sizes) > 1:
         bits = 8 * FLOAT_BYTES[precision]
     return -(-math.prod(sizes) * bits // 8)
@@ -166,8 +161,11 @@ def kv_bytes_per_token(model, compiled_model) -> float:
         bits = (math.prod(sizes[p.any_name]) * p.element_type.bitwidth for p in caches)
         return sum(bits) / 8 / block_tokens
     properties = openvino_setup.read_properties(compiled_model)
-    states = kv_states(model)
-    total = sum(heads * _head_bytes(size, properties, which) for which, heads, size in states)
+    total = 0.0
+    for state in (variable.info for variable in model.get_variables()):
+        shape, which = state.data_shape, state.variable_id.rpartition(".")[2].upper()
+        if len(shape) == 4 and which in ("KEY", "VALUE"):  # [B, heads, tokens, size]
+            total += shape[1].get_length() * _head_bytes(shape[3].get_length(), properties, which)
     if not total:
         raise ValueError("the model has no key-value cache as a state")
     return total
@@ -182,17 +180,6 @@ def _head_bytes(head_size: int, properties: dict, which: str) -> float:
     return head_size * FLOAT_BYTES.get(kept, 4)
 
 
-def kv_states(model) -> list[tuple[str, int, int]]:
-    """("KEY" or "VALUE", heads, head size) of each cached state [B, heads, tokens, size]."""
-    found = []
-    for state in (variable.info for variable in model.get_variables()):
-        shape, name = state.data_shape, state.variable_id
-        if len(shape) == 4 and name.endswith((".key", ".value")):
-            which = "KEY" if name.endswith(".key") else "VALUE"
-            found.append((which, shape[1].get_length(), shape[3].get_length()))
-    return found
-
-
 def head(model):
     """The MatMul that gives the logits, or None where the model ends otherwise."""
     node = model.outputs[0].get_node().input_value(0).get_node()
@@ -203,15 +190,14 @@ def head(model):
 
 def weights_multiplied(model) -> tuple[int, int]:
     """Weights that every token is multiplied with: in the body, and in the head."""
-    last = head(model)
+
+    def weights(product) -> int:
+        return sum(map(_constant_elements, product.input_values()))
+
     products = [node for node in model.get_ops() if node.get_type_name() == "MatMul"]
-    total = sum(map(_weights, products))
-    of_head = _weights(last) if last else 0
-    return total - of_head, of_head
-
-
-def _weights(product) -> int:
-    return sum(_constant_elements(source) for source in product.input_values())
+    last = head(model)
+    of_head = weights(last) if last else 0
+    return sum(map(weights, products)) - of_head, of_head
 
 
 def _constant_elements(output) -> int:
@@ -234,9 +220,8 @@ def attention_flop_per_past_token(model) -> int:
     total = 0
     for node in model.get_ops():
         if node.get_type_name() == "ScaledDotProductAttention":
-            (_, heads, _, key_size), (*_, value_size) = (
-                node.get_input_partial_shape(port) for port in (0, 2)
-            )
+            _, heads, _, key_size = node.get_input_partial_shape(0)
+            value_size = node.get_input_partial_shape(2)[3]
             total += 2 * heads.get_length() * (key_size.get_length() + value_size.get_length())
     return total
 
@@ -257,6 +242,17 @@ def decode_bytes_per_step(traffic: Traffic, batch_size: int, mean_context_tokens
     """weights + batch x context x KV: what a step that gives one token per sequence reads."""
     cache = batch_size * mean_context_tokens * traffic.kv_bytes_per_token
     return traffic.weight_bytes_per_step + cache
+
+
+def impossible(used: dict) -> list[str]:
+    """One sentence where prefill was faster than the machine's matrix product allows."""
+    mfu = used["mfu"][0][0]
+    if mfu <= MAX_MFU:
+        return []
+    return [
+        f"prefill took {mfu:.1f} times the FLOP/s that the machine has: "
+        "part of the prompt was not computed, or the roofline was measured under load"
+    ]
 
 
 def utilization(

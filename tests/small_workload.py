@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from harness import cli
 
 cli.quit_on_signals()
-print("Importing", flush=True)
+print("Importing", file=sys.stderr)
 
 from harness import monitor, run, system
 from harness.metrics import Metric

@@ -6,7 +6,8 @@ Each camera plays the video, over and over, at --target_fps: a frame is decoded 
 segmented with boxes and masks. A frame for which no inference request is free before the next one
 is due is dropped; one whose result comes later than --max_latency after it was due is late. A
 number of cameras is sustained if each has under 1 % of its frames dropped or late. The number is
-doubled until it is not sustained, then found by bisection; each one runs for --duration.
+doubled until it is not sustained, then found by bisection; each one runs for --duration, and the
+result until --min_observations frames show it.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -50,7 +51,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     add = parser.add_argument
     video = "video file or folder of images that every camera plays"
-    add("--video", default=model.DEMO_CLIP.name, help=video)
+    add("--video", default=str(model.DEMO_CLIP), help=video)
     fps = "frames per second of each camera"
     add("--target_fps", type=cli.positive_float, default=model.CAMERA_FPS, help=fps)
     capacity.add_arguments(parser, "camera", 30.0)
@@ -91,10 +92,12 @@ class Camera:
         """From due to done, of the frames that were due while measuring."""
         return [done - due for due, done in self.done_s if due >= 0]
 
+    def lost(self, max_latency_s: float) -> int:
+        """Frames without a result in time: dropped, late, or not even begun."""
+        return self.due - sum(latency <= max_latency_s for latency in self.latencies_s())
+
     def lost_share(self, max_latency_s: float) -> float:
-        """Of frames without a result in time: dropped, late, or not even begun."""
-        in_time = sum(latency <= max_latency_s for latency in self.latencies_s())
-        return (self.due - in_time) / max(self.due, 1)
+        return self.lost(max_latency_s) / max(self.due, 1)
 
     def fps(self, duration_s: float) -> float:
         """Frames done while measuring, late ones too, per second."""
@@ -189,6 +192,8 @@ def figures(cameras: list[Camera], settings: CameraSettings) -> dict:
     p95_s = stats.percentile(latencies_s, 0.95) if latencies_s else settings.duration_s
     return {
         "sustained": lost < capacity.MAX_LATE_SHARE,
+        "observations": sum(camera.due for camera in cameras),
+        "late": sum(camera.lost(settings.max_latency_s) for camera in cameras),
         "fps": fps,  # of each camera
         "slowest_fps": min(fps),
         "mean_fps": sum(fps) / len(fps),
@@ -211,6 +216,7 @@ def main() -> int:
     if source.remote:
         reason = "cameras play a file at their own pace"
         raise UserError(f"{reason}: give a video file or a folder of images (--video)")
+    capacity.check_plot(args)
     cv2.setNumThreads(1)  # the cameras already run side by side
     prepared = model.prepare(args, hint=args.hint, num_requests=args.num_requests)
     loaded = prepared.model
@@ -220,8 +226,9 @@ def main() -> int:
     number = loaded.requests + SPARE_REQUESTS
     requests = [loaded.compiled.create_infer_request() for _ in range(number)]
 
-    def measure_level(count: int) -> dict:
-        return figures(Level(loaded, requests, settings, count).run(), settings)
+    def measure_level(count: int, duration_s: float) -> dict:
+        longer = replace(settings, duration_s=duration_s)
+        return figures(Level(loaded, requests, longer, count).run(), longer)
 
     described = describe(args, prepared, source)
     found = capacity.find(measure_level, sentence, args, "camera", run.start(args, **described))
@@ -280,6 +287,7 @@ def build_record(
         monitor=found.monitor,
         output=found.output("camera"),
         details=[capacity.report(found, args, "camera", at_rate(args))],
+        warnings=found.warnings,
     )
 
 

@@ -17,6 +17,7 @@ with the model; a model that lost more than --max_map_loss is refused.
 import argparse
 import logging
 import os
+import pickle
 import shutil
 import sys
 import tempfile
@@ -36,6 +37,8 @@ from harness import cli, model_files, progress
 from harness.cli import UserError
 from harness.openvino_setup import Placement
 
+OFFICIAL = "yolov8n-seg.pt"
+IMGSZ = 640
 PACKAGES = ("torch", "ultralytics-opencv-headless", "openvino")
 
 
@@ -43,13 +46,17 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     add = parser.add_argument
     weights = "ultralytics weights, segmentation"
-    add("--model", type=Path, default=Path("yolov8n-seg.pt"), help=weights)
-    output = "folder to make (default: MODEL_openvino_model or MODEL_int8_openvino_model)"
+    default = model_files.beside(__file__, OFFICIAL)
+    add("--model", type=Path, default=default, help=weights)
+    output = "folder to make (default: MODEL_openvino_model; int8, fp16, other sizes: with that)"
     add("--output", type=Path, help=output)
+    add("--overwrite", action="store_true", help="replace another export in --output")
+    trust = "load a .pt that holds more than a YOLO model: that may run any code of its author's"
+    add("--trust_pickle", action="store_true", help=trust)
     stored = "of the stored weights that are not int8"
     add("--weight_format", choices=("fp32", "fp16"), default="fp32", help=stored)
     side = "side of the network's square input, pixels"
-    add("--imgsz", type=cli.positive_int, default=640, help=side)
+    add("--imgsz", type=cli.positive_int, default=IMGSZ, help=side)
     add("--verbose", action="store_true", help="show what the libraries print")
     add = parser.add_argument_group("quantization").add_argument
     add("--precision", choices=("float", "int8"), default="float", help="of the computation")
@@ -68,25 +75,37 @@ def main() -> int:
     args = parse_args()
     int8 = args.precision == "int8"
     source, truth = calibration(args) if int8 else (None, None)
-    output = args.output or Path(f"{args.model.stem}{'_int8' if int8 else ''}_openvino_model")
+    output = args.output or default_output(args)
+    # Only the classes of a YOLO model are unpickled, unless the user trusts the file.
+    os.environ["ULTRALYTICS_SAFE_LOAD"] = str(not args.trust_pickle).lower()
     if args.model.is_file():
         os.environ.setdefault("YOLO_OFFLINE", "true")  # nothing to fetch, no usage data to send
     else:
         download(args)
     name = output.name.removesuffix("_openvino_model")
     stamp = stamp_of(args, source)
-    if not model_files.exported_already(output, stamp):
+    asked = {"is_named": bool(args.output), "overwrite": args.overwrite}
+    if model_files.is_to_be_made(output, stamp, **asked):
         with model_files.exporting(output, stamp) as folder:
             export(args, folder, name)
             if int8:
-                stamp["mask_map50_95"] = quantize(folder / f"{name}.xml", args, source, truth)
+                scores = quantize(folder / f"{name}.xml", args, source, truth)
+                stamp["results"] = {"mask_map50_95": scores}
         form = f"{args.weight_format} weights"
         if int8:
             form = f"int8, calibrated on {source.name}"
         print(f"{output}: {args.model.name}, {form}, {args.imgsz} × {args.imgsz}")
-    path, clip = output / f"{name}.xml", model.DEMO_CLIP.name
-    print(f'Next: python3 infer.py --model_path="{path}" --device="CPU" --video="{clip}"')
+    clip = model_files.shown(model.DEMO_CLIP)
+    options = (f"--model_path={output / name}.xml", "--device=CPU", f"--video={clip}")
+    print(model_files.next_command(__file__, *options))
     return cli.EXIT_OK
+
+
+def default_output(args: argparse.Namespace) -> Path:
+    """infer.py's default for fp32 at the usual size; whatever else is in the name."""
+    parts = ["int8"] * (args.precision == "int8") + ["fp16"] * (args.weight_format == "fp16")
+    parts += [str(args.imgsz)] * (args.imgsz != IMGSZ)
+    return model_files.beside(__file__, "_".join([args.model.stem, *parts, "openvino_model"]))
 
 
 def stamp_of(args: argparse.Namespace, source: VideoSource | None) -> dict:
@@ -112,7 +131,7 @@ def stamp_of(args: argparse.Namespace, source: VideoSource | None) -> dict:
 def download(args: argparse.Namespace) -> None:
     """Fetch official weights by name. Raises UserError where there are none, or no network."""
     weights, fetched = args.model, args.model
-    if weights.parent == Path("."):
+    if weights.parent == Path(".") or weights == model_files.beside(__file__, OFFICIAL):
         try:
             with progress.stage(f"Downloading {weights}"), progress.quiet(args.verbose):
                 from ultralytics.utils.downloads import attempt_download_asset
@@ -124,13 +143,13 @@ def download(args: argparse.Namespace) -> None:
                 f"cannot download {weights} ({cli.one_line(error)}): {instead}"
             ) from None
     if not fetched.is_file():
-        which = "give an ultralytics segmentation .pt, e.g. demo/yolov8n-seg-demo.pt (--model)"
-        raise UserError(f"no weights {weights}: {which}")
+        which = "give an ultralytics segmentation .pt, e.g. demo/yolov8n-seg-demo.pt"
+        raise UserError(f"no weights {weights}: {model_files.where(weights, which)} (--model)")
 
 
 def export(args: argparse.Namespace, folder: Path, name: str) -> None:
     """Make name.xml, name.bin and metadata.yaml in `folder`. Raises UserError."""
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
         weights = shutil.copy(args.model, Path(scratch, f"{name}.pt"))
         quantize = 16 if args.weight_format == "fp16" else None
         try:
@@ -143,6 +162,10 @@ def export(args: argparse.Namespace, folder: Path, name: str) -> None:
                         format="openvino", dynamic=False, imgsz=args.imgsz, quantize=quantize
                     )
         except Exception as error:  # torch.load and ultralytics raise whatever they like
+            if isinstance(error.__cause__, (pickle.UnpicklingError, EOFError, RuntimeError)):
+                trust = ": if you trust its author, add --trust_pickle"
+                why = model_files.why_refused(error, trust)
+                raise UserError(f"{args.model} {why}") from None
             raise UserError(f"cannot export {args.model}: {cli.one_line(error)}") from None
         if network.task != "segment":
             raise UserError(f"{args.model} is a model for '{network.task}', not for segmentation")

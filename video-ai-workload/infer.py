@@ -30,19 +30,20 @@ from pipeline import STAGES, Pass, Pipeline, PipelineSettings
 from video_output import ENCODER, PRESETS, OutputSettings, check_encoder
 from video_source import HELP, VideoSource
 
-from harness import energy, progress, run
+from harness import energy, files, progress, run
 from harness.cli import UserError
 from harness.monitor import SystemMonitor, iterations
 
+OUTPUT = "output.mp4"
 LIVE_FRAMES = 300  # per pass over a source that has no end
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     add = parser.add_argument
-    add("--video", default=model.DEMO_CLIP.name, help=HELP)
-    output = "video file to write, with the source's audio"
-    add("--output", type=Path, default=Path("output.mp4"), help=output)
+    add("--video", default=str(model.DEMO_CLIP), help=HELP)
+    output = f"video file to write, with the source's audio (default: {OUTPUT})"
+    add("--output", type=Path, help=output)
     add("--no_output", action="store_true", help="leave encoding out")
     add("--encoder", default=ENCODER, help="FFmpeg's name of the video encoder")
     preset = "the encoder's preset (default: veryfast for libx264 and libx265, else its own)"
@@ -100,10 +101,25 @@ def open_source(args: argparse.Namespace) -> VideoSource:
     """The source; what cannot work is refused before anything is loaded. Raises UserError."""
     check_encoder(args.encoder)
     source = VideoSource(args.video, args.retry)
-    if not args.no_output and args.output.resolve() == Path(args.video).resolve():
-        raise UserError("--output is the input video: choose another name")
+    check_outputs(args)
     cv2.setNumThreads(1)  # the pipeline's stages already run side by side
     return source
+
+
+def check_outputs(args: argparse.Namespace) -> None:
+    """Set --output's default. Raises UserError where a file could not be written, or is used."""
+    if args.no_output:
+        args.output = None
+    used = {Path(args.video).resolve(): "the input video"}
+    given = {"--output": args.output, "--save_detections": args.save_detections}
+    for option, path in given.items():
+        if path and path.resolve() in used:
+            raise UserError(f"{option} is {used[path.resolve()]}: choose another name")
+        if path:
+            used[path.resolve()] = f"{option}'s file, too"
+            files.check_new(path, option, args.overwrite)
+    if not args.no_output:
+        args.output = files.output_path(args.output, OUTPUT, "--output", args.overwrite)
 
 
 def pipeline_settings(args: argparse.Namespace, source: VideoSource) -> PipelineSettings:

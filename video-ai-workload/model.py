@@ -19,7 +19,7 @@ from harness.openvino_setup import Placement
 CAMERA_FPS = 30.0  # of the cameras that throughput is priced in
 IOU = 0.7
 NOT_SEGMENTATION = "not a segmentation model of fixed size: export one with export.py"
-DEMO_CLIP = Path(__file__).resolve().parent / "pharmacy_drivethru.mp4"
+DEMO_CLIP = model_files.beside(__file__, "pharmacy_drivethru.mp4")
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Prepared:
 
 def add_model_arguments(parser: argparse.ArgumentParser, conf: float = 0.25) -> None:
     """Options of every door that runs the model."""
-    path = Path("yolov8n-seg_openvino_model/yolov8n-seg.xml")
+    path = model_files.beside(__file__, "yolov8n-seg_openvino_model/yolov8n-seg.xml")
     parser.add_argument("--model_path", type=Path, default=path, help="the .xml made by export.py")
     parser.add_argument("--conf", type=cli.share, default=conf, help="least score of a detection")
     overlap = "overlap at which the weaker of two boxes of a class is dropped"
@@ -135,9 +135,7 @@ def load(settings: LoadSettings) -> Model:
         openvino_setup.check_int8(settings.placement, weight_format)
         compiled = core.compile_model(taking_frames(network), settings.device, config)
     except (RuntimeError, ValueError) as error:
-        raise UserError(
-            f"cannot load {settings.path}: {cli.one_line(error)} (export it again with export.py)"
-        ) from None
+        raise model_files.cannot_load(settings.path, error) from None
     load_time_s = time.perf_counter() - started_s
     optimal = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
     names = class_names(settings.path.parent)

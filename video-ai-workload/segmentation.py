@@ -48,7 +48,8 @@ class Letterbox:
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of the frame inside the input, pixels."""
-        return round(self.frame_width * self.gain), round(self.frame_height * self.gain)
+        sides = round(self.frame_width * self.gain), round(self.frame_height * self.gain)
+        return max(1, sides[0]), max(1, sides[1])
 
     @property
     def left(self) -> int:

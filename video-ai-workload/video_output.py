@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import numpy as np
 from segmentation import Letterbox
 from video_source import VideoSource
 
-from harness import cli
+from harness import cli, files
 from harness.cli import UserError
 
 ENCODER = "libx264"
@@ -52,11 +53,14 @@ def check_encoder(name: str) -> None:
 
 
 class OutputFile:
-    """A file written beside its path; close(keep=True) puts it in its place."""
+    """A file written beside its path; close(keep=True) puts it in its place, if it is whole."""
 
     def __init__(self, path: Path, what: str, options: str):
         self.path, self.what, self.options = path, what, options
-        self.partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+        with self.errors():
+            handle, name = tempfile.mkstemp(path.suffix, ".partial-", path.parent)
+        os.close(handle)
+        self.partial = Path(name)
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -70,13 +74,16 @@ class OutputFile:
     def close(self, keep: bool) -> None:
         """Finish the file; keep it, or drop it."""
         try:
-            with self.errors():
-                self.finish()
-        finally:
-            if keep and self.partial.exists():
-                os.replace(self.partial, self.path)
+            if keep:
+                with self.errors():
+                    self.finish()
+                    self.partial.chmod(0o644)
+                    os.replace(self.partial, self.path)
             else:
-                self.partial.unlink(missing_ok=True)
+                with suppress(UserError), self.errors():
+                    self.finish()
+        finally:
+            self.partial.unlink(missing_ok=True)
 
 
 class VideoWriter(OutputFile):
@@ -100,6 +107,7 @@ class VideoWriter(OutputFile):
     def _open(self, settings: OutputSettings, source: VideoSource) -> None:
         options = {"preset": settings.preset} if settings.preset else {}
         self.container = av.open(str(self.partial), "w")
+        self.container.metadata["comment"] = files.MARK
         stream = self.container.add_stream(settings.encoder, rate=source.rate, options=options)
         stream.height, stream.width = (side + side % 2 for side in self.size)  # encoders want even
         formats = [known.name for known in stream.codec_context.codec.video_formats or ()]
@@ -184,6 +192,9 @@ def opened(settings: OutputSettings, source: VideoSource) -> Iterator[Writers]:
         if settings.video:
             writers.video = VideoWriter(settings, source)
         yield writers
+    except BaseException:
+        writers.keep = False
+        raise
     finally:
         for writer in (writers.video, writers.detections):
             if writer:

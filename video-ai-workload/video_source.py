@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import threading
@@ -15,13 +16,16 @@ import numpy as np
 
 from harness import cli, model_files
 from harness.cli import UserError
+from harness.secrets import redact
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 IMAGES_PER_SECOND = 25  # of a folder, as a video
 LIVE = ("rtsp://", "rtsps://", "rtmp://", "rtp://", "udp://", "srt://", "/dev/video")
-ADDRESS = re.compile(r"[a-z0-9]+://")
+ADDRESS = re.compile(r"[a-zA-Z0-9]+://")
 TIMEOUT_S = 10.0  # of silence on the network
 MAX_RATE = 1000  # frames/s: streams that don't know their rate claim that of their clock
+MAX_PIXELS = 1 << 26  # of a frame; twice 8K
+CUT_SHARE = 0.9  # of the time that a container announces, below which it is cut
 HELP = (
     f"video file, image, folder of images ({IMAGES_PER_SECOND} per second), http(s):// or rtsp:// "
     "address, or webcam (/dev/video0)"
@@ -33,11 +37,12 @@ class VideoSource:
 
     height, width : of the first frame, pixels.
     rate : frames per second, as far as is known. time_base : unit of times, seconds.
-    announced_frames : frames that the container says it holds; 0 where it does not say.
+    announced_frames, announced_s : what the container says it holds; 0 where it does not say.
     Of the last pass:
     damaged : packets, frames and images that could not be decoded.
     lost : why a live source ended before its time; None where it did not.
     reconnected : how often a live source was lost and came back.
+    shown_s : the last frame's time from the first one.
 
     Parameters
     ----------
@@ -48,12 +53,15 @@ class VideoSource:
     """
 
     def __init__(self, address: str, retry_s: float = 30.0):
+        if scheme := ADDRESS.match(address):  # FFmpeg knows them in lower case
+            address = scheme[0].lower() + address[scheme.end() :]
         self.address, self.retry_s = address, retry_s
         self.live = address.startswith(LIVE)
         self.remote = bool(ADDRESS.match(address)) or address.startswith("/dev/video")
-        self.name = cli.without_secrets(address) if self.remote else Path(address).name
+        self.name = redact(address) if self.remote else Path(address).name
         self.images = self._images()
         self.damaged, self.reconnected, self.lost = 0, 0, None
+        self.shown_s = 0.0
         self._stop = threading.Event()
         self._audio: list[av.Packet] = []
         self._zero_s = Fraction(0)  # the first frame's time
@@ -71,21 +79,29 @@ class VideoSource:
         stream, audio = container.streams.video[0], container.streams.audio
         self.codec, self.audio_codec = stream.codec_context.name, None
         self.announced_frames = len(self.images) or stream.frames
+        known = stream.duration and float(stream.duration * stream.time_base)
+        whole = (container.duration or 0) / 1_000_000  # may be the audio track's
+        self.announced_s = 0.0 if self.images or self.live else known or whole * (not audio)
         if self.images:
             self.rate, self.time_base = Fraction(IMAGES_PER_SECOND), Fraction(1, IMAGES_PER_SECOND)
             return
         rates = (stream.average_rate, stream.guessed_rate, Fraction(25))
         self.rate = next(rate for rate in rates if rate and rate <= MAX_RATE)
         self.time_base = stream.time_base or Fraction(1, 90_000)
-        if audio and not self.live:
+        if audio and audio[0].codec_context and not self.live:
             self.audio_codec = audio[0].codec_context.name
 
     def _images(self) -> list[Path]:
         """The images of a folder, by name; none where the source is no folder."""
         folder = Path(self.address)
-        if self.remote or not folder.is_dir():
+        if self.remote or not os.path.isdir(folder):
             return []
-        images = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        try:
+            images = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        except OSError as error:
+            reason = error.strerror
+            raise UserError(f"cannot read the folder {folder}: {reason} (--video)") from None
+        images = [path for path in images if os.path.isfile(path)]
         if not images:
             known = ", ".join(IMAGE_SUFFIXES)
             raise UserError(f"the folder {folder} holds no images ({known}) (--video)")
@@ -112,8 +128,12 @@ class VideoSource:
         `whole`: whether the pass was to go to the source's end, and did.
         """
         found = []
-        if whole and (self.damaged or frames < self.announced_frames):
+        shown_s = self.shown_s + 1 / self.rate
+        cut = frames < self.announced_frames or shown_s < CUT_SHARE * self.announced_s
+        if whole and (self.damaged or cut):
             announced = f" of the {self.announced_frames} announced" * bool(self.announced_frames)
+            if not announced and self.announced_s:
+                announced = f", {shown_s:.3g} s of the {self.announced_s:.3g} s announced,"
             found.append(
                 f"the video is damaged or cut: {frames} frames{announced} could be decoded"
             )
@@ -153,16 +173,23 @@ class VideoSource:
                 options["rtsp_flags"] = "prefer_tcp"  # a lost packet would be a damaged frame
             elif self.address.startswith("/dev/video"):
                 settings["format"] = "v4l2"
-        elif not Path(address).is_file():
-            raise UserError(f"no video file {address} (--video)")
+        elif not os.path.isfile(address):
+            raise UserError(f"no video file {redact(str(address))} (--video)")
         try:
-            container = av.open(str(address), options=options, **settings)
+            # Otherwise what precedes a colon in a file's name would be a protocol.
+            where = self.address if self.remote else f"file:{address}"
+            container = av.open(where, options=options, **settings)
         except (av.error.FFmpegError, OSError) as error:
-            name, reason = cli.without_secrets(str(address)), error.strerror or cli.one_line(error)
+            name, reason = redact(str(address)), error.strerror or cli.one_line(error)
             raise UserError(f"{name} can't be read as video ({reason})") from None
-        if not container.streams.video or not container.streams.video[0].codec_context.width:
+        video = container.streams.video and container.streams.video[0].codec_context
+        if not video or not video.width:
             container.close()
-            raise UserError(f"{self.name} has no video stream")
+            raise UserError(f"{self.name} has no video stream that can be decoded")
+        if video.width * video.height > MAX_PIXELS:
+            container.close()
+            size = f"{video.width} × {video.height}"
+            raise UserError(f"{self.name} has frames of {size}: scale them down, twice 8K is most")
         return container
 
     def frames(self, max_frames: int | None = None) -> Iterator[tuple[np.ndarray, int]]:
@@ -181,7 +208,7 @@ class VideoSource:
                     if first is None:
                         first, self._zero_s = pts, pts * self.time_base
                     last = max(base + pts - first, last + 1)  # an encoder takes rising times only
-                    arrived_s = time.monotonic()
+                    arrived_s, self.shown_s = time.monotonic(), float(last * self.time_base)
                     yield upright(decoded), last
                     index += 1
                     if index == max_frames or self.stopped:

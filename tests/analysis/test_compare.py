@@ -433,7 +433,7 @@ def test_nothing_but_damaged_records_or_a_baseline_that_is_not_there_is_one_line
     assert_one_line(run(tmp_path / "none"), "no record (*.json) in this folder")
     paths = write(tmp_path / "a", record([1.0] * 6))
     assert_one_line(run(*paths, "--baseline", "m5.large"), "m5.large", "m6i.8xlarge")
-    assert_one_line(run(*paths, "--html", tmp_path / "nowhere/report.html"), "cannot write")
+    assert_one_line(run(*paths, "--html", tmp_path / "x.json/report.html"), "cannot write")
     assert_one_line(run(*paths, "--power_w", "m7=1"), "m7 is no side", "m6i.8xlarge")
     assert_one_line(run(*paths, "--sut", "m6i.8xlarge=R9"), "no R9.toml")
     wrong = run(*paths, "--power_w", "m6i.8xlarge=much")

@@ -27,4 +27,4 @@ def models():
 def speech():
     import audio_input
 
-    return audio_input.read(SAMPLE)
+    return audio_input.read(SAMPLE).samples

@@ -1,7 +1,6 @@
 """Exporting Whisper: every size of the family, weights in 8 bits, names and mistakes."""
 
 import sys
-from pathlib import Path
 
 import pytest
 from audio_media import FOLDER, MODEL, ONCE, at_f32, same_transcript
@@ -84,6 +83,14 @@ def test_what_was_exported_already_is_kept(audio):
     assert "exported already" in done.stdout and "Next: python3 infer.py" in done.stdout
 
 
+def test_another_format_does_not_replace_the_model_that_runs_measure(audio):
+    before = (MODEL / "whisper_decoder.bin").stat()
+    command = ("export.py", "--checkpoint", "models/base.pt", "--weight_format", "int8")
+    done = audio.run(*command, "--output", MODEL)
+    assert_one_line(done, "holds base.pt (weight_format fp16)", "--overwrite")
+    assert (MODEL / "whisper_decoder.bin").stat() == before
+
+
 def test_measuring_does_not_load_nncf():
     import subprocess
 
@@ -100,15 +107,41 @@ def test_measuring_does_not_load_nncf():
         ((), "base", "whisper-base-ov-model"),
         (("--model_name", "large-v3-turbo"), "large-v3-turbo", "whisper-large-v3-turbo-ov-model"),
         (("--checkpoint", "models/small.en.pt"), "small.en", "whisper-small.en-ov-model"),
-        (("--checkpoint", "x.pt", "--model_name", "tiny", "--output", "here"), "tiny", "here"),
+        (("--weight_format", "int8"), "base", "whisper-base-int8-ov-model"),
+        (("--weight_format", "fp32"), "base", "whisper-base-fp32-ov-model"),
     ],
 )
-def test_the_folder_is_named_after_the_model(monkeypatch, given, name, output):
+def test_the_folder_is_named_after_the_model_and_its_format(monkeypatch, given, name, output):
     import export
 
     monkeypatch.setattr(sys, "argv", ["export.py", *given])
     args = export.parse_args()
-    assert (args.model_name, args.output) == (name, Path(output))
+    assert args.model_name == name
+    made = export.default_output(args.model_name, args.weight_format)
+    assert made.absolute() == FOLDER / output  # wherever it is run
+
+
+class Evil:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        import os
+
+        return os.system, (f"touch '{self.path}'",)
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_code_in_a_checkpoint_is_not_run(audio, tmp_path, is_zip):
+    import torch
+
+    ran, path = tmp_path / "ran", tmp_path / "x.pt"
+    torch.save({"dims": Evil(ran)}, path, _use_new_zipfile_serialization=is_zip)
+    done = audio.run("export.py", "--checkpoint", path, "--output", tmp_path / "out")
+    assert_one_line(done, "x.pt holds posix.system, which could run any code")
+    assert not ran.exists() and not (tmp_path / "out").exists()
 
 
 def test_a_checkpoint_has_the_alignment_heads_of_the_model_it_is_named_after(monkeypatch, tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import audio_media  # noqa: F401 (finds the workload's modules)
 import numpy as np
 import pytest
-from audio_media import FOLDER, MODEL, RATE, SAMPLE, write_media, write_wav
+from audio_media import FOLDER, MODEL, ONCE, RATE, SAMPLE, write_media, write_wav
 from conftest import assert_one_line
 
 from harness.cli import UserError
@@ -107,7 +107,14 @@ def test_transcripts_are_written_in_every_format_and_never_over_a_file(speech, t
         "segments": [{"start": 0.0, "end": 1.5, "text": " Hi.", "tokens": [1]}],
     }
     folder = tmp_path / "new" / "folder"
-    infer.check_output([SAMPLE], "all", folder)
+
+    def check(output_format, folder, *paths, reference=None, overwrite=False):
+        args = types.SimpleNamespace(
+            output_format=output_format, output_dir=folder, reference=reference, overwrite=overwrite
+        )
+        infer.check_output(args, paths or [SAMPLE])
+
+    check("all", folder)
     assert infer.write_transcripts("all", folder, [SAMPLE], [result]) == [
         f"Transcripts: {folder}/*.*"
     ]
@@ -118,12 +125,35 @@ def test_transcripts_are_written_in_every_format_and_never_over_a_file(speech, t
         and texts[".tsv"].splitlines()[1] == "0\t1500\tHi."
     )
     assert "00:00:00,000 --> 00:00:01,500" in texts[".srt"] and texts[".vtt"].startswith("WEBVTT")
-    with pytest.raises(UserError, match="is not overwritten"):
-        infer.check_output([SAMPLE], "all", folder)
+    (folder / "sample.txt").write_text("mine")
+    with pytest.raises(UserError, match=f"{folder}/sample.txt exists: .* add --overwrite"):
+        check("all", folder)
+    check("all", folder, overwrite=True)
+    with pytest.raises(UserError, match="would replace an input"):
+        check("txt", folder, reference=folder / "sample.txt", overwrite=True)
     with pytest.raises(UserError, match="would both be written to"):
-        infer.check_output([SAMPLE, tmp_path / "sample.wav"], "txt", tmp_path)
+        check("txt", tmp_path, SAMPLE, tmp_path / "sample.wav")
     with pytest.raises(UserError, match="cannot write to /proc/no"):
-        infer.check_output([SAMPLE], "txt", Path("/proc/no"))
+        check("txt", Path("/proc/no"))
+
+
+def test_a_full_disk_leaves_no_part_of_a_transcript_and_none_replaced(tmp_path, monkeypatch):
+    import errno
+
+    import infer
+    from whisper import utils
+
+    def fails_halfway(output_format, folder):
+        def write(result, audio_path, options):
+            Path(folder, "sample.txt").write_text("ha")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        return write
+
+    (tmp_path / "sample.txt").write_text("whole")
+    monkeypatch.setattr(utils, "get_writer", fails_halfway)
+    assert infer.write_transcripts("txt", tmp_path, [SAMPLE], [{}]) == []
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["whole"]
 
 
 def test_any_container_rate_and_number_of_channels_is_read_as_mono_at_16_khz(speech, tmp_path):
@@ -141,7 +171,7 @@ def test_any_container_rate_and_number_of_channels_is_read_as_mono_at_16_khz(spe
         write_wav(tmp_path / "eight.wav", soxr.resample(short, RATE, 48_000), 48_000, channels=8),
         write_wav(tmp_path / "array.wav", short, channels=12),
     ):
-        samples = audio_input.read(path)
+        samples = audio_input.read(path).samples
         # Telephone audio lacks what is above 4 kHz.
         assert samples.dtype == np.float32 and same_sound(samples, short), path.name
 
@@ -157,7 +187,7 @@ def test_sound_in_a_single_channel_is_not_lost(speech, tmp_path):
     header[22:24], header[32:34] = (8).to_bytes(2, "little"), b"\x10\0"
     header[28:32] = (RATE * 16).to_bytes(4, "little")
     path.write_bytes(header)
-    assert same_sound(audio_input.read(path) * 8, speech[: 2 * RATE])
+    assert same_sound(audio_input.read(path).samples * 8, speech[: 2 * RATE])
 
 
 def test_a_recording_that_was_cut_is_read_as_far_as_it_goes(speech, tmp_path):
@@ -165,10 +195,87 @@ def test_a_recording_that_was_cut_is_read_as_far_as_it_goes(speech, tmp_path):
 
     whole = SAMPLE.read_bytes()
     (tmp_path / "cut.mp3").write_bytes(whole[: len(whole) // 2])
-    samples = audio_input.read(tmp_path / "cut.mp3")
+    recording = audio_input.read(tmp_path / "cut.mp3")
+    samples = recording.samples
     assert len(samples) == pytest.approx(len(speech) / 2, rel=0.02) and same_sound(
         samples, speech[: len(samples)]
     )
+    (warning,) = recording.warnings
+    assert warning.startswith("cut.mp3 is cut or damaged: 12.") and "of the 24.4 s" in warning
+    assert not audio_input.read(SAMPLE).warnings
+
+
+@pytest.mark.parametrize("name", ["cut.wav", "cut.flac", "cut.mkv", "cut.webm", "cut.aac"])
+def test_a_cut_file_is_told_from_a_whole_one(speech, tmp_path, name):
+    import audio_input
+
+    codec = {"cut.flac": "flac", "cut.wav": "pcm_s16le", "cut.webm": "libopus"}.get(name, "aac")
+    path = write_media(tmp_path / name, speech[: 10 * RATE], codec)
+    assert not audio_input.read(path).warnings
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 4 // 10])
+    warnings = audio_input.read(path).warnings
+    assert warnings and name in warnings[0]
+
+
+def test_sound_that_is_off_scale_or_missing_is_refused_or_remarked(refused, speech, tmp_path):
+    import audio_input
+
+    def wav(name, samples):
+        return write_media(tmp_path / name, np.asarray(samples), "pcm_f32le")
+
+    assert "up to 1e+30 where 1 is full scale" in refused(
+        "--audio", wav("loud.wav", np.clip(speech[:RATE] * 1e32, -1e30, 1e30))
+    )
+    for value in (np.inf, -np.inf, np.nan):
+        holes = speech[:RATE].copy()
+        holes[77] = value
+        assert "samples that are not numbers" in refused("--audio", wav("holes.wav", holes))
+    assert "holds no sound" in refused("--audio", wav("click.wav", [0.5] * 100))
+    assert audio_input.read(wav("silent.wav", np.zeros(RATE))).warnings == ("silent.wav is silent",)
+    assert not audio_input.read(wav("over.wav", speech[:RATE] * 2)).warnings
+    slow = write_wav(tmp_path / "slow.wav", speech[:RATE], rate=1)
+    assert "1 samples per second" in refused("--audio", slow)
+
+
+def test_damaged_media_of_all_kinds_end_in_samples_or_one_line(speech, tmp_path):
+    import audio_input
+
+    rng = np.random.default_rng(15)
+    codecs = {"wav": "pcm_s16le", "flac": "flac", "ogg": "libopus", "mp3": "libmp3lame"}
+    codecs |= {"m4a": "aac", "mkv": "aac", "webm": "libopus", "ts": "aac"}
+    read = 0
+    for suffix, codec in codecs.items():
+        whole = bytearray(write_media(tmp_path / f"a.{suffix}", speech[:RATE], codec).read_bytes())
+        for _ in range(8):
+            damaged = bytearray(whole)
+            for at in rng.integers(0, len(whole), 1 + len(whole) // 500):
+                damaged[at] = rng.integers(256)
+            damaged[: 8 * rng.integers(2)] = b""
+            path = tmp_path / f"damaged.{suffix}"
+            path.write_bytes(damaged[: rng.integers(len(whole) // 2, len(whole))])
+            try:
+                samples = audio_input.read(path).samples
+            except UserError as error:
+                assert "\n" not in str(error) and path.name in str(error)
+            else:
+                assert np.isfinite(samples).all()
+                read += 1
+    assert read
+
+
+ODD_NAMES = ("a:b.wav", "\x1b[31mred.wav", "new\nline.wav", "$x$.wav", os.fsdecode(b"\xff.wav"))
+
+
+def test_files_of_odd_names_are_read_recorded_and_printed_safely(audio, speech, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ODD_NAMES:
+        write_wav(folder / name, speech[:RATE])
+    env = {"PYTHONIOENCODING": "ascii"}
+    run, printed = audio.measure("--audio", folder, *ONCE, env=env)
+    names = {name.replace("\udcff", "\\udcff") for name in ODD_NAMES}
+    assert {file["name"] for file in run["input"]["files"]} == names
+    assert printed.isascii() and "\x1b" not in printed and "\\x1b[31mred.wav" in printed
 
 
 def test_an_hour_is_held_once_with_its_spectrogram(tmp_path):
@@ -179,9 +286,9 @@ import resource, sys
 from pathlib import Path
 import audio_input, whisper_openvino, numpy
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-whisper_openvino.log_mel_spectrogram(audio_input.read(Path("sample.mp3")), 80, 480000)
+whisper_openvino.log_mel_spectrogram(audio_input.read(Path("sample.mp3")).samples, 80, 480000)
 before = peak()
-samples = audio_input.read(Path(sys.argv[1]))
+samples = audio_input.read(Path(sys.argv[1])).samples
 mel = whisper_openvino.log_mel_spectrogram(samples, 80, 480000)
 print(samples.nbytes, peak() - before)
 """

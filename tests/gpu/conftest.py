@@ -23,7 +23,9 @@ class StandIn:
 
     def __init__(self, folder: Path, port: int = 0, **options):
         self.log, self._served = folder / "tgi.log", folder / "served.jsonl"
-        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        words = []
+        for name, value in options.items():
+            words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
         self.process = subprocess.Popen(
             [
                 sys.executable,
@@ -101,11 +103,11 @@ class Scripts:
             **{"URL": server.url, "LOG_FILE": server.log, "WARMUP": 0, **settings},
         )
 
-    def start_ab(self, server: StandIn, **settings) -> subprocess.Popen:
+    def start_ab(self, server: StandIn, *args, **settings) -> subprocess.Popen:
         """run_ab.sh without waiting for its end, in a process group of its own."""
         settings = {"URL": server.url, "LOG_FILE": server.log, "WARMUP": 0, **settings}
         return subprocess.Popen(
-            ["bash", SCRIPTS / "run_ab.sh"],
+            ["bash", SCRIPTS / "run_ab.sh", *map(str, args)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -18,10 +18,22 @@ from itertools import count
 
 PHRASES = {
     200: "OK",
+    302: "Found",
     404: "Not Found",
     422: "Unprocessable Entity",
     424: "Failed Dependency",
     429: "Too Many Requests",
+}
+TROUBLES = {
+    "cut": "half of the body",
+    "drip": "a byte of the body now and then",
+    "endless": "a body without end",
+    "page": "a web page, whatever was asked for, as from a proxy whose server is gone",
+    "text": "the right body as text",
+    "no_text": "JSON of another kind",
+    "no_headers": "without TGI's own headers",
+    "cache": "the answer before, at once",
+    "redirect": "redirects to where nobody listens",
 }
 
 
@@ -55,6 +67,10 @@ def parse_args():
     parser.add_argument("--cut_every", type=int, default=0, help="sends half of every n-th answer")
     parser.add_argument("--die_at", type=int, default=0, help="the process ends at the n-th")
     parser.add_argument("--hang_at", type=int, default=0, help="falls silent from the n-th on")
+    parser.add_argument("--trouble", choices=TROUBLES, help="with every answer")
+    parser.add_argument("--trouble_from", type=int, default=2, help="from the n-th request on")
+    parser.add_argument("--split", action="store_true", help="sends the body after the header")
+    parser.add_argument("--info", type=json.loads, default={}, help="more of /info")
     return parser.parse_args()
 
 
@@ -67,6 +83,7 @@ class StandIn:
         )
         self.number, self.tokens, self.under_way = count(1), 0, 0
         self.slots = asyncio.Semaphore(options.slots)
+        self.trouble, self.last = None, b""
 
     async def handle(self, reader, writer):
         try:
@@ -78,6 +95,10 @@ class StandIn:
                 )
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
                 status, more, answer = await self.answer(method, path, body)
+                if self.trouble in ("page", "redirect"):
+                    status = 200 if self.trouble == "page" else 302
+                    more = {"content-type": "text/html", "location": "http://127.0.0.1:9/x"}
+                    answer = b"<html><body>We are back soon</body></html>"
                 if status is None:
                     if more.get("reset"):
                         linger = struct.pack("ii", 1, 0)
@@ -86,17 +107,31 @@ class StandIn:
                         )
                     break
                 keep = headers.get("connection", "").lower() == "keep-alive"
+                headers = {
+                    "content-type": "application/json",
+                    **more,
+                    "content-length": len(answer),
+                    "connection": "keep-alive" if keep else "close",
+                }
+                if "endless" in more:
+                    del headers["content-length"]
                 lines = [
                     f"HTTP/1.1 {status} {PHRASES[status]}",
-                    "content-type: application/json",
-                    *(f"{k}: {v}" for k, v in more.items()),
+                    *(f"{k}: {v}" for k, v in headers.items()),
                 ]
-                lines += [
-                    f"content-length: {len(answer)}",
-                    f"connection: {'keep-alive' if keep else 'close'}",
-                ]
+                head = "\r\n".join(lines).encode() + b"\r\n\r\n"
                 sent = answer[: len(answer) // 2] if more.get("x-cut") else answer
-                writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + sent)
+                if self.options.split:
+                    writer.write(head)
+                    await writer.drain()
+                    await asyncio.sleep(0.005)
+                    head = b""
+                while "drip" in more or "endless" in more:
+                    writer.write(head + b" " * (1 if "drip" in more else 100_000))
+                    await writer.drain()
+                    await asyncio.sleep(0.2)
+                    head = b""
+                writer.write(head + sent)
                 await writer.drain()
                 if not keep or more.get("x-cut"):
                     break
@@ -116,6 +151,7 @@ class StandIn:
                 "max_concurrent_requests": 2000,
                 "model_device_type": "cuda",
                 "version": self.options.version,
+                **self.options.info,
             }
             return 200, {}, json.dumps(info).encode()
         if path == "/metrics":
@@ -132,6 +168,10 @@ class StandIn:
         options, number, arrived = self.options, next(self.number), time.perf_counter_ns()
         if number == options.die_at:
             os._exit(1)
+        if options.trouble and number >= options.trouble_from:
+            self.trouble = options.trouble
+        if self.trouble == "cache":
+            return self.last
         if options.hang_at and number >= options.hang_at:
             await asyncio.sleep(3600)
         if options.drop_every and number % options.drop_every == 0:
@@ -186,7 +226,19 @@ class StandIn:
             headers |= {"x-prompt-tokens": 15, "x-generated-tokens": tokens}
         if options.cut_every and number % options.cut_every == 0:
             headers["x-cut"] = 1
-        return 200, headers, json.dumps({"generated_text": " word" * tokens}).encode()
+        answer = {"generated_text": " word" * tokens}
+        if self.trouble == "cut":
+            headers["x-cut"] = 1
+        elif self.trouble in ("drip", "endless"):
+            headers[self.trouble] = 1
+        elif self.trouble == "text":
+            headers["content-type"] = "text/plain"
+        elif self.trouble == "no_text":
+            answer = {"status": "ok"}
+        elif self.trouble == "no_headers":
+            headers = {}
+        self.last = 200, headers, json.dumps(answer).encode()
+        return self.last
 
     def serve(self, number, **facts):
         self.served.write(json.dumps({"number": number, **facts}) + "\n")

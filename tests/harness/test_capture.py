@@ -198,7 +198,7 @@ def tools(tmp_path: Path) -> Path:
 
 
 def put(tools: Path, name: str, text: str, query: str | None = None) -> None:
-    """A tool that prints this text, or `query` when asked with --query-gpu."""
+    """A tool that prints this text, or `query` if called with --query-gpu."""
     (tools / f"{name}.txt").write_text(text)
     (tools / f"{name}-query.txt").write_text(text if query is None else query)
     script = tools / name

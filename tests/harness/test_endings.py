@@ -31,8 +31,8 @@ def run(results: Path, *args, **how) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def wait_for(process: subprocess.Popen, line: str) -> None:
-    while (read := process.stdout.readline().rstrip()) != line:
+def wait_for(process: subprocess.Popen, line: str, stream: str = "stdout") -> None:
+    while (read := getattr(process, stream).readline().rstrip()) != line:
         assert read, process.stderr.read()
 
 
@@ -87,7 +87,7 @@ def test_ctrl_c_twice_loses_nothing(tmp_path):
 @pytest.mark.parametrize("wait_s", [0, 0.03, 0.1])
 def test_ctrl_c_while_libraries_load_is_one_line(tmp_path, wait_s):
     process = start(tmp_path, "--num_iters", 100000)
-    wait_for(process, "Importing")
+    wait_for(process, "Importing", "stderr")
     time.sleep(wait_s)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)

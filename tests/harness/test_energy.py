@@ -187,7 +187,7 @@ def test_counters_that_stand_still_count_for_nothing(tmp_path):
     assert meter.joules is None and "stood still" in meter.unknown
 
 
-def test_a_counter_that_is_lost_meanwhile_counts_for_nothing(tmp_path):
+def test_a_counter_that_is_lost_while_measuring_counts_for_nothing(tmp_path):
     tree = Tree(tmp_path).zone("intel-rapl:0", "package-0").zone("intel-rapl:0:0", "dram")
     meter = energy.Meter(tree.root, nvml=nvml_of())
     meter.start()

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import time
@@ -58,3 +59,15 @@ def test_a_defect_is_not_swallowed():
     with pytest.raises(ZeroDivisionError):
         with SystemMonitor():
             1 / 0
+
+
+def test_a_mask_that_shrinks_meanwhile_is_a_warning():
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) < 2:
+        pytest.skip("one CPU only: its mask can't shrink")
+    with SystemMonitor() as watched:
+        os.sched_setaffinity(0, {min(allowed)})
+    os.sched_setaffinity(0, allowed)
+    assert watched.warnings == [
+        f"the CPU mask changed while measuring, from {len(allowed)} to 1 CPUs"
+    ]

@@ -172,3 +172,13 @@ def test_records_of_version_1_are_read_as_version_2():
         assert new["comparable_by"]["precision"] == old["placement"]["precision_used"]
         assert new["configuration"]["threads"] == old["placement"]["threads_given"]
         assert new["warnings"] == old["trouble"] and new["primary"] == old["headline"]
+
+
+def test_a_record_of_version_1_says_whether_its_weights_were_in_huge_pages(tmp_path):
+    path = min((REPO / "examples/threads-1").glob("*.json"))
+    old = json.loads(path.read_text())
+    assert "memory tuned" not in record.read(path)["configuration"]
+    old["system"]["memory"]["glibc_tunables"] = "glibc.malloc.hugetlb=1"
+    (tmp_path / "tuned.json").write_text(json.dumps(old))
+    tuned = record.read(tmp_path / "tuned.json")
+    assert tuned["configuration"]["memory tuned"] == "glibc.malloc.hugetlb=1"

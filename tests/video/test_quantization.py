@@ -1,10 +1,12 @@
-"""The int8 model: as right as the float one, faster, and refused where it is not as right."""
+"""Exporting: int8 as right as float and faster, or refused; names; hostile weights."""
 
 import shlex
+import sys
 
 import numpy as np
+import pytest
 from conftest import assert_one_line
-from video_media import DEMO_WEIGHTS, ONE_PASS
+from video_media import DEMO_WEIGHTS, FOLDER, ONE_PASS
 
 
 def test_the_int8_model_is_scored_named_and_faster(video, tmp_path):
@@ -21,7 +23,7 @@ def test_the_int8_model_is_scored_named_and_faster(video, tmp_path):
 
     how = ("--no_output", "--max_frames", 12, "--num_iters", 3)
     run, _ = video.measure("--model_path", folder / "demo_int8.xml", "--precision", "int8", *how)
-    scored = run["model"]["export"]["mask_map50_95"]
+    scored = run["model"]["export"]["results"]["mask_map50_95"]
     assert scored["before"] > 0.75 and abs(scored["before"] - scored["after"]) < 0.01
     assert (
         run["model"]["weight_format"] == "int8"
@@ -69,7 +71,7 @@ def test_an_int8_model_that_lost_too_much_is_refused_with_the_figure(video, tmp_
         tmp_path / "black",
     )
     assert_one_line(done, "points of 8", "of mask mAP50-95", "--max_map_loss")
-    assert not folder.exists() and not list(tmp_path.glob("*.partial"))
+    assert not folder.exists() and not list(tmp_path.glob("*.partial*"))
 
 
 def test_mistakes_end_it_before_the_work(video, tmp_path):
@@ -87,3 +89,57 @@ def test_mistakes_end_it_before_the_work(video, tmp_path):
 
     assert_one_line(export("--calibration_video", tmp_path / "no.mp4"), "no video file")
     assert_one_line(export("--ground_truth", tmp_path / "no.json"), "cannot read")
+
+
+@pytest.mark.parametrize(
+    "given, output",
+    [
+        ((), "yolov8n-seg_openvino_model"),
+        (("--precision", "int8"), "yolov8n-seg_int8_openvino_model"),
+        (("--weight_format", "fp16"), "yolov8n-seg_fp16_openvino_model"),
+        (("--imgsz", "320"), "yolov8n-seg_320_openvino_model"),
+        (("--model", "my.pt", "--precision", "int8"), "my_int8_openvino_model"),
+    ],
+)
+def test_the_folder_is_named_after_model_and_format(monkeypatch, given, output):
+    import export
+
+    monkeypatch.setattr(sys, "argv", ["export.py", *given])
+    made = export.default_output(export.parse_args())
+    assert made.absolute() == FOLDER / output  # wherever it is run
+
+
+class Evil:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        import os
+
+        return os.system, (f"touch '{self.path}'",)
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_code_in_weights_is_run_only_if_trusted(video, tmp_path, is_zip):
+    import torch
+
+    ran, path = tmp_path / "ran", tmp_path / "x.pt"
+    torch.save({"model": Evil(ran)}, path, _use_new_zipfile_serialization=is_zip)
+    command = ("export.py", "--model", path, "--output", tmp_path / "out")
+    done = video.run(*command)
+    assert_one_line(done, "x.pt holds posix.system", "any code", "--trust_pickle")
+    assert not ran.exists()
+    assert_one_line(video.run(*command, "--trust_pickle"), "cannot export")
+    assert ran.exists() and not (tmp_path / "out").exists()
+    path.write_bytes(b"no checkpoint")
+    assert_one_line(video.run(*command), "x.pt is damaged, or no checkpoint")
+
+
+def test_another_model_in_a_named_folder_is_left_alone(video, tmp_path):
+    command = ("export.py", "--model", DEMO_WEIGHTS, "--output", tmp_path / "out")
+    assert video.run(*command, "--imgsz", 64).returncode == 0
+    assert_one_line(video.run(*command), "holds yolov8n-seg-demo.pt (imgsz 64)", "--overwrite")
+    done = video.run(*command, "--overwrite")
+    assert done.returncode == 0 and "replacing yolov8n-seg-demo.pt (imgsz 64)" in done.stdout

@@ -16,7 +16,7 @@ SEED, NUM_FRAMES, FPS = 79, 40, 10  # below train.TRAIN_SEEDS: never trained on
 def coco(seed: int, num_frames: int, fps: float) -> dict:
     """Every drawn object's visible mask, in COCO's format; image ids are frame numbers from 0.
 
-    What is hardly visible is marked as a crowd: COCO neither asks for it nor counts it as an error.
+    What is hardly visible is marked as a crowd: whether it is found does not count in COCO.
     """
     images, annotations = [], []
     for number, (scene, t_s, _, ids) in enumerate(clip(seed, num_frames, fps)):
@@ -25,22 +25,14 @@ def coco(seed: int, num_frames: int, fps: float) -> dict:
         images.append({"id": number, "width": width, "height": height, "file_name": name})
         for index, mover in enumerate(scene.movers, 1):
             mask = ids == index
-            if not mask.any():
-                continue
-            annotation = {
-                "id": len(annotations) + 1,
-                "image_id": number,
-                "category_id": mover.kind,
-                "area": int(mask.sum()),
-                "iscrowd": int(hardly_visible(scene, index, t_s, mask.sum())),
-            }
-            annotations.append({**annotation, **run_lengths(mask)})
-    return {
-        "info": {"description": f"clip of seed {seed}"},
-        "images": images,
-        "annotations": annotations,
-        "categories": [{"id": PERSON, "name": "person"}, {"id": CAR, "name": "car"}],
-    }
+            if area := int(mask.sum()):
+                crowd = int(hardly_visible(scene, index, t_s, area))
+                annotation = {"id": len(annotations) + 1, "image_id": number, "iscrowd": crowd}
+                annotation |= {"category_id": mover.kind, "area": area, **run_lengths(mask)}
+                annotations.append(annotation)
+    categories = [{"id": PERSON, "name": "person"}, {"id": CAR, "name": "car"}]
+    info = {"description": f"clip of seed {seed}"}
+    return dict(info=info, images=images, annotations=annotations, categories=categories)
 
 
 def run_lengths(mask: np.ndarray) -> dict:
@@ -54,13 +46,13 @@ def run_lengths(mask: np.ndarray) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    output = Path(__file__).parent.parent / "pharmacy_drivethru.mp4"
-    parser.add_argument("--output", type=Path, default=output)
-    parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--num_frames", type=int, default=NUM_FRAMES)
-    parser.add_argument("--fps", type=Fraction, default=Fraction(FPS))
+    add, output = parser.add_argument, Path(__file__).parent.parent / "pharmacy_drivethru.mp4"
+    add("--output", type=Path, default=output)
+    add("--seed", type=int, default=SEED)
+    add("--num_frames", type=int, default=NUM_FRAMES)
+    add("--fps", type=Fraction, default=Fraction(FPS))
     truth = "write this file (JSON) instead of the clip"
-    parser.add_argument("--ground_truth", type=Path, metavar="FILE", help=truth)
+    add("--ground_truth", type=Path, metavar="FILE", help=truth)
     args = parser.parse_args()
     if args.ground_truth:
         args.ground_truth.write_text(json.dumps(coco(args.seed, args.num_frames, float(args.fps))))

@@ -10,8 +10,10 @@ Sizes are in design pixels of a 768 x 432 frame; `height` scales them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -19,30 +21,13 @@ import numpy as np
 PERSON, CAR = 0, 2  # COCO class indices
 DESIGN_WIDTH, DESIGN_HEIGHT = 768, 432
 SUPERSAMPLE = 2
-MIN_VISIBLE_SHARE, MIN_AREA = 0.3, 150  # of an object, and pixels: less is hardly to be seen
+MIN_VISIBLE_SHARE, MIN_AREA = 0.3, 150  # of an object, and pixels: with less it does not count
 
 
-def _points(text: str) -> list[tuple[float, float]]:
-    return [tuple(map(float, point.split(","))) for point in text.split()]
-
-
-# Cars seen from the side, facing right; x along the length, y up, both in car lengths.
-CAR_OUTLINES = {
-    "sedan": _points("0,.07 .01,.2 .16,.225 .3,.335 .58,.34 .74,.23 .95,.2 1,.15 1,.07"),
-    "hatchback": _points("0,.07 .01,.24 .1,.36 .55,.37 .72,.25 .95,.21 1,.15 1,.07"),
-    "suv": _points("0,.08 0,.3 .06,.42 .6,.43 .74,.29 .97,.26 1,.2 1,.08"),
-    "van": _points("0,.07 0,.46 .04,.49 .7,.49 .86,.29 .98,.25 1,.18 1,.07"),
-    "pickup": _points("0,.09 0,.25 .4,.26 .44,.4 .66,.41 .76,.27 .97,.25 1,.2 1,.09"),
-}
-CAR_WINDOWS = {
-    "sedan": [".22,.235 .32,.315 .43,.32 .43,.235", ".46,.235 .46,.32 .56,.32 .68,.235"],
-    "hatchback": [".09,.26 .13,.34 .36,.345 .36,.26", ".39,.26 .39,.345 .53,.35 .66,.26"],
-    "suv": [".05,.3 .09,.4 .3,.405 .3,.3", ".33,.3 .33,.405 .57,.41 .69,.3"],
-    "van": [".55,.31 .55,.45 .68,.45 .8,.31"],
-    "pickup": [".47,.28 .49,.38 .63,.385 .71,.28"],
-}
-HEADLIGHT = _points(".955,.16 .955,.195 .995,.165 .995,.145")
-TAIL_LIGHT = _points(".005,.17 .005,.2 .03,.2 .03,.17")
+# Cars seen from the side, facing right: x along the length, y up, both in car lengths.
+CARS = json.loads(Path(__file__).with_name("cars.json").read_text())
+HEADLIGHT = ((0.955, 0.16), (0.955, 0.195), (0.995, 0.165), (0.995, 0.145))
+TAIL_LIGHT = ((0.005, 0.17), (0.005, 0.2), (0.03, 0.2), (0.03, 0.17))
 PAINTS = "ebebeb 19191c 8c8f94 a5191e 1e3c82 c8aa3c 285a3c 5f3c2d"
 
 
@@ -78,27 +63,32 @@ class Scene:
     noise: float  # standard deviation of the camera's noise, grey levels
 
 
+@dataclass
 class Canvas:
     """Draws the same shape in colour into a picture and as a number into a map of objects."""
 
-    def __init__(self, picture: np.ndarray, ids: np.ndarray, scale: float):
-        self.picture, self.ids, self.scale = picture, ids, scale
+    picture: np.ndarray
+    ids: np.ndarray
+    scale: float
+
+    def _draw(self, shape, *place, colour, number, style=()):
+        for image, value in ((self.picture, colour), (self.ids, number)):
+            if value is not None:
+                shape(image, *place, value, *style)
+
+    def _pixels(self, lengths) -> list[int]:
+        return [int(round(length * self.scale)) for length in lengths]
 
     def polygon(self, points, colour, number=None):
-        corners = [np.round(np.asarray(points, np.float64) * self.scale).astype(np.int32)]
-        cv2.fillPoly(self.picture, corners, colour)
-        if number is not None:
-            cv2.fillPoly(self.ids, corners, number)
+        corners = np.round(np.asarray(points, np.float64) * self.scale).astype(np.int32)
+        self._draw(cv2.fillPoly, [corners], colour=colour, number=number)
 
     def box(self, x0, y0, x1, y1, colour):
         self.polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], colour)
 
     def ellipse(self, centre, axes, colour, number=None):
-        centre = tuple(int(round(c * self.scale)) for c in centre)
-        axes = tuple(max(1, int(round(a * self.scale))) for a in axes)
-        cv2.ellipse(self.picture, centre, axes, 0, 0, 360, colour, -1)
-        if number is not None:
-            cv2.ellipse(self.ids, centre, axes, 0, 0, 360, number, -1)
+        place = self._pixels(centre), [max(1, axis) for axis in self._pixels(axes)], 0, 0, 360
+        self._draw(cv2.ellipse, *place, colour=colour, number=number, style=(-1,))
 
     def text(self, text, corner, size, colour):
         place, width = tuple(int(c * self.scale) for c in corner), max(1, int(2 * self.scale))
@@ -106,11 +96,9 @@ class Canvas:
         cv2.putText(self.picture, text, place, font, size, colour, width, cv2.LINE_AA)
 
     def limb(self, start, end, width, colour, number=None):
-        ends = [tuple(int(round(c * self.scale)) for c in p) for p in (start, end)]
-        width = max(1, int(round(width * self.scale)))
-        cv2.line(self.picture, *ends, colour, width)
-        if number is not None:
-            cv2.line(self.ids, *ends, number, width)
+        (width,) = self._pixels([width])
+        ends, style = (self._pixels(start), self._pixels(end)), (max(1, width),)
+        self._draw(cv2.line, *ends, colour=colour, number=number, style=style)
 
 
 def _shade(colour, factor: float) -> tuple[int, int, int]:
@@ -128,13 +116,13 @@ def _draw_car(canvas: Canvas, car: Mover, t_s: float, number: int) -> None:
     def at(points):
         return [(x + facing * (px - 0.5) * length, y - py * length) for px, py in points]
 
-    colour, outline = look["colour"], CAR_OUTLINES[look["shape"]]
+    colour, outline = look["colour"], CARS[look["shape"]]["outline"]
     canvas.ellipse((x, y - 0.01 * length), (0.52 * length, 0.035 * length), (38, 38, 42))
     canvas.polygon(at(outline), colour, number)
     sill = [(px, min(py, 0.13)) for px, py in outline]
     canvas.polygon(at(sill), _shade(colour, 0.72))
-    for window in CAR_WINDOWS[look["shape"]]:
-        canvas.polygon(at(_points(window)), look["glass"])
+    for window in CARS[look["shape"]]["windows"]:
+        canvas.polygon(at(window), look["glass"])
     for door_x in look["doors"]:
         canvas.limb(*at([(door_x, 0.1), (door_x, 0.22)]), 0.006 * length, _shade(colour, 0.55))
     canvas.polygon(at(HEADLIGHT), (250, 240, 190))
@@ -241,7 +229,7 @@ def _street(canvas: Canvas, rng: np.random.Generator, ground_y: float) -> None:
 def _car_look(rng: np.random.Generator) -> dict:
     paints = PAINTS.split()
     return {
-        "shape": str(rng.choice(list(CAR_OUTLINES))),
+        "shape": str(rng.choice(list(CARS))),
         "colour": _shade(bytes.fromhex(paints[rng.integers(len(paints))]), rng.uniform(0.8, 1.2)),
         "glass": _shade((70, 90, 108), rng.uniform(0.5, 1.5)),
         "rim": _shade((150, 150, 155), rng.uniform(0.5, 1.3)),
@@ -261,19 +249,16 @@ def _person_look(rng: np.random.Generator) -> dict:
 
 
 def make_scene(rng: np.random.Generator, height: int = DESIGN_HEIGHT) -> Scene:
-    """Draw a place and who moves through it in the next ten seconds or so.
+    """Draw a place and who moves through it in the next ten seconds or so: `rng` chooses all.
 
-    Parameters
-    ----------
-    rng : the source of every choice; the same state gives the same scene.
-    height : of the frames to be drawn, pixels; their width is height * 16 / 9.
+    `height` is that of the frames to be drawn, in pixels; their width is height * 16 / 9.
     """
     scale = height / DESIGN_HEIGHT
     movers = []
     for ground_y, base, direction in ((268, 150, -1), (352, 205, 1)):
         speed = direction * rng.uniform(55, 130)
         stop = rng.uniform(0.5, 5)
-        # The whole lane stops, so nobody drives into anybody.
+        # The whole lane stops, so that no cars collide.
         pause_s = (stop, stop + rng.uniform(0, 4))
         x = rng.uniform(-160, 100) if direction > 0 else rng.uniform(640, 900)
         for _ in range(rng.integers(0, 6)):
@@ -292,12 +277,9 @@ def make_scene(rng: np.random.Generator, height: int = DESIGN_HEIGHT) -> Scene:
 
 
 def draw(scene: Scene, t_s: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """The scene at a moment.
+    """The scene at a moment: the frame, uint8 [H, W, 3], RGB, and the map of objects.
 
-    Returns
-    -------
-    frame : uint8 [H, W, 3], RGB.
-    ids : uint8 [H, W]; 0 where nobody is, n where scene.movers[n - 1] is seen.
+    The map, uint8 [H, W], is n where scene.movers[n - 1] is visible, 0 where nothing is.
     """
     picture = scene.background.copy()
     ids = np.zeros(picture.shape[:2], np.uint8)
@@ -326,7 +308,7 @@ def whole_area(scene: Scene, number: int, t_s: float) -> int:
 
 
 def hardly_visible(scene: Scene, number: int, t_s: float, area: int) -> bool:
-    """Whether so few pixels of mover `number` are seen that finding it or not does not count."""
+    """Whether so few pixels of mover `number` are visible that finding it does not count."""
     return area < MIN_AREA or area < MIN_VISIBLE_SHARE * whole_area(scene, number, t_s)
 
 

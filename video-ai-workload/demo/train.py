@@ -31,7 +31,7 @@ SHUFFLE_BUFFER = 256
 
 
 class DrawnScenes(IterableDataset):
-    """Endless crops of ever new scenes.
+    """Endless crops of new scenes.
 
     Each is (uint8 [3, S, S], classes [n], boxes xywh 0..1 [n, 4], mask of numbers [S/4, S/4]).
     """
@@ -66,9 +66,9 @@ class DrawnScenes(IterableDataset):
 
     def _crop(self, frame, ids, kinds, rng):
         size = self.size
-        pad = max(0, size - frame.shape[0])
-        frame = cv2.copyMakeBorder(frame, 0, pad, 0, 0, cv2.BORDER_CONSTANT, value=(114, 114, 114))
-        ids = cv2.copyMakeBorder(ids, 0, pad, 0, 0, cv2.BORDER_CONSTANT, value=0)
+        pad = (0, max(0, size - frame.shape[0])), (0, 0)
+        frame = np.pad(frame, (*pad, (0, 0)), constant_values=114)
+        ids = np.pad(ids, pad)
         y = int(rng.integers(0, frame.shape[0] - size + 1))
         x = int(rng.integers(0, frame.shape[1] - size + 1))
         frame, ids = frame[y : y + size, x : x + size], ids[y : y + size, x : x + size]
@@ -128,8 +128,7 @@ def main() -> None:
     torch.manual_seed(args.seed)
     net = SegmentationModel("yolov8n-seg.yaml", nc=80, verbose=False)
     net.names = dict(YAML.load(check_yaml("coco.yaml"))["names"])
-    overrides = {"task": "segment", "overlap_mask": True, "mask_ratio": MASK_RATIO}
-    net.args = get_cfg(overrides=overrides)
+    net.args = get_cfg(overrides=dict(task="segment", overlap_mask=True, mask_ratio=MASK_RATIO))
     net.train()
     learnt = [p for p in net.parameters() if p.requires_grad]
     decayed = {"params": [p for p in learnt if p.ndim > 1], "weight_decay": 5e-4}
@@ -162,10 +161,7 @@ def update(average: SegmentationModel, net: SegmentationModel, step: int) -> Non
     """Move the average towards the network's weights: slower from step to step."""
     decay = 0.998 * (1 - math.exp(-step / 200))
     for kept, new in zip(average.state_dict().values(), net.state_dict().values()):
-        if kept.dtype.is_floating_point:
-            kept.lerp_(new, 1 - decay)
-        else:
-            kept.copy_(new)
+        kept.lerp_(new, 1 - decay) if kept.dtype.is_floating_point else kept.copy_(new)
 
 
 def save(net: SegmentationModel, path: Path) -> None:
@@ -173,10 +169,9 @@ def save(net: SegmentationModel, path: Path) -> None:
     net = deepcopy(net).half().requires_grad_(False)
     if hasattr(net, "criterion"):
         del net.criterion
-    train_args = {"task": "segment", "model": "yolov8n-seg.yaml", "imgsz": 640}
+    train_args = dict(task="segment", model="yolov8n-seg.yaml", imgsz=640)
     train_args["data"] = "drawn drive-thru scenes"
-    checkpoint = {"model": net, "ema": None, "optimizer": None, "epoch": -1}
-    torch.save({**checkpoint, "train_args": train_args}, path)
+    torch.save(dict(model=net, ema=None, optimizer=None, epoch=-1, train_args=train_args), path)
 
 
 if __name__ == "__main__":
