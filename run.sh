@@ -111,7 +111,7 @@ prepare_audio() {
 }
 
 # What is measured, for harness.study: workload, folder, script and arguments.
-jobs() {
+list_jobs() {
   local llm="--model_name=$llm_model"
   job_options=(
     --job "llm llm-workload infer.py $llm"
@@ -158,7 +158,7 @@ main() {
   parse "$@"
   check_python
   lock
-  mkdir -p "$RESULTS_DIR" || die "cannot make the results folder $RESULTS_DIR"
+  mkdir -p "$RESULTS_DIR" 2>/dev/null || die "cannot make the results folder $RESULTS_DIR"
   RESULTS_DIR=$(cd "$RESULTS_DIR" && pwd)
   is_writable "$RESULTS_DIR" || die "cannot write to the results folder $RESULTS_DIR"
   setup harness
@@ -167,7 +167,7 @@ main() {
   prepare_video
   prepare_audio
   if $prepare_only; then exit 0; fi
-  jobs
+  list_jobs
   exec harness/.venv/bin/python -m harness.study --results_dir "$RESULTS_DIR" \
     "${study_options[@]}" "${job_options[@]}"
 }

@@ -99,12 +99,10 @@ def build(args: argparse.Namespace) -> Report:
 def check_outputs(args: argparse.Namespace) -> None:
     """Raise UserError, before anything is compared, where an output can't be written, or would
     replace a record, another output or, without --overwrite, a file that is no report."""
-    records = {os.path.realpath(path) for path in expand(args.records)}
+    outputs = {name: path for name in FORMS if (path := getattr(args, name)) not in (None, STDOUT)}
+    records = {os.path.realpath(path) for path in expand(args.records if outputs else [])}
     taken: set[str] = set()
-    for name in FORMS:
-        path = getattr(args, name)
-        if path in (None, STDOUT):
-            continue
+    for name, path in outputs.items():
         option, target = f"--{name}", os.path.realpath(path)
         ends = _ends(path)
         if target in records or b'"schema_version"' in ends:

@@ -340,7 +340,10 @@ def assignment(text: str) -> tuple[str, str]:
 
 def positive_number(text: str) -> tuple[str, float]:
     name, value = assignment(text)
-    return name, QUANTITY(value)
+    try:
+        return name, QUANTITY(value)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from None
 
 
 def unit_of_work(text: str) -> Unit:
@@ -350,8 +353,11 @@ def unit_of_work(text: str) -> Unit:
     if own := re.match(r"(.+)=(\w+):(.+)$", text):
         return Unit(own[1], own[2], QUANTITY(own[3]))
     first, _, counted = text.partition(" ")
-    amount = QUANTITIES.get(first) or QUANTITY(first.replace(",", ""))
-    return Unit(text, counted, amount)
+    try:
+        return Unit(text, counted, QUANTITIES.get(first) or QUANTITY(first.replace(",", "")))
+    except argparse.ArgumentTypeError:
+        forms = "'million items', '1,000 items', 'hour of work' or NAME=METRIC:AMOUNT"
+        raise argparse.ArgumentTypeError(f"{text!r} says no amount: {forms}") from None
 
 
 def parse_args() -> argparse.Namespace:

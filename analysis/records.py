@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, product
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -165,41 +165,42 @@ def _run(found: dict, path: Path) -> Run:
         for key, m in found["metrics"].items()
     }
     samples = {plain(key): _measured(each) for key, each in found["samples"].items()}
-    task, level = plain(found["task"]), found["output"].get("level", "concurrency")
+    level = plain(found["output"].get("level", "concurrency"))
     same = ("id", "finished_at", "workload", "title", "primary", "warnings")
     entries: tuple[str, ...] = ("task", "comparable_by", "configuration", "context")
+    known = {key: plain(found[key]) for key in (*same, "work", "validity")}
+    given = {key: _given(plain(found[key])) for key in entries}
     return Run(
         path=Path(plain(str(path))),
         machine=plain(machine["instance_type"] or machine["product"] or hostname) or "unnamed",
         host=plain(hostname),
         share_of_machine=placement.get("share_of_machine", share),
-        work=[Unit(each["unit"], each["metric"], each["amount"]) for each in plain(found["work"])],
+        work=[Unit(each["unit"], each["metric"], each["amount"]) for each in known.pop("work")],
         metrics=metrics,
         durations={
-            key: _thinned(sorted(chain(*samples.get(key, ()))) or [m.median], MAX_DRAWN)
+            key: _thinned(sorted(samples.get(key, ())) or [m.median], MAX_DRAWN)
             for key, m in metrics.items()
             if m.unit == "s"
         },
-        reasons=plain(found["validity"]["reasons"]),
-        gate=gates.of_record(found),
-        level=level if is_number(task.get(level)) else None,
-        **{key: plain(found[key]) for key in same},
-        **{key: _given(plain(found[key])) for key in entries},  # type: ignore[arg-type]
+        reasons=known.pop("validity")["reasons"],
+        gate=gates.of_record({**found, "output": {"gate": plain(found["output"].get("gate"))}}),
+        level=level if is_number(given["task"].get(level)) else None,
+        **known,
+        **given,  # type: ignore[arg-type]
     )
 
 
-def is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _measured(iterations: list[list[float | None]]) -> list[list[float]]:
-    """Without samples that were no possible values, and iterations without others."""
-    known = ([_zeroed(value) for value in each if value is not None] for each in iterations)
-    return [each for each in known if each]
+def _measured(iterations: list[list[float | None]]) -> list[float]:
+    """All samples but those that were no possible values."""
+    return [value for each in iterations for value in each if value is not None]
 
 
 def _zeroed(value: float) -> float:
     return value if abs(value) >= SMALLEST else 0.0
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _given(entries: dict) -> dict[str, Scalar]:
@@ -247,7 +248,7 @@ def differing(entries: Sequence[dict[str, Scalar]]) -> list[str]:
 def nearest(runs: Sequence[Run], baseline: str) -> list[str]:
     """Which works of the baseline and of another side are most alike, and what keeps them apart;
     a sentence, or none where there is no other side."""
-    works = {(run.side == baseline, *run.work_key): run for run in runs}
+    works = {(run.side == baseline, *run.work_key): run for run in runs if not run.gate}
     ours = [run for run in works.values() if run.side == baseline][:MAX_WORKS]
     others = [run for run in works.values() if run.side != baseline][:MAX_WORKS]
     if not (ours and others):

@@ -293,8 +293,8 @@ def csv(report: Report) -> str:
         for name, r in c.ratios.items():
             medians = r.baseline, r.side, r.ratio, *(r.ci95 or (None, None))
             about = c.label, name, c.units[name], c.baseline, c.side
-            found = *medians, r.better, r.verdict, csv_cell("; ".join(c.marks))
-            writer.writerow([*map(csv_cell, about), *found])
+            row = *about, *medians, r.better, r.verdict, "; ".join(c.marks)
+            writer.writerow([csv_cell(cell) for cell in row])
     return buffer.getvalue()
 
 

@@ -46,8 +46,8 @@ def refreshed(text: str, kinds: tuple[str, ...]) -> str:
 def take_picture() -> None:
     """The example's report, and its first screen."""
     compare = "harness/.venv/bin/python -m analysis.compare"
-    compare += " examples/threads-1 examples/threads-2 --allow_invalid"
-    output(f"{compare} --html {REPORT.relative_to(ROOT)}")
+    report = f"--allow_invalid --html {REPORT.relative_to(ROOT)} --overwrite"
+    output(f"{compare} examples/threads-1 examples/threads-2 {report}")
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if not chromium:
         sys.exit("error: the picture takes a browser: sudo apt install chromium")

@@ -93,7 +93,7 @@ class Report:
         counts = dict(
             sorted(Counter(each.failure for each in self.responses if each.failure).items())
         )
-        unanswered = self.requests - len(self.responses)
+        unanswered = 0 if self.interrupted else self.requests - len(self.responses)
         for kind in ("connection refused", "connection reset"):
             # ab may say so more than once per request
             said = sum(kind in problem.lower() for problem in self.problems)

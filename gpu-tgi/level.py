@@ -16,8 +16,8 @@ import server
 import tgi_log
 
 from harness import checks, cli, gpu, progress, run, stats
+from harness.journal import Journal
 from harness.metrics import METRICS
-from harness.monitor import SystemMonitor
 
 BUSY_AB = 0.8  # of one core, from which on ab itself may be the bottleneck
 WORK = [
@@ -91,20 +91,31 @@ def measure(setup: Setup, plan: Plan, args: Namespace) -> tuple[dict, Path]:
             report = ab.measure(setup.ab, [[share]], plan.folder / "warmup")
         if report.interrupted:
             raise report.interrupted
+    journal = run.start(args, **describe_level(setup, plan))
     watched = gpu.Sampler(server.gpu_indices(setup.server))
-    with SystemMonitor(keep=lambda: bool(runs)) as monitor, watched as gpus:
-        for number in range(setup.repeats):
-            with progress.stage(f"{name}: run {number + 1} of {setup.repeats}"):
-                runs.append(measure_run(setup, plan, number))
-            if runs[-1].report.interrupted or why_failed(runs[-1].report):
-                break
+    try:
+        with journal.monitor as monitor, watched as gpus:
+            for number in range(setup.repeats):
+                with progress.stage(f"{name}: run {number + 1} of {setup.repeats}"):
+                    one = measure_run(setup, plan, number)
+                if one.report.interrupted and not one.report.responses:
+                    raise one.report.interrupted
+                runs.append(one)
+                journal.add(samples_of(one))
+                if one.report.interrupted or why_failed(one.report):
+                    break
+    except BaseException as error:
+        if not runs or not isinstance(error, OSError):
+            run.discard()
+            raise
+        monitor.status, monitor.error = "failed", cli.one_line(error)
     with cli.uninterrupted():
         monitor.usage["gpus"] = gpus.gpus
         if error := runs[-1].report.interrupted:
             monitor.status, monitor.error = "interrupted", cli.why_interrupted(error)
         elif monitor.status == "complete" and (reason := why_failed(runs[-1].report)):
             monitor.status, monitor.error = "failed", reason
-        record = build_record(setup, plan, args, runs, monitor)
+        record = build_record(setup, plan, args, runs, journal)
         return record, run.save(record, args)
 
 
@@ -203,29 +214,25 @@ def why_failed(report: ab.Report) -> str | None:
     return None
 
 
-def samples_of(runs: list[Run], whole: Run) -> dict[str, list[list[float]]]:
-    """Samples by metric, one list per ab run."""
-    samples: dict[str, list[list[float]]] = {}
-    all_ok = not whole.report.failures and all(each.ok for each in whole.report.alone)
-    for each in runs:
-        report, wall_s = each.report, each.report.wall_s
-        found = {
-            "successful_requests": [report.succeeded],
-            "failed_requests": [sum(report.failures.values())],
-        }
-        if wall_s and not why_failed(report):
-            found["duration_s"] = [wall_s]
-            found["requests_per_second"] = [report.succeeded / wall_s]
-            found["request_latency_s"] = report.latencies_s if all_ok else []
-            if each.tokens is not None:
-                found["tokens_per_second"] = [each.tokens / wall_s]
-                found["generated_tokens_per_request"] = [each.tokens / report.succeeded]
-        for name in tgi_log.METRICS.values():
-            times_s = [getattr(request, name) for request in each.log or from_headers(report)]
-            found[name] = [time_s for time_s in times_s if time_s is not None]
-        for name, values in found.items():
-            samples.setdefault(name, []).append(values)
-    return samples
+def samples_of(one: Run) -> dict[str, list[float]]:
+    """Samples by metric, of one run of ab."""
+    report, wall_s = one.report, one.report.wall_s
+    found = {
+        "successful_requests": [report.succeeded],
+        "failed_requests": [sum(report.failures.values())],
+    }
+    if wall_s and not why_failed(report):
+        found["duration_s"] = [wall_s]
+        found["requests_per_second"] = [report.succeeded / wall_s]
+        all_ok = not report.failures and all(each.ok for each in report.alone)
+        found["request_latency_s"] = report.latencies_s if all_ok else []
+        if one.tokens is not None:
+            found["tokens_per_second"] = [one.tokens / wall_s]
+            found["generated_tokens_per_request"] = [one.tokens / report.succeeded]
+    for name in tgi_log.METRICS.values():
+        times_s = [getattr(request, name) for request in one.log or from_headers(report)]
+        found[name] = [time_s for time_s in times_s if time_s is not None]
+    return found
 
 
 def from_headers(report: ab.Report) -> list[tgi_log.Finished]:
@@ -292,26 +299,51 @@ def warnings_of(setup: Setup, plan: Plan, whole: Run, samples: dict, usage: dict
     return found
 
 
+def describe(setup: Setup) -> dict:
+    """What the records of levels and sweep have in common, for run.start() and run.build()."""
+    return {
+        "model": setup.model,
+        "input": setup.input,
+        "system": setup.system,
+        "placement": {"cpus": sorted(os.sched_getaffinity(0))},
+        "comparable_by": {"runtime": setup.server["name"]},
+        "server": setup.server,
+        "check_samples": False,
+    }
+
+
+def describe_level(setup: Setup, plan: Plan) -> dict:
+    """What is known of a level before it is measured."""
+    return {
+        **describe(setup),
+        "workload": "gpu-tgi",
+        "title": "LLM server",
+        "primary": "requests_per_second",
+        "task": {**setup.task, "concurrency": plan.concurrency},
+        "work": WORK,
+        "resolved": {"concurrency": plan.concurrency, "requests": plan.requests},
+    }
+
+
 def build_record(
-    setup: Setup, plan: Plan, args: Namespace, runs: list[Run], monitor: SystemMonitor
+    setup: Setup, plan: Plan, args: Namespace, runs: list[Run], journal: Journal
 ) -> dict:
     """The level's record."""
-    whole = together(runs)
-    samples = samples_of(runs, whole) | gpu_samples(monitor.usage["gpus"], whole)
+    whole, usage = together(runs), journal.monitor.usage
+    samples = journal.samples | gpu_samples(usage["gpus"], whole)
     samples = {name: samples[name] for name in METRICS if any(samples.get(name, []))}
-    measured = "requests_per_second" in samples
-    return build(
-        setup,
+    if whole.report.failures or not all(each.ok for each in whole.report.alone):
+        samples.pop("request_latency_s", None)  # also of the runs without a failure
+    known = describe_level(setup, plan)
+    if "requests_per_second" not in samples:
+        known["primary"] = "successful_requests"
+    return run.build(
         args,
-        workload="gpu-tgi",
-        title="LLM server",
-        primary="requests_per_second" if measured else "successful_requests",
+        **known,
         samples=samples,
-        task={**setup.task, "concurrency": plan.concurrency},
-        work=WORK,
-        monitor=monitor,
+        monitor=journal.monitor,
         output={
-            "text": setup.probe.text,
+            "text": setup.probe.text[:20_000],
             "requests": whole.report.requests,
             "succeeded": whole.report.succeeded,
             "failures": whole.report.failures,
@@ -321,23 +353,7 @@ def build_record(
             "ab_starts_alone": setup.ab.starts_alone,
             "reports": str(plan.folder),
         },
-        resolved={"concurrency": plan.concurrency, "requests": plan.requests},
-        warnings=warnings_of(setup, plan, whole, samples, monitor.usage),
-    )
-
-
-def build(setup: Setup, args: Namespace, **parts) -> dict:
-    """A record of a level or of the sweep; `parts` go to run.build()."""
-    return run.build(
-        args,
-        **parts,
-        model=setup.model,
-        input=setup.input,
-        system=setup.system,
-        placement={"cpus": sorted(os.sched_getaffinity(0))},
-        comparable_by={"runtime": setup.server["name"]},
-        server=setup.server,
-        check_samples=False,
+        warnings=warnings_of(setup, plan, whole, samples, usage),
     )
 
 

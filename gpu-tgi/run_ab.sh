@@ -46,8 +46,6 @@ Exit status: 0 all levels measured; 1 some not (the others are kept); 2 wrong us
 EOF
 }
 
-wrong_usage() { echo "error: $* (--help)" >&2; exit 2; }
-
 read_settings() {
   requests='' slo=''
   local concurrency='' default=10 value
@@ -83,7 +81,7 @@ read_settings() {
     "$REQUESTS_PER_CLIENT" "$REPEATS" "$TIMEOUT_S"; do
     is_number "$value" || wrong_usage "'$value' is not a whole number from 1 on"
   done
-  [[ $WARMUP =~ ^[0-9]+$ ]] || wrong_usage "WARMUP=$WARMUP is not a whole number"
+  [[ $WARMUP =~ ^[0-9]{1,9}$ ]] || wrong_usage "WARMUP=$WARMUP is not a whole number"
   mapfile -t levels < <(printf '%s\n' "${levels[@]}" | sort -nu)
   for value in "${levels[@]}"; do
     [[ -z $requests ]] || ((requests >= value)) ||
@@ -98,6 +96,8 @@ read_settings() {
   [[ -z ${PROMPTS:-} ]] || PROMPTS=$(realpath -m "$PROMPTS")
   [[ -z ${LOG_FILE:-} ]] || LOG_FILE=$(realpath -m "$LOG_FILE")
   CONTAINER=${CONTAINER:-tgi}
+  [[ $CONTAINER =~ ^[a-zA-Z0-9][a-zA-Z0-9_.-]*$ ]] ||
+    wrong_usage "CONTAINER=$CONTAINER: must be the name of a container"
   RESULTS_DIR=$(realpath -m "${RESULTS_DIR:-$here/../results}")
 }
 
@@ -125,7 +125,7 @@ main() {
   # stdbuf has ab print by the line, so that sweep.py sees when each answer came.
   export URL
   exec harness/.venv/bin/python gpu-tgi/sweep.py --results_dir "$RESULTS_DIR" --api "$API" \
-    ${MODEL:+--model "$MODEL"} --container "$CONTAINER" \
+    ${MODEL:+--model="$MODEL"} --container "$CONTAINER" \
     ${LOG_FILE:+--log_file "$LOG_FILE"} --data "$DATA" ${PROMPTS:+--prompts "$PROMPTS"} \
     --levels "${levels[@]}" ${requests:+--requests "$requests"} \
     --requests_per_client "$REQUESTS_PER_CLIENT" --repeats "$REPEATS" --warmup "$WARMUP" \

@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from harness import cli
 from harness.cli import UserError
-from harness.secrets import redact, redact_command
+from harness.redaction import HIDDEN, is_secret, redact, redact_command
 
 RECOVERY_WAIT_S = 15.0  # for a server that went away to come back
 TOKEN_COUNTERS = (
@@ -174,12 +174,7 @@ def describe(url: str, api: str, model: str | None, container: str) -> tuple[dic
         owner = next((each.get("owned_by") for each in served if each.get("id") == model), None)
         name = owner or "OpenAI-compatible server"
         version = fetch_json(root(url) + "/version").get("version")
-    # As a server can say anything: no more than a line of each.
-    info = {
-        plain(key): plain(value) if isinstance(value, str) else value
-        for key, value in list(info.items())[:100]
-        if value is None or isinstance(value, (str, bool, int, float))
-    }
+    info = {plain(key): _scalar(key, value) for key, value in list(info.items())[:100]}
     arguments = docker["arguments"] if docker else []
     quantize = "--quantize" in arguments[:-1] and arguments[arguments.index("--quantize") + 1]
     weight_format = str(quantize or info.get("model_dtype") or "unknown")
@@ -200,6 +195,15 @@ def describe(url: str, api: str, model: str | None, container: str) -> tuple[dic
         "files": [],
         "export": {"revision": info.get("model_sha")},
     }
+
+
+def _scalar(key: str, value: object) -> str | float | None:
+    """A value of a server's /info for the record: no more than a line."""
+    if is_secret(key):
+        return HIDDEN
+    if isinstance(value, (int, float)) and abs(value) < 1e15:  # neither infinite nor NaN
+        return value
+    return None if value is None else plain(value)
 
 
 def _container(name: str) -> dict | None:

@@ -48,20 +48,31 @@ START_TIMEOUT_S=${START_TIMEOUT_S:-1800}
 host=$BIND # as it is reached from here
 [[ $BIND != 0.0.0.0 ]] || host=127.0.0.1
 
+# None may pass for an option of docker or of the launcher, or for more than one setting.
 check_settings() {
   local name
   for name in MAX_CONCURRENT_REQUESTS PORT START_TIMEOUT_S ${NUM_SHARD:+NUM_SHARD}; do
-    is_number "${!name}" || die "$name=${!name} is not a whole number from 1 on"
+    check "$name" '[1-9][0-9]{0,8}' 'a whole number from 1 on'
   done
-  [[ $DTYPE =~ ^b?float16$ ]] || die "DTYPE=$DTYPE: TGI knows float16 and bfloat16"
-  [[ $GPUS =~ ^(all|none|[0-9]+(,[0-9]+)*)$ ]] || die "GPUS=$GPUS: not all, none, or a list as 0,1"
-  [[ $CONTAINER =~ ^[a-zA-Z0-9][a-zA-Z0-9_.-]*$ ]] || die "CONTAINER=$CONTAINER is not a valid name"
-  VOLUME=$(realpath -m "$VOLUME")
+  ((PORT < 65536)) || wrong_usage "PORT=$PORT: must be 1 to 65535"
+  check BIND '(25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})(\.(25[0-5]|2[0-4][0-9]|1?[0-9]{1,2})){3}' \
+    'an IPv4 address, as 127.0.0.1'
+  check DTYPE 'b?float16' 'float16 or bfloat16'
+  check QUANTIZE '([a-z0-9][a-z0-9-]*)?' 'a method that the launcher knows, as awq'
+  check GPUS 'all|none|[0-9]+(,[0-9]+)*' 'all, none, or a list as 0,1'
+  check IMAGE '[a-zA-Z0-9][a-zA-Z0-9._/:@-]*' 'the name of an image'
+  check MODEL '[a-zA-Z0-9_./][a-zA-Z0-9_./@+ -]*' 'the name of a model, or a folder'
+  check CONTAINER '[a-zA-Z0-9][a-zA-Z0-9_.-]*' 'the name of a container'
+  VOLUME=$(realpath -m -- "$VOLUME")
+  check VOLUME '/[^:[:cntrl:]]+' 'a folder without a colon in its path, which Docker takes for two'
 }
+
+# check NAME PATTERN WHAT: die unless the setting is as it must be.
+check() { [[ ${!1} =~ ^($2)$ ]] || wrong_usage "$1=$(printf %q "${!1}"): must be $3"; }
 
 # Kept out of the environment, so that no program started here inherits it unasked.
 take_token() {
-  local file=${HF_HOME:-$HOME/.cache/huggingface}/token
+  local file=${HF_HOME:-${HOME:-}/.cache/huggingface}/token
   token=${TOKEN:-${HF_TOKEN:-${HUGGING_FACE_HUB_TOKEN:-}}}
   if [[ -z $token && -r $file ]]; then token=$(<"$file"); fi
   unset TOKEN HF_TOKEN HUGGING_FACE_HUB_TOKEN
@@ -139,16 +150,29 @@ port_is_taken() { (exec 3<>"/dev/tcp/$host/$PORT") 2>/dev/null; }
 
 inspect() { docker inspect --type container --format "$1" "$CONTAINER" 2>/dev/null || true; }
 
-# The container's last lines; without the token, whoever may have logged it.
+# The container's last lines, as plain text; without the token and keys, whoever logged them.
 last_lines() {
-  local lines
+  local lines secret
   lines=$(docker logs --tail "$1" "$CONTAINER" 2>&1 || true)
-  [[ -z $token ]] || lines=${lines//"$token"/(token)}
-  printf '%s\n' "$lines"
+  for secret in "${secrets[@]}"; do
+    [[ -z $secret ]] || lines=${lines//"$secret"/(secret)}
+  done
+  printf '%s\n' "$lines" | sed $'s/\x1b\\[[0-9;]*m//g' | tr -d '\000-\010\013-\037\177'
+}
+
+# Those among the launcher's arguments.
+take_secrets() {
+  local before='' word
+  secrets=("$token")
+  for word in "$@"; do
+    [[ $before != --api-key && $before != --ngrok-authtoken ]] || secrets+=("$word")
+    [[ $word != --api-key=* && $word != --ngrok-authtoken=* ]] || secrets+=("${word#*=}")
+    before=$word
+  done
 }
 
 start() {
-  local gpus=() secrets=() settings
+  local gpus=() passed=() settings
   local arguments=(--model-id "$MODEL" --max-concurrent-requests "$MAX_CONCURRENT_REQUESTS")
   # The launcher refuses the two together.
   if [[ -n $QUANTIZE ]]; then
@@ -185,9 +209,9 @@ start() {
     docker pull "$IMAGE" || die "cannot pull $IMAGE: see above"
   fi
   echo "Starting $MODEL on $IMAGE"
-  if [[ -n $token ]]; then secrets=(-e HF_TOKEN -e HUGGING_FACE_HUB_TOKEN); fi
+  if [[ -n $token ]]; then passed=(-e HF_TOKEN -e HUGGING_FACE_HUB_TOKEN); fi
   HF_TOKEN=$token HUGGING_FACE_HUB_TOKEN=$token docker run --detach --name "$CONTAINER" \
-    --label "settings=$settings" "${gpus[@]}" --shm-size 1g "${secrets[@]}" \
+    --label "settings=$settings" "${gpus[@]}" --shm-size 1g "${passed[@]}" \
     --publish "$BIND:$PORT:80" --volume "$VOLUME:/data" "$IMAGE" "${arguments[@]}" >/dev/null ||
     die "Docker could not start the container: see above"
 }
@@ -222,6 +246,7 @@ main() {
   esac
   take_token
   check_settings
+  take_secrets "$@"
   check_docker
   parameters=$(billions_of_parameters)
   start "$@"

@@ -6,6 +6,8 @@ set -euo pipefail
 
 CONTAINER=${CONTAINER:-tgi}
 
+[[ $CONTAINER =~ ^[a-zA-Z0-9][a-zA-Z0-9_.-]*$ ]] ||
+  wrong_usage "CONTAINER=$CONTAINER: must be the name of a container"
 command -v docker >/dev/null || die "Docker is not installed: nothing to stop"
 said=$(docker rm --force "$CONTAINER" 2>&1) || [[ $said == *"No such container"* ]] ||
   die "$CONTAINER could not be stopped: ${said##*$'\n'}"

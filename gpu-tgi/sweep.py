@@ -21,15 +21,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from harness import cli
+
+cli.quit_on_signals()  # while the libraries load
+
 import ab
 import level
 import server
 import tgi_log
 
-from harness import capacity, cli, files, plot, run, system
+from harness import capacity, files, plot, run, system
 from harness.cli import UserError
 from harness.monitor import SystemMonitor
-from harness.secrets import redact
+from harness.redaction import redact
 
 # Columns: name in sweep.csv, metric, statistic, heading in the printed table (None: only in CSV).
 COLUMNS = (
@@ -65,7 +69,8 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add("--results_dir", type=Path, required=True, help="folder for the records and reports")
     # Not on the command line by run_ab.sh, where every user of the machine could read it.
-    add("--url", default=os.environ.get("URL"), help="where requests are sent")
+    url, what = os.environ.get("URL"), "where requests are sent"
+    add("--url", default=url, required=url is None, help=what)
     add("--api", choices=("tgi", "openai"), required=True, help="form of the requests")
     add("--model", help="name by which the server knows the model")
     add("--container", default="tgi", help="Docker container of the server")
@@ -123,7 +128,8 @@ def follow_log(
         return None
     command = ["docker", "logs", "--follow", "--tail", "0", args.container]
     if args.log_file:
-        command = ["tail", "-n", "0", "-F", str(args.log_file)]
+        # It ends with this process, however that ends.
+        command = ["tail", f"--pid={os.getpid()}", "-n", "0", "-F", str(args.log_file)]
     return stack.enter_context(tgi_log.follow(command, args.folder / "server.log"))
 
 
@@ -328,9 +334,9 @@ class Sweep:
                 samples["concurrency_within_slo"] = [[self.within]]
         monitor = SystemMonitor()
         monitor.status, monitor.error, monitor.usage = *self.outcome(table), {}
-        return level.build(
-            self.setup,
+        return run.build(
             self.args,
+            **level.describe(self.setup),
             workload="gpu-tgi-sweep",
             title="LLM server, sweep",
             primary=None,
@@ -405,6 +411,7 @@ def main() -> int:
         print(f"error: URL={redact(args.url)} holds a secret: {why}", file=sys.stderr)
         return cli.EXIT_USAGE
     args.folder = make_folder(args.results_dir)
+    run.check_destination(args)
     with ExitStack() as stack:
         try:
             setup = prepare(args, stack)

@@ -27,7 +27,7 @@ METRICS = {  # by the log's field
     "time_per_token": "server_time_per_token_s",
 }
 FIELD = re.compile(rf'\b({"|".join(METRICS)})="([^"]*)"')
-DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|[µμu]s|ms|s)")
+DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)(ns|[µμu]s|ms|s)")
 UNIT_S = {"ns": 1e-9, "µs": 1e-6, "μs": 1e-6, "us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
@@ -58,10 +58,10 @@ def seconds(duration: str) -> float:
 def finished_request(line: str) -> Finished | None:
     """The finished request of a log line; None for every other line, also a damaged one."""
     line = COLOUR.sub("", line).strip()
-    found = _json_fields(line) if line.startswith("{") else _text_fields(line)
     try:
+        found = _json_fields(line) if line.startswith("{") else _text_fields(line)
         request = Finished(**{METRICS[field]: seconds(found[field]) for field in METRICS})
-    except (KeyError, ValueError):
+    except (LookupError, ValueError, TypeError, AttributeError, RecursionError):
         return None
     return request if request.server_time_per_token_s > 0 else None
 
@@ -77,10 +77,7 @@ def _text_fields(line: str) -> dict[str, str]:
 
 
 def _json_fields(line: str) -> dict[str, str]:
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return {}
+    entry = json.loads(line)
     message = entry.get("message") or entry.get("fields", {}).get("message")
     if message != "Success" or not str(entry.get("target")).startswith(TARGET):
         return {}

@@ -10,6 +10,7 @@ import argparse
 import errno
 import json
 import math
+import multiprocessing
 import os
 import re
 import signal
@@ -24,7 +25,7 @@ MAX_INT = 2**31 - 1
 PRECISIONS = ("auto", "f32", "bf16", "f16", "int8")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-DISK_ERRORS = (*DISK_FULL, errno.EROFS, errno.EACCES)
+DISK_ERRORS = (*DISK_FULL, errno.EROFS, errno.EACCES, errno.ENAMETOOLONG)
 NOTHING_MEASURED = "interrupted: nothing had been measured yet"
 
 # Set by who has samples to save, if a command ends early: from the error to where they went.
@@ -138,6 +139,9 @@ def add_common_arguments(
 
 def quit_on_signals() -> None:
     """End at once on a signal: for the seconds of importing, when there is nothing to save."""
+    # A process that a library starts and ends (openvino-telemetry) loads the script again.
+    if multiprocessing.current_process().name != "MainProcess":
+        return
 
     def leave(number: int, frame) -> None:
         os.write(2, f"{NOTHING_MEASURED}\n".encode())
@@ -158,6 +162,8 @@ def run(main: Callable[[], int]) -> None:
     try:
         try:
             status = main()
+            if rescue:  # it ended without a record
+                rescue(KeyboardInterrupt())
         except BaseException as error:
             status = _ended(error)
         sys.stdout.flush()

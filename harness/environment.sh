@@ -8,11 +8,12 @@ TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 die() { echo "error: $*" >&2; exit 1; }
-is_number() { [[ $1 =~ ^[1-9][0-9]*$ ]]; }
+wrong_usage() { echo "error: $* (--help)" >&2; exit 2; }
+is_number() { [[ $1 =~ ^[1-9][0-9]{0,8}$ ]]; }
 is_writable() { local file; file=$(mktemp "$1/.writable.XXXXXX" 2>/dev/null) && rm -f "$file"; }
 
-# tied COMMAND ARG...: run it; it ends when this shell is killed, even by kill -9.
-tied() { "$PYTHON" "$(dirname "${BASH_SOURCE[0]}")/tied.py" "$BASHPID" "$@"; }
+# tied PYTHON ARG...: run it; it ends when this shell is killed, even by kill -9.
+tied() { "$1" "$(dirname "${BASH_SOURCE[0]}")/tied.py" "$BASHPID" "$@"; }
 
 # lock: hold the current folder as long as this process and its children live.
 lock() {
@@ -37,7 +38,7 @@ pip_reason() {
   if grep -qE 'ConnectionError|NameResolution|ConnectTimeout|ProxyError|timed out' "$log"; then
     echo "no connection to the package index; run the same command again ($log)"
   else
-    echo "$(grep ^ERROR "$log" | tail -n 1) ($log)"
+    echo "$(sed -n 's/^ERROR: //p' "$log" | tail -n 1) ($log)"
   fi
 }
 
@@ -66,7 +67,7 @@ torch_index() {
 
 # setup FOLDER: an environment with FOLDER/requirements.txt, made anew when that file has changed.
 setup() {
-  local folder=$1 index="" stamp
+  local folder=$1 index="" stamp python
   stamp=$("$PYTHON" -c 'import sys; print(sys.version_info[:2])')
   stamp+=$(cksum <"$folder/requirements.txt")
   [[ -x $folder/.venv/bin/python && -f $folder/.venv/installed &&
@@ -78,7 +79,9 @@ setup() {
   fi
   rm -f "$folder/.venv/installed" # first, so that what is left of it is never taken for whole
   rm -rf "$folder/.venv"
-  tied "$PYTHON" -m venv "$folder/.venv" || die "could not make $folder/.venv: see above"
+  # The interpreter itself: a shim like pyenv's would outlive this shell.
+  python=$("$PYTHON" -c 'import sys; print(sys.executable)')
+  tied "$python" -m venv "$folder/.venv" || die "could not make $folder/.venv: see above"
   # shellcheck disable=SC2086  # the index is two words or none
   pip_install "$folder" --no-compile $index -r "$folder/requirements.txt"
   echo "$stamp" >"$folder/.venv/installed"

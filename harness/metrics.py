@@ -63,17 +63,17 @@ tokens_until_divergence | tokens | higher | Tokens until divergence
     Tokens that both models' greedy answers share before they part.
 
 frames_per_second | frames/s | higher | Throughput
-    Frames over the time of a pass, from opening the video to the finished output.
+    Frames that were finished, over time, the pipeline being full from beginning to end.
 inference_time_per_frame_s | s | lower | Inference time per frame
     Time of a frame's OpenVINO request, others running beside it, over its batch size.
 frame_latency_s | s | lower | Frame latency
     From the decoded frame to the frame taken by the encoder, or drawn.
 (pass_time_s) | s | lower | Time per pass
-    One pass over the video.
+    The frames of one pass over the video, over throughput.
 cpu_time_per_frame_s | s | lower | CPU time per frame
     CPU time of the process over frames.
 cpu_utilization | share | higher | CPU utilization
-    CPU time of the process, over the time of a pass and the CPUs in the mask.
+    CPU time of the process, over time and the CPUs in the mask.
 (decode_time_per_frame_s) | s | lower | Decode time per frame
     Time of this stage in all its threads, over frames.
 (letterbox_time_per_frame_s) | s | lower | Letterbox time per frame

@@ -86,7 +86,7 @@ def check_ir(*xml_paths: Path, hint: str) -> None:
 def cannot_load(path: Path, error: Exception) -> UserError:
     """What OpenVINO says of a model it does not load, and what to do."""
     why = cli.one_line(error)
-    is_property = "property" in str(error).lower()
+    is_property = "propert" in str(error).lower()  # or in a source file that OpenVINO names
     hint = "--ov_config, --threads" if is_property else "export it again: export.py --overwrite"
     return UserError(f"cannot load {path}: {why} ({hint})")
 

@@ -24,7 +24,6 @@ SCHEMA_VERSION = 2
 SCHEMA_PATH = Path(__file__).with_name("record.schema.json")
 MAX_BYTES = 256 * 2**20  # of a file that is read
 MAX_DEPTH = 100  # of what a workload adds
-LARGEST = 1e24  # no metric has a larger value, in any unit; the schema's bound too
 # Rounding puts the KL divergence of two equal models a little below 0.
 NEVER_NEGATIVE = {metric.unit for metric in METRICS.values()} - {"nats/token"}
 
@@ -105,6 +104,8 @@ def _jsonable(
     if isinstance(value, dict):
         named = {_text(key): each for key, each in value.items()}
         return {k: _jsonable(v, (*place, k), warn, is_possible) for k, v in named.items()}
+    if isinstance(value, list) and all(type(v) is float and is_possible(v) for v in value):
+        return value.copy()  # the samples of an iteration, of which there may be many
     if isinstance(value, (list, tuple, set, frozenset)):
         return [
             _jsonable(each, (*place, str(index)), warn, is_possible)
@@ -118,41 +119,37 @@ def _text(value: Any) -> str:
 
 
 def _is_counter(value: float) -> bool:
-    return 0 <= value <= LARGEST
+    return 0 <= value <= stats.LARGEST
 
 
 def _sanitize_metrics(record: dict) -> list[str]:
     """Summarize anew what has impossible samples, as the rest has it; one warning each."""
     found = []
     metrics, samples = record["metrics"], record["samples"]
-    for name, metric in list(metrics.items()):
-        known = Metric(
-            name, metric["unit"], metric["better"], metric["label"], metric["definition"]
-        )
-        iterations = samples.get(name, [])
+    for name, iterations in samples.items():
+        metric = metrics.get(name)
         samples[name] = [[v if _is_possible(v, metric) else None for v in i] for i in iterations]
-        rest = [each for i in samples[name] if (each := [v for v in i if v is not None])]
+        rest = stats.usable(samples[name])
         total, left = (sum(map(len, each)) for each in (iterations, rest))
         if left < total:
-            found.append(
-                f"{name}: {total - left} of {total} samples are no possible values: left out"
-            )
-        if not rest:
+            found.append(f"{name}: {total - left} of {total} samples are no possible values: null")
+        if metric and not rest:
             del metrics[name]
-        elif left < total or not all(_is_possible(v, metric) for v in _numbers(metric)):
-            metrics[name] = stats.summarize(known, rest)
+        elif metric and (left < total or not all(_is_possible(v, metric) for v in _values(metric))):
+            about = (metric[key] for key in ("unit", "better", "label", "definition"))
+            metrics[name] = stats.summarize(Metric(name, *about), rest)
     record["work"] = [each for each in record["work"] if each["metric"] in metrics]
     return found
 
 
-def _is_possible(value: float | None, metric: dict) -> bool:
-    """Whether a metric can have this value; nothing is said of one without a better direction."""
-    if value is None or not abs(value) <= LARGEST:
+def _is_possible(value: float | None, metric: dict | None) -> bool:
+    """Whether a metric can have this value: no time, rate or count that is good or bad is < 0."""
+    if value is None or not stats.is_number(value):
         return False
-    return value >= 0 or not metric["better"] or metric["unit"] not in NEVER_NEGATIVE
+    return value >= 0 or not (metric and metric["better"] and metric["unit"] in NEVER_NEGATIVE)
 
 
-def _numbers(metric: dict) -> Iterable[float | None]:
+def _values(metric: dict) -> Iterable[float | None]:
     """Its summary's values in its unit."""
     yield from (metric[name] for name in ("median", "mean", "min", "max"))
     yield from metric["ci95"] or ()
@@ -217,7 +214,7 @@ def validate(record: Any) -> None:
         raise RecordError(f"not a record: its primary metric {primary} is not among its metrics")
     for name, metric in record["metrics"].items():
         raw = (value for each in record["samples"].get(name, ()) for value in each)
-        for value in (*_numbers(metric), *(v for v in raw if v is not None)):
+        for value in (*_values(metric), *(v for v in raw if v is not None)):
             if not _is_possible(value, metric):
                 raise RecordError(f"{name}: {value:g} {metric['unit']} is no possible value")
 

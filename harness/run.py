@@ -28,7 +28,7 @@ from harness.cli import UserError
 from harness.journal import Journal
 from harness.metrics import METRICS, Metric
 from harness.monitor import SystemMonitor
-from harness.secrets import redact, redact_command
+from harness.redaction import redact, redact_command
 
 _open: Journal | None = None  # of the run under way
 
@@ -161,11 +161,10 @@ def build(
     metrics = {
         name: stats.summarize(known[name], each, intervals.get(name))
         for name, each in samples.items()
-        if any(each)
+        if stats.usable(each)
     }
     usage = monitor.usage
-    against = [*reasons, *checks.output_reasons(output)]
-    informing = [*warnings, *monitor.warnings]
+    against, informing = [*reasons, *checks.output_reasons(output), *monitor.warnings], [*warnings]
     if usage and not server:  # a server's load is the work itself
         against = checks.computing_reasons(usage, placement, system) + against
         informing = checks.idle_warnings(usage, placement) + informing
@@ -201,7 +200,7 @@ def build(
         **({"server": server} if server else {}),
         "usage": usage or None,
         "metrics": metrics,
-        "samples": {name: [list(each) for each in samples[name]] for name in metrics},
+        "samples": {name: [list(i) for i in each] for name, each in samples.items() if any(each)},
         "output": output,
         "details": list(details),
         "warnings": against + informing,

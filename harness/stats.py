@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from harness.metrics import Metric
 
 CONFIDENCE = 0.95
+LARGEST = 1e24  # no metric has a larger value, in any unit
 # A percentile is given only where at least one sample is expected beyond it.
 PERCENTILES = {"p50": (0.50, 1), "p90": (0.90, 10), "p95": (0.95, 20), "p99": (0.99, 100)}
 
@@ -44,6 +45,17 @@ def median_interval(samples: Sequence[float]) -> tuple[float, float] | None:
     return (ordered[k - 1], ordered[n - k]) if k else None
 
 
+def is_number(value: float | None) -> bool:
+    """Whether it can be a sample: neither NaN nor infinite nor beyond LARGEST."""
+    return value is not None and abs(value) <= LARGEST
+
+
+def usable(samples: Sequence[Sequence[float | None]]) -> list[list[float]]:
+    """The samples that are numbers, without iterations that have none."""
+    kept = ([v for v in each if v is not None and is_number(v)] for each in samples)
+    return [each for each in kept if each]
+
+
 def summarize(
     metric: Metric,
     samples: Sequence[Sequence[float]],
@@ -53,7 +65,8 @@ def summarize(
 
     Parameters
     ----------
-    samples : one list per iteration, in the metric's unit; at least one sample in all.
+    samples : one list per iteration, in the metric's unit; at least one usable() sample in all.
+        Others are passed over; the record warns of them.
     interval : its 95 % confidence interval, where that is known better than from iterations.
 
     Returns
@@ -63,7 +76,7 @@ def summarize(
     medians, as samples within an iteration are not independent; and p50, p90, p95, p99 as far as
     the number of samples supports them.
     """
-    each = [list(iteration) for iteration in samples if len(iteration)]
+    each = usable(samples)
     values = [value for iteration in each for value in iteration]
     interval = interval or median_interval([statistics.median(iteration) for iteration in each])
     summary = {

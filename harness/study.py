@@ -282,8 +282,7 @@ def run_step(step: Step, arguments: Sequence[str]) -> int:
     try:
         return child.wait()
     except KeyboardInterrupt as error:
-        is_ctrl_c = type(error) is KeyboardInterrupt
-        child.send_signal(signal.SIGINT if is_ctrl_c else signal.SIGTERM)
+        child.send_signal(error.number if isinstance(error, cli.Terminated) else signal.SIGINT)
         _end(child)
         raise
 
@@ -332,20 +331,12 @@ def measure(
 
 
 def report(records: Sequence[dict], folder: Path) -> None:
-    """Print the table of records and write report.html, by analysis.
-
-    An earlier report.html stays until the new one is whole.
-    """
+    """Print the table of records and write report.html, by analysis."""
     print("\n== Results", flush=True)
     paths = [str(each["path"]) for each in records]
-    page, partial = folder / "report.html", folder / f".report.{os.getpid()}.html"
-    python = [sys.executable, "-m"]
-    subprocess.run([*python, "analysis.summary", *paths], cwd=ROOT, check=False)
-    compare = [*python, "analysis.compare", *paths, "--html", str(partial)]
-    done = subprocess.run(compare, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode == 0:
-        partial.replace(page)
-    print(done.stdout.replace(str(partial), str(page)), end="", flush=True)
+    page = ["--html", str(folder / "report.html")]
+    for command in (["analysis.summary", *paths], ["analysis.compare", *paths, *page]):
+        subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False)
 
 
 def parse_job(text: str, is_repeated: bool) -> Job:
@@ -390,6 +381,8 @@ def parse_args() -> argparse.Namespace:
     args.results_dir = args.results_dir.absolute()
     if not args.job:
         parser.error("nothing to measure: --job")
+    if args.quick and (args.repeats or args.detect or args.max_hours):
+        parser.error("--quick is no study")
     return args
 
 
@@ -397,7 +390,11 @@ def quick(args: argparse.Namespace) -> int:
     before = {each["id"] for each in read_records([args.results_dir])}
     todo = [(Step(job, 1), ["--results_dir", str(args.results_dir)]) for job in args.jobs]
     run_s = {job.name: ASSUMED_BESIDE_S for job in args.jobs}
-    failed = measure(todo, run_s, len(todo), limit_s=0)
+    try:
+        failed = measure(todo, run_s, len(todo), limit_s=0)
+    except KeyboardInterrupt as error:
+        print(f"{cli.why_interrupted(error)}: the records hold what was measured", file=sys.stderr)
+        return cli.interrupt_status(cli.why_interrupted(error))
     new = [each for each in read_records([args.results_dir]) if each["id"] not in before]
     if new:
         report(new, args.results_dir)
@@ -421,11 +418,10 @@ def study(args: argparse.Namespace) -> int:
         failed = measure(todo, run_s, len(all_steps), args.quiet_limit)
     except KeyboardInterrupt as error:
         count = len(done(plan, read_records([args.results_dir])))
-        print(
-            f"\ninterrupted: {count} of {len(all_steps)} runs are done; the same command goes on",
-            file=sys.stderr,
-        )
-        return 128 + getattr(error, "number", signal.SIGINT)
+        why = cli.why_interrupted(error)
+        print(f"{why}: {count} of {len(all_steps)} runs done: the same command continues",
+              file=sys.stderr)  # fmt: skip
+        return cli.interrupt_status(why)
     records = list(done(plan, read_records([args.results_dir])).values())
     if records:
         report(records, args.results_dir)

@@ -345,7 +345,7 @@ def make_record(
         input=task.source,
         system=system,
         monitor=watched,
-        output=output,
+        output={**output, **gate_output(args, task, found, watched)},
         details=details,
         check_samples=False,
     )

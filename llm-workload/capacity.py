@@ -260,7 +260,8 @@ def parse_args() -> argparse.Namespace:
     model.add_model_arguments(parser)
     model.add_generation_arguments(parser)
     model.add_prompt_arguments(parser)
-    add = parser.add_argument_group("users").add_argument
+    group = parser.add_argument_group("users")
+    add = group.add_argument
     add("--min_users", type=cli.positive_int, default=1, help="first number")
     add("--max_users", type=cli.positive_int, default=256, help="last number")
     exactly = "measure exactly these numbers instead, e.g. 1,2,4,8"
@@ -272,7 +273,7 @@ def parse_args() -> argparse.Namespace:
     observations += "show at 95 %% confidence that 95 %% are within the limits"
     number = {"type": cli.positive_int, "metavar": "N", "default": answers_needed()}
     add("--min_observations", **number, help=observations)
-    add("--plot", type=Path, help="picture to write (default: beside the records)")
+    capacity.add_plot_argument(group)
     cli.add_common_arguments(parser, iteration="one answer to every user", num_iters=8)
     args = parser.parse_args()
     model.check_prompt_arguments(parser, args)
@@ -283,7 +284,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     model.check_inputs(args)
-    args.plot = model.output_path(args, "--plot", "llm-capacity", ".png")
+    capacity.check_plot(args)
     loaded = model.load(args.model_name, ContinuousBatching, args)
     system = model.print_header(args, loaded)
     prompts = model.prompts_from_arguments(args, loaded.text)

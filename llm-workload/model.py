@@ -8,7 +8,6 @@ import importlib
 import os
 import time
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -145,17 +144,6 @@ def check_inputs(args: argparse.Namespace) -> None:
         read_prompt(args)
     check_folder(args.model_name)
     run.check_destination(args)
-
-
-def output_path(args: argparse.Namespace, option: str, name: str, suffix: str) -> Path:
-    """The file that `option` names; by default one beside the records, named after the time.
-
-    Raises UserError where it exists already, unless --overwrite is given.
-    """
-    now = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}"
-    path = getattr(args, option[2:]) or args.results_dir / f"{name}_{now}{suffix}"
-    files.check_new(path, option, args.overwrite)
-    return path
 
 
 def check_context(text: TextModel, prompt_tokens: int, max_new_tokens: int) -> None:

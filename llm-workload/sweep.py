@@ -11,6 +11,7 @@ import argparse
 import csv
 import itertools
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -23,7 +24,7 @@ import infer
 import model
 from runtimes import RUNTIMES
 
-from harness import plot, run
+from harness import files, plot, run
 
 COLUMNS = {
     "tokens/s": "tokens_per_second",
@@ -57,8 +58,11 @@ def main() -> int:
     args = parse_args()
     model.check_folder(args.model_name)
     run.check_destination(args)
-    args.table = model.output_path(args, "--table", "llm-sweep", ".csv")
-    args.plot = model.output_path(args, "--plot", "llm-sweep", ".png")
+    name = f"llm-sweep_{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}"
+    for option, suffix in (("table", ".csv"), ("plot", ".png")):
+        path = getattr(args, option) or args.results_dir / (name + suffix)
+        files.check_new(path, f"--{option}", args.overwrite)
+        setattr(args, option, path)
     loaded = model.load(args.model_name, RUNTIMES[args.runtime], args)
     system = model.print_header(args, loaded)
     model.check_context(loaded.text, max(args.prompt_tokens), max(args.max_new_tokens))

@@ -11,7 +11,7 @@ FOLDER = REPO / "video-ai-workload"
 CLIP = FOLDER / "pharmacy_drivethru.mp4"
 MODEL = FOLDER / "yolov8n-seg_openvino_model" / "yolov8n-seg.xml"
 DEMO_WEIGHTS = FOLDER / "demo" / "yolov8n-seg-demo.pt"
-ONE_PASS = ("--num_iters", "1", "--warmup", "0")
+ONE_PASS = ("--num_iters", "1", "--warmup", "0", "--num_requests", "1")  # or 20 frames
 MIN_IOU = 0.5
 sys.path[:0] = [str(FOLDER), str(FOLDER / "demo")]
 

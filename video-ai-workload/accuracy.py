@@ -39,7 +39,9 @@ GATE = "mask_map50_95"
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--video", default=str(model.DEMO_CLIP), help="video file")
+    source.add_argument(
+        "--video", default=str(model_files.shown(model.DEMO_CLIP)), help="video file"
+    )
     images = "folder of the images that the ground truth names"
     source.add_argument("--images", type=Path, help=images)
     add = parser.add_argument

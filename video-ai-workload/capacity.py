@@ -34,7 +34,7 @@ from pipeline import SPARE_REQUESTS
 from segmentation import Letterbox, Thresholds
 from video_source import VideoSource
 
-from harness import capacity, plot, run, stats
+from harness import capacity, model_files, plot, run, stats
 from harness.cli import UserError
 from harness.metrics import Metric
 
@@ -51,7 +51,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     add = parser.add_argument
     video = "video file or folder of images that every camera plays"
-    add("--video", default=str(model.DEMO_CLIP), help=video)
+    add("--video", default=str(model_files.shown(model.DEMO_CLIP)), help=video)
     fps = "frames per second of each camera"
     add("--target_fps", type=cli.positive_float, default=model.CAMERA_FPS, help=fps)
     capacity.add_arguments(parser, "camera", 30.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +12,12 @@ from segmentation import Detections, Letterbox, Thresholds, find_objects
 
 from harness import cli, model_files, openvino_setup, progress, run
 from harness.cli import UserError
-from harness.monitor import SystemMonitor
 from harness.openvino_setup import Placement
 
 CAMERA_FPS = 30.0  # of the cameras that throughput is priced in
 IOU = 0.7
 NOT_SEGMENTATION = "not a segmentation model of fixed size: export one with export.py"
-DEMO_CLIP = model_files.beside(__file__, "pharmacy_drivethru.mp4")
+DEMO_CLIP = Path(__file__).resolve().parent / "pharmacy_drivethru.mp4"
 
 
 @dataclass(frozen=True)
@@ -170,11 +168,3 @@ def objects_of(
     """What a finished request has found in one of its frames."""
     predictions, prototypes = (request.get_output_tensor(i).data[index_in_batch] for i in (0, 1))
     return find_objects(predictions, prototypes, letterbox, limits)
-
-
-def nothing_measured(monitor: SystemMonitor | None = None) -> int:
-    """The exit status of a run that ended before its first sample. Raises its UserError."""
-    if monitor and monitor.status == "failed":
-        raise UserError(monitor.error)
-    print("interrupted: nothing had been measured yet", file=sys.stderr)
-    return cli.EXIT_INTERRUPTED

@@ -1,4 +1,4 @@
-"""One pass over a video: decoded, segmented, drawn and encoded side by side, in order."""
+"""A video, played over and over: decoded, segmented, drawn and encoded side by side, in order."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from itertools import count, islice
 
 import numpy as np
 from model import Model, objects_of
 from segmentation import Letterbox, Thresholds, draw
-from video_output import OutputSettings, Writers, opened
+from video_output import ENCODER_DELAY, Outputs, OutputSettings, opened
 from video_source import VideoSource
 
 SPARE_REQUESTS = 2  # hold results while others run
@@ -26,7 +27,7 @@ STAGES = ("decode", "letterbox", "postprocess", "save", "draw", "encode")  # bes
 class PipelineSettings:
     thresholds: Thresholds
     output: OutputSettings
-    max_frames: int | None = None  # None: all
+    max_frames: int | None = None  # of a pass; None: all
 
 
 @dataclass
@@ -34,8 +35,9 @@ class Frame:
     """A frame in the pipeline, and what was found in it."""
 
     pixels: np.ndarray  # uint8 [H, W, 3], RGB
-    pts: int  # when it is shown, in units of the source's time_base
-    audio: list  # packets between the frame before and this one
+    pts: int  # when it is shown, in units of the source's time_base, rising over all passes
+    number: int  # within its pass, from 0
+    audio: list  # packets between the frame before and this one, of the first pass
     decoded_s: float  # the clock when it was decoded
     stage_s: dict[str, float]  # time taken, by stage
     found: list[str] = field(default_factory=list)  # classes of objects
@@ -44,16 +46,22 @@ class Frame:
 
 
 @dataclass
-class Pass:
-    """What one pass over a video took and found."""
+class Window:
+    """What frames that came out of the pipeline in a stretch of time took, and what they show."""
 
     inference_s: list[float] = field(default_factory=list)  # of each frame
     latency_s: list[float] = field(default_factory=list)  # of each frame, to encoded, or drawn
     busy_s: Counter = field(default_factory=Counter)  # by stage, in all its threads together
     found: Counter = field(default_factory=Counter)  # objects by class
-    complete: bool = True  # False where Ctrl-C cut it short
+    complete: bool = False  # whole passes, and enough of them
     wall_s: float = 0.0  # set by who has the clock
     cpu_s: float = 0.0
+
+    def add(self, frame: Frame, latency_s: float) -> None:
+        self.inference_s.append(frame.inference_s)
+        self.latency_s.append(latency_s)
+        self.busy_s.update(frame.stage_s)
+        self.found.update(frame.found)
 
     @property
     def frames(self) -> int:
@@ -89,38 +97,48 @@ class Pipeline:
     There are a few more workers than requests run at once, for what is done before and after
     inference. Batches under way stand in a short queue in the order of decoding, so frames stay in
     order and memory does not grow with the video.
+
+    pass_frames : frames of a pass; None until the first pass has been decoded.
     """
 
     def __init__(self, model: Model, settings: PipelineSettings):
         self.model, self.settings = model, settings
         self.batch_size, *self.input_size, _ = model.compiled.input().shape
         self.workers = model.requests + max(SPARE_REQUESTS, model.requests // 4)
+        self.pass_frames: int | None = None
         self.free: queue.Queue = queue.Queue()
         self.running = threading.Semaphore(model.requests)
         for _ in range(self.workers):
             self.free.put(model.compiled.create_infer_request())
 
-    def run(self, source: VideoSource, keep_partial: bool) -> Pass:
-        """One pass, from opening the source to finished files.
+    @property
+    def capacity(self) -> int:
+        """The most frames that are under way at once, those that the encoder holds among them."""
+        return self.workers * self.batch_size + ENCODER_DELAY * bool(self.settings.output.video)
 
-        After source.stop() it ends with what has been decoded; its files are then kept only if
-        `keep_partial`. Raises what a stage raises.
+    def play(self, source: VideoSource) -> Iterator[Frame]:
+        """The source, pass after pass without a pause: each frame, in order, when it is encoded.
+
+        The first pass goes to the output files; later ones take the same work and are discarded.
+        It has no end but source.stop(), or that of a live source; what was decoded until then still
+        comes, and a first pass that ends so is kept. Raises what a stage raises.
         """
-        with opened(self.settings.output, source) as writers:
-            writers.keep = keep_partial
-            with ctrl_c_stops(source):
-                done = self._segment_all(source, writers)
-            writers.keep = done.complete or keep_partial
-        return done
+        with opened(self.settings.output, source) as outputs:
+            with ctrl_c_stops(source), closing(self._segmented(source)) as segmented:
+                for frame in segmented:
+                    self._write(frame, outputs, source)
+                    yield frame
+            outputs.write_audio(source.take_audio())
 
-    def _segment_all(self, source: VideoSource, writers: Writers) -> Pass:
-        done, stop = Pass(), threading.Event()
+    def _segmented(self, source: VideoSource) -> Iterator[Frame]:
+        stop = threading.Event()
         # besides the queue, one batch is being handed in and one taken out
         under_way: queue.Queue = queue.Queue(maxsize=self.workers - 2)
 
         def decode() -> None:
+            frames = self._decoded(source)
             try:
-                for batch in self._batches(source):
+                while batch := list(islice(frames, self.batch_size)):
                     under_way.put(workers.submit(self._segment, batch))
                     if stop.is_set():
                         return
@@ -131,34 +149,39 @@ class Pipeline:
             decoding = decoder.submit(decode)
             try:
                 for future in iter(under_way.get, None):
-                    for frame in future.result():
-                        self._finish(frame, done, source, writers)
-            except BaseException:
+                    yield from future.result()
+            finally:
                 stop.set()
-                for _ in iter(under_way.get, None):  # let the decoder run dry
-                    pass
-                raise
+                while not decoding.done():  # let the decoder run dry
+                    with suppress(queue.Empty):
+                        under_way.get(timeout=0.1)
             decoding.result()  # raises what decoding raised
-        if writers.video:
-            writers.video.write_audio(source.take_audio())
-        done.complete = not source.stopped
-        return done
 
-    def _batches(self, source: VideoSource) -> Iterator[list[Frame]]:
-        frames = source.frames(self.settings.max_frames)
-        while True:
-            batch: list[Frame] = []
-            while len(batch) < self.batch_size:
+    def _decoded(self, source: VideoSource) -> Iterator[Frame]:
+        """Frames of pass after pass. A live source just goes on, its passes max_frames long."""
+        max_frames, tail = self.settings.max_frames, []  # tail: audio after the first pass's frames
+        gap = max(1, round(1 / source.rate / source.time_base))
+        last = -gap
+        if source.live:
+            self.pass_frames = max_frames
+        for index in count():
+            frames, begins = source.frames(None if source.live else max_frames), last + gap
+            for number in count():
                 stage_s: dict[str, float] = {}
                 with timed(stage_s, "decode"):
                     pixels, pts = next(frames, (None, None))
                 if pixels is None:
                     break
-                audio = source.take_audio()
-                batch.append(Frame(pixels, pts, audio, time.perf_counter(), stage_s))
-            if not batch:
+                last, audio = begins + pts, source.take_audio()
+                if index:
+                    audio, tail = tail, []
+                if source.live:
+                    number %= max_frames
+                yield Frame(pixels, last, number, audio, time.perf_counter(), stage_s)
+            if number == 0 or source.live or source.stopped:
                 return
-            yield batch
+            self.pass_frames = number
+            tail = [] if index else source.take_audio()
 
     def _segment(self, batch: list[Frame]) -> list[Frame]:
         """Find the objects in these frames and draw them."""
@@ -188,26 +211,23 @@ class Pipeline:
                 draw(frame.pixels, objects, names)
         return batch
 
-    def _finish(self, frame: Frame, done: Pass, source: VideoSource, writers: Writers) -> None:
-        """Encode a frame and count it."""
-        if writers.video:
-            with timed(frame.stage_s, "encode"):
-                writers.video.write_audio(frame.audio)
-                writers.video.write(frame.pixels, frame.pts)
-        done.latency_s.append(time.perf_counter() - frame.decoded_s)
-        if writers.detections:
+    def _write(self, frame: Frame, outputs: Outputs, source: VideoSource) -> None:
+        with timed(frame.stage_s, "encode") if outputs.video else nullcontext():
+            outputs.write_audio(frame.audio)
+            if frame.number == 0 and frame.pts > 0:
+                outputs.end_pass()
+            if outputs.video:
+                outputs.video.write(frame.pixels, frame.pts)
+        if outputs.detections:
             time_s = float(frame.pts * source.time_base)
-            writers.detections.write(done.frames, time_s, frame.detections)
-        done.inference_s.append(frame.inference_s)
-        done.busy_s.update(frame.stage_s)
-        done.found.update(frame.found)
+            outputs.detections.write(frame.number, time_s, frame.detections)
 
-    def busy_shares(self, passes: list[Pass]) -> dict[str, float]:
+    def busy_shares(self, windows: list[Window]) -> dict[str, float]:
         """By stage, highest first, the share of the time in which its threads were busy."""
-        wall_s = sum(done.wall_s for done in passes)
-        busy_s = Counter(inference=sum(sum(done.inference_s) for done in passes))
-        for done in passes:
-            busy_s.update(done.busy_s)
+        wall_s = sum(window.wall_s for window in windows)
+        busy_s = Counter(inference=sum(sum(window.inference_s) for window in windows))
+        for window in windows:
+            busy_s.update(window.busy_s)
         threads = {"decode": 1, "encode": 1, "inference": self.model.requests}
         shares = Counter(
             {stage: s / threads.get(stage, self.workers) / wall_s for stage, s in busy_s.items()}

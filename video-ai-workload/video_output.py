@@ -1,6 +1,6 @@
 """What becomes of segmented frames: a video, through PyAV, and a list of detections.
 
-Both are written beside their place and put there when whole, so that a pass that fails leaves what
+Both are written beside their place and put there when whole, so that a run that fails leaves what
 an earlier one has written.
 """
 
@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from harness.cli import UserError
 ENCODER = "libx264"
 PRESETS = {"libx264": "veryfast", "libx265": "veryfast"}  # unless one is given
 PIXELS = "yuv420p"  # what players know
+ENCODER_DELAY = 32  # frames that an encoder takes in before it begins to return any; libx264: 19
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,19 @@ def check_encoder(name: str) -> None:
 
 
 class OutputFile:
-    """A file written beside its path; close(keep=True) puts it in its place, if it is whole."""
+    """A file written beside its path; close(keep=True) puts it in its place, if it is whole.
 
-    def __init__(self, path: Path, what: str, options: str):
-        self.path, self.what, self.options = path, what, options
-        with self.errors():
-            handle, name = tempfile.mkstemp(path.suffix, ".partial-", path.parent)
-        os.close(handle)
-        self.partial = Path(name)
+    `discard`: there is no file; what is written to it goes nowhere.
+    """
+
+    def __init__(self, path: Path, what: str, options: str, discard: bool):
+        self.path, self.what, self.options, self.discard = path, what, options, discard
+        self.partial = Path(os.devnull)
+        if not discard:
+            with self.errors():
+                handle, name = tempfile.mkstemp(path.suffix, ".partial-", path.parent)
+            os.close(handle)
+            self.partial = Path(name)
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -77,12 +83,17 @@ class OutputFile:
             if keep:
                 with self.errors():
                     self.finish()
-                    self.partial.chmod(0o644)
-                    os.replace(self.partial, self.path)
+                    if not self.discard:
+                        self.partial.chmod(0o644)
+                        os.replace(self.partial, self.path)
             else:
                 with suppress(UserError), self.errors():
                     self.finish()
         finally:
+            self.drop()
+
+    def drop(self) -> None:
+        if not self.discard:
             self.partial.unlink(missing_ok=True)
 
 
@@ -92,21 +103,21 @@ class VideoWriter(OutputFile):
     Raises UserError where it can't be written.
     """
 
-    def __init__(self, settings: OutputSettings, source: VideoSource):
+    def __init__(self, settings: OutputSettings, source: VideoSource, discard: bool):
         options = "--output, --encoder, --no_output"
-        super().__init__(settings.video, f"the video {settings.video}", options)
+        super().__init__(settings.video, f"the video {settings.video}", options, discard)
         self.time_base, self.audio = source.time_base, None
         self.size = source.height, source.width
         try:
             with self.errors():
                 self._open(settings, source)
         except UserError:
-            self.partial.unlink(missing_ok=True)
+            self.drop()
             raise
 
     def _open(self, settings: OutputSettings, source: VideoSource) -> None:
         options = {"preset": settings.preset} if settings.preset else {}
-        self.container = av.open(str(self.partial), "w")
+        self.container = av.open(str(self.partial), "w", "null" if self.discard else None)
         self.container.metadata["comment"] = files.MARK
         stream = self.container.add_stream(settings.encoder, rate=source.rate, options=options)
         stream.height, stream.width = (side + side % 2 for side in self.size)  # encoders want even
@@ -114,7 +125,7 @@ class VideoWriter(OutputFile):
         stream.pix_fmt = PIXELS if PIXELS in formats or not formats else formats[0]
         stream.codec_context.time_base = self.time_base
         self.stream = stream
-        if source.audio_codec in self.container.supported_codecs:
+        if source.audio_codec in self.container.supported_codecs and not self.discard:
             with source.template() as original:
                 audio = original.streams.audio[0]
                 self.audio = self.container.add_stream_from_template(audio)
@@ -157,10 +168,10 @@ class DetectionsWriter(OutputFile):
     and mask (run lengths in COCO's format). Raises UserError where it can't be written.
     """
 
-    def __init__(self, path: Path):
-        super().__init__(path, str(path), "--save_detections")
+    def __init__(self, path: Path, discard: bool):
+        super().__init__(path, str(path), "--save_detections", discard)
         with self.errors():
-            self.file = open(self.partial, "w")
+            self.file = open(os.devnull if discard else self.partial, "w")
 
     def write(self, frame: int, time_s: float, detections: list[dict]) -> None:
         """Add one frame's detections, from Detections.to_json()."""
@@ -173,29 +184,52 @@ class DetectionsWriter(OutputFile):
         self.file.close()
 
 
-@dataclass
-class Writers:
-    """The outputs of one pass."""
+class Outputs:
+    """The first pass's video and detections. Later passes are the same work, but go nowhere.
 
-    video: VideoWriter | None = None
-    detections: DetectionsWriter | None = None
-    keep: bool = False  # put the files in their place, rather than drop them
+    Later ones are encoded as one endless video: an encoder that is ended drains.
+    """
+
+    def __init__(self, settings: OutputSettings, source: VideoSource):
+        self.settings, self.source, self.first_pass = settings, source, True
+        self.video: VideoWriter | None = None
+        self.detections: DetectionsWriter | None = None
+
+    def open(self) -> None:
+        discard = not self.first_pass
+        if self.settings.detections:
+            self.detections = DetectionsWriter(self.settings.detections, discard)
+        if self.settings.video:
+            self.video = VideoWriter(self.settings, self.source, discard)
+
+    def write_audio(self, packets: list[av.Packet]) -> None:
+        if self.video:
+            self.video.write_audio(packets)
+
+    def end_pass(self) -> None:
+        """Put the first pass's files in their place."""
+        if self.first_pass:
+            self.close(keep=True)
+            self.first_pass = False
+            self.open()
+
+    def close(self, keep: bool) -> None:
+        """Finish the files; keep them, or drop them."""
+        video, detections, self.video, self.detections = self.video, self.detections, None, None
+        with ExitStack() as stack:  # closes both, whatever happens to one
+            for writer in filter(None, (detections, video)):
+                stack.callback(writer.close, keep)
 
 
 @contextmanager
-def opened(settings: OutputSettings, source: VideoSource) -> Iterator[Writers]:
-    """The outputs that are wanted, closed at the end of the block."""
-    writers = Writers()
+def opened(settings: OutputSettings, source: VideoSource) -> Iterator[Outputs]:
+    """The outputs that are wanted, closed at the end of the block; an error drops its files."""
+    outputs, keep = Outputs(settings, source), True
     try:
-        if settings.detections:
-            writers.detections = DetectionsWriter(settings.detections)
-        if settings.video:
-            writers.video = VideoWriter(settings, source)
-        yield writers
-    except BaseException:
-        writers.keep = False
+        outputs.open()
+        yield outputs
+    except Exception:
+        keep = False
         raise
     finally:
-        for writer in (writers.video, writers.detections):
-            if writer:
-                writer.close(writers.keep)
+        outputs.close(keep)

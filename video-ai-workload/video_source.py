@@ -16,7 +16,7 @@ import numpy as np
 
 from harness import cli, model_files
 from harness.cli import UserError
-from harness.secrets import redact
+from harness.redaction import redact
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 IMAGES_PER_SECOND = 25  # of a folder, as a video
@@ -38,11 +38,11 @@ class VideoSource:
     height, width : of the first frame, pixels.
     rate : frames per second, as far as is known. time_base : unit of times, seconds.
     announced_frames, announced_s : what the container says it holds; 0 where it does not say.
-    Of the last pass:
-    damaged : packets, frames and images that could not be decoded.
+    Of the passes so far:
+    damaged : packets, frames and images that could not be decoded, in the worst pass.
     lost : why a live source ended before its time; None where it did not.
     reconnected : how often a live source was lost and came back.
-    shown_s : the last frame's time from the first one.
+    shown_s : the last frame's time from the first one, in the longest pass.
 
     Parameters
     ----------
@@ -62,6 +62,7 @@ class VideoSource:
         self.images = self._images()
         self.damaged, self.reconnected, self.lost = 0, 0, None
         self.shown_s = 0.0
+        self._damaged = 0  # in this pass
         self._stop = threading.Event()
         self._audio: list[av.Packet] = []
         self._zero_s = Fraction(0)  # the first frame's time
@@ -123,9 +124,9 @@ class VideoSource:
         }
 
     def warnings(self, frames: int, frames_per_second: float, whole: bool) -> list[str]:
-        """What the source did in the last pass, of `frames`, that speaks against the result.
+        """What the source did, in passes of `frames`, that speaks against the result.
 
-        `whole`: whether the pass was to go to the source's end, and did.
+        `whole`: whether passes were to go to the source's end, and did.
         """
         found = []
         shown_s = self.shown_s + 1 / self.rate
@@ -139,7 +140,7 @@ class VideoSource:
             )
         if self.reconnected:
             lost = f"the source was lost and came back {self.reconnected} time(s)"
-            found.append(f"{lost} in the last pass: the gaps are in the figures")
+            found.append(f"{lost} while measuring: the gaps are in the figures")
         if self.live and frames_per_second > 0.95 * self.rate:
             rate = f"frames came at {self.rate:.3g} per second: this is the camera's rate"
             found.append(f"{rate}, not what the machine can do (see capacity.py)")
@@ -166,7 +167,7 @@ class VideoSource:
         return [packet for packet in taken if packet.pts >= 0]
 
     def _open(self, address: Path | str):
-        options, settings = {}, {}
+        options, settings = {}, {"metadata_errors": "replace"}
         if self.remote:
             settings["timeout"] = TIMEOUT_S
             if self.address.startswith("rtsp"):
@@ -174,7 +175,8 @@ class VideoSource:
             elif self.address.startswith("/dev/video"):
                 settings["format"] = "v4l2"
         elif not os.path.isfile(address):
-            raise UserError(f"no video file {redact(str(address))} (--video)")
+            as_address = re.sub(r"^(\w+):/+", r"\1://", str(address))  # rtsp:/user:password@host
+            raise UserError(f"no video file {redact(as_address)} (--video)")
         try:
             # Otherwise what precedes a colon in a file's name would be a protocol.
             where = self.address if self.remote else f"file:{address}"
@@ -194,7 +196,7 @@ class VideoSource:
 
     def frames(self, max_frames: int | None = None) -> Iterator[tuple[np.ndarray, int]]:
         """Each frame, uint8 [H, W, 3], RGB, and its time from the first one, in time_base."""
-        self.damaged, self.reconnected, self.lost, self._audio = 0, 0, None, []
+        self._damaged, self.reconnected, self.lost, self._audio = 0, 0, None, []
         index, last, arrived_s = 0, -1, 0.0
         for container in self._containers():
             first, begun = None, index
@@ -208,13 +210,18 @@ class VideoSource:
                     if first is None:
                         first, self._zero_s = pts, pts * self.time_base
                     last = max(base + pts - first, last + 1)  # an encoder takes rising times only
-                    arrived_s, self.shown_s = time.monotonic(), float(last * self.time_base)
+                    arrived_s = time.monotonic()
+                    self.shown_s = max(self.shown_s, float(last * self.time_base))
                     yield upright(decoded), last
                     index += 1
                     if index == max_frames or self.stopped:
                         return
                     if self.images:
                         break  # the others are those of a moving image
+
+    def _count_damage(self, number: int = 1) -> None:
+        self._damaged += number
+        self.damaged = max(self.damaged, self._damaged)
 
     def _containers(self) -> Iterator[av.container.InputContainer]:
         """What is to be decoded, opened: a file; all images; a live source, as often as it returns.
@@ -226,7 +233,7 @@ class VideoSource:
                 try:
                     yield self._open(image)
                 except UserError:
-                    self.damaged += 1
+                    self._count_damage()
             return
         yield self._open(self.address)
         while self.live and not self.stopped:
@@ -265,7 +272,7 @@ class VideoSource:
             except StopIteration:
                 return
             except (av.error.FFmpegError, OSError):  # the file is cut, or the network is gone
-                self.damaged += not self.live
+                self._count_damage(not self.live)
                 return
             if packet.stream is audio:
                 if packet.pts is not None and packet.dts is not None:
@@ -274,11 +281,11 @@ class VideoSource:
             try:
                 for frame in packet.decode():
                     if frame.is_corrupt:
-                        self.damaged += 1
+                        self._count_damage()
                     else:
                         yield frame
             except av.error.FFmpegError:
-                self.damaged += 1
+                self._count_damage()
 
 
 def upright(decoded: av.VideoFrame) -> np.ndarray:

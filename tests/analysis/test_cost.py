@@ -111,6 +111,40 @@ def compared(*args) -> dict:
     return json.loads(done.stdout)
 
 
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--pue", "0.5"], "--pue: must be a number from 1 to 10, not '0.5'"),
+        (["--years", "1e9"], "--years: must be a number from 0.1 to 100, not '1e9'"),
+        (["--usd_per_kwh", "nan"], "--usd_per_kwh: must be a number from 0 to 1000, not 'nan'"),
+        (["--load", "much"], "--load: must be a number from 0 to 1, not 'much'"),
+        (["--power_w", "R760xa=-1"], "--power_w: R760xa=-1: must be a number from 1e-09 to"),
+        (["--power_w", "R760xa=9", "--power_w", "R760xa=8"], "--power_w: R760xa is given 2 times"),
+        (["--sut", "R760xa=R760xa", "--sut", "R760xa=XR4520c"], "--sut: R760xa is given 2 times"),
+        (["--unit", "x=m:1", "--unit", "x=m:2"], "--unit: x is given 2 times"),
+        (["R760xa=5"], "SYSTEM=RATE: R760xa is given 2 times"),
+        (["--unit", "tokens"], "--unit: 'tokens' says no amount: 'million items'"),
+        (["m7i.48xlarge=1e400"], "must be a number from 1e-09 to 1e+24, not '1e400'"),
+    ],
+)
+def test_what_makes_no_sense_is_wrong_usage(options, words):
+    done = run("cost", "million tokens", "R760xa=1200", *options)
+    assert done.returncode == 2 and words in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_power_that_would_change_nothing_is_refused(tmp_path):
+    power = "--power_w", "m7i.48xlarge=900"
+    assert_one_line(
+        run("cost", "million tokens", "m7i.48xlarge=1", *power), "power is in the price"
+    )
+    write(tmp_path, record([1.0] * 6, machine="desk"))
+    done = run("compare", tmp_path, "--power_w", "desk=200")
+    assert_one_line(done, "no system of sut/ is desk", "--sut desk=NAME")
+    done = run("cost", "million tokens", "R760xa=1", "--power_w", "foo=1")
+    assert_one_line(done, "foo is no side")
+
+
 @pytest.fixture
 def edge_and_cloud(tmp_path):
     write(tmp_path / "edge", record([120.0] * 6, machine="PowerEdge R760xa"))

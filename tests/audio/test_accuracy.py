@@ -1,8 +1,10 @@
 """The door accuracy.py: error rates of one untimed transcription, recorded."""
 
 import json
+import subprocess
+import sys
 
-from audio_media import SAMPLE, transcribe
+from audio_media import FOLDER, SAMPLE, transcribe
 from conftest import assert_one_line
 
 
@@ -46,10 +48,16 @@ def test_times_of_words_are_compared_where_the_reference_has_them(audio, models,
     assert "Word end error: 0.5 s" in done.stdout
 
 
-def test_a_reference_is_required(audio, tmp_path):
-    done = accuracy(audio)
-    assert done.returncode == 2 and "required: --reference" in done.stderr
+def test_without_arguments_and_from_another_folder_the_sample_is_scored(audio, tmp_path):
+    command = [sys.executable, FOLDER / "accuracy.py", "--results_dir", audio.results]
+    done = subprocess.run(list(map(str, command)), cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert audio.last_record()["metrics"]["word_error_rate"]["median"] == 0
+
+
+def test_audio_of_ones_own_needs_a_reference(audio, tmp_path):
+    done = accuracy(audio, "--audio", tmp_path / "other.mp3")
+    assert done.returncode == 2 and "--audio needs --reference" in done.stderr
     missing = tmp_path / "no.txt"
     assert_one_line(accuracy(audio, "--reference", missing), "no.txt", "--reference")
-    there = ("--reference", "sample.txt")
-    assert_one_line(accuracy(audio, *there, "--ovmodel_path", tmp_path), "whisper_encoder.xml")
+    assert_one_line(accuracy(audio, "--ovmodel_path", tmp_path), "whisper_encoder.xml")

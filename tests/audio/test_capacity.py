@@ -57,6 +57,7 @@ def test_a_call_with_1_percent_late_is_not_sustained():
 
 def test_calls_that_a_machine_sustains_are_all_transcribed(audio, tmp_path):
     options = "--max_calls 2 --window 6 --duration 13 --max_delay 10 --reference sample.txt"
+    options += " --min_observations 4"
     done = capacity(audio, tmp_path, *options.split(), "--batch_size", 2)
     assert done.returncode == 0, done.stdout + done.stderr
     run = audio.last_record()
@@ -83,6 +84,9 @@ def test_calls_that_a_machine_sustains_are_all_transcribed(audio, tmp_path):
         in done.stdout
     )
     assert (tmp_path / "capacity.png").read_bytes().startswith(b"\x89PNG")
+    assert any("under 1% are: 299 are needed" in warning for warning in run["warnings"])
+    again = capacity(audio, tmp_path, *options.split())
+    assert_one_line(again, "capacity.png exists", "--overwrite")
 
 
 def test_a_machine_that_sustains_no_call_reports_0(audio, tmp_path):

@@ -87,13 +87,15 @@ def test_tokens_from_a_cache_are_not_counted(scripts, stand_in, log):
 
 def test_what_a_server_says_is_plain_and_short(scripts, stand_in):
     info = {"model_id": "a\x1b]0;b\x07" + 1000 * "c", "deep": {"x": 1}, "version": ["3"]}
-    info |= {"model_dtype": "hf_" + 20 * "A1"}
+    info |= {"model_dtype": "hf_" + 20 * "A1", "api_key": "S3cr", "big": 10**400, "n": float("nan")}
     done = scripts.ab(stand_in(time_per_token=0.0002, info=json.dumps(info)), "-n", 20, "-c", 1)
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout + done.stderr and "hf_A1" not in done.stdout
     level = scripts.levels()[1]
     assert len(level["model"]["name"]) <= 200 and "\x1b" not in json.dumps(level)
-    assert "deep" not in level["server"]["info"]
+    shown = level["server"]["info"]
+    assert shown["deep"] == "{'x': 1}" and shown["api_key"] == "***" and shown["n"] == "nan"
+    assert len(shown["big"]) <= 200
 
 
 @pytest.mark.parametrize(
@@ -149,10 +151,10 @@ def test_however_a_sweep_is_ended_its_levels_are_kept_and_ab_is_ended(
     assert "Traceback" not in errors and not ab_of(server)
     levels = scripts.levels()
     assert levels[1]["status"] == "complete" and levels[1]["output"]["succeeded"] == 20
-    assert all(level["status"] == "interrupted" for c, level in levels.items() if c > 1)
     sweep = scripts.sweep()
-    assert sweep["status"] == "interrupted" and 4 not in levels
-    assert [row["status"] for row in sweep["output"]["levels"]][::2] == ["complete", "not run"]
+    assert sweep["status"] == "interrupted" and list(levels) == [1]
+    rows = [row["status"] for row in sweep["output"]["levels"]]
+    assert rows == ["complete", "not run", "not run"]
     rows = list(csv.DictReader((scripts.folder() / "sweep.csv").open()))
     assert [row["concurrency"] for row in rows] == ["1", "2", "4"]
 
@@ -170,6 +172,21 @@ def test_an_ab_killed_in_a_later_repeat_leaves_the_runs_before(scripts, stand_in
     assert (
         level["samples"]["requests_per_second"][0] and len(level["samples"]["duration_s"][0]) == 1
     )
+
+
+def test_a_sweep_killed_in_a_level_leaves_its_runs_to_the_next(scripts, stand_in):
+    server = stand_in(time_per_token=0.0005)
+    process = scripts.start_ab(server, "-n", 20, "-c", 1, REPEATS=1000)
+    wait_until(lambda: len(server.served()) > 1 + 20 + 20 + 5)
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not ab_of(server))  # it ends with its reader
+    assert not scripts.levels()
+    done = scripts.ab(server, "-n", 20, "-c", 2)
+    assert done.returncode == 0 and "recovered: " in done.stdout, done.stdout + done.stderr
+    levels = scripts.levels()
+    assert levels[2]["status"] == "complete" and levels[1]["status"] == "interrupted"
+    assert 2 <= len(levels[1]["samples"]["requests_per_second"]) <= 4
 
 
 def test_a_second_sweep_leaves_the_files_of_the_first_as_they_are(scripts, stand_in):
@@ -204,3 +221,11 @@ def test_a_disk_that_gets_full_keeps_the_levels_finished(scripts, stand_in, smal
     assert "No space left on device" in done.stderr
     (level,) = (json.loads(path.read_text()) for path in small_disk.glob("gpu-tgi_*.json"))
     assert level["status"] == "complete" and level["output"]["succeeded"] == 60
+
+
+def test_a_folder_that_is_read_only_is_said_before_measuring(scripts, stand_in, small_disk):
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    server = stand_in()
+    done = scripts.ab(server, RESULTS_DIR=small_disk)
+    assert_one_line(done, "Read-only file system (RESULTS_DIR)")
+    assert not server.served()

@@ -13,6 +13,8 @@ import level
 import server
 import tgi_log
 
+from harness.cli import UserError
+
 TEXT = (
     "2023-10-20T08:15:30.123456Z  INFO generate{parameters=GenerateParameters { best_of: None, "
     "temperature: None, stop: [], max_new_tokens: 100, seed: None } "
@@ -106,11 +108,16 @@ def test_a_prompts_own_words_do_not_pass_for_times():
         "Success",
         "{",
         '{"message": "Success"}',
+        '{"fields": "Success"}',
+        '{"message": "Success", "target": "text_generation_router", "spans": 5}',
+        '{"message": "Success", "target": "text_generation_router", "spans": [null]}',
+        '{"a":' * 100_000,
         "[]",
         TEXT[:-20],
         TEXT.replace("Success", "Failure"),
         TEXT.replace('inference_time="3.05s" ', ""),
         TEXT.replace("3.05s", "soon"),
+        TEXT.replace("3.05s", "9" * 400 + "s"),
         TEXT.replace("text_generation_router", "other"),
     ],
 )
@@ -258,3 +265,103 @@ def test_secrets_on_the_launchers_command_line_are_hidden(monkeypatch, tmp_path)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     shown = server._container("tgi")["arguments"]
     assert shown == ["--model-id", "m", "--api-key", "***"]
+
+
+def test_answers_that_can_not_be_true_are_no_measure_of_tokens():
+    report = answers(9, 9, tokens=100)
+    assert level.why_not_generated(report, 200.0) is None
+    assert level.why_not_generated(report, None) is None
+    assert "counted 100" in level.why_not_generated(report, 100.0)
+    for response in report.responses:
+        response.headers["x-total-time"] = "100"
+    assert level.why_not_generated(report, None) is None
+    report.latencies_s = [0.01, 0.01]
+    assert "took 0.1 s and came in 0.01 s" in level.why_not_generated(report, None)
+
+
+def printed_by_ab(folder, *chunks: bytes, received: int, length: int, others: int) -> ab.Report:
+    """The report of an ab that printed these headers, each with what it saw of the body."""
+    text = b"".join(ab.MARK + chunk + b"\n" for chunk in chunks)
+    summary = (
+        f"..done\n\n\nServer Software:        \nDocument Length:        {length} bytes\n"
+        f"Time taken for tests:   1.000 seconds\nComplete requests:      {len(chunks)}\n"
+        f"Failed requests:        {others}\n"
+        f"   (Connect: 0, Receive: 0, Length: {others}, Exceptions: 0)\n"
+        f"HTML transferred:       {received} bytes\n"
+    )
+    (folder / "ab.txt").write_bytes(text + summary.encode())
+    (folder / "ab.err").write_text("")
+    return ab.read(folder, len(chunks), ab.Response(200, {"content-type": "application/json"}))
+
+
+def answer(length: int, body: bytes = b"") -> bytes:
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}"
+    return head.encode() + b"\r\n\r\n" + body
+
+
+GOOD = b'{"generated_text": "x"}'  # 23 bytes
+
+
+@pytest.mark.parametrize(
+    "chunks, received, length, others, cut",
+    [
+        ([answer(23, GOOD)] * 3, 69, 23, 0, []),
+        ([answer(23)] * 3, 69, 23, 0, []),  # the bodies came after the headers
+        ([answer(23, GOOD), answer(23, GOOD[:9])], 32, 23, 1, [1]),
+        ([answer(23, GOOD[:9]), answer(23, GOOD)], 32, 9, 1, [0]),
+        ([answer(23)] * 4, 78, 23, 1, [1]),
+        ([answer(23)] * 4, 36, 9, 0, [0, 1, 2, 3]),
+        ([answer(23)] * 4, 64, 9, 2, [0, 1]),
+        # Bodies of several lengths: all that were not seen whole.
+        ([answer(23, GOOD), answer(40), answer(50)], 100, 23, 2, [1, 2]),
+        # Cut by a reset, which ab does not count as a body of another length.
+        ([answer(23, GOOD), answer(23, GOOD[:9])], 32, 23, 0, [1]),
+    ],
+)
+def test_bodies_cut_off_are_found_by_what_was_seen_and_how_much_came(
+    tmp_path, chunks, received, length, others, cut
+):
+    report = printed_by_ab(tmp_path, *chunks, received=received, length=length, others=others)
+    failed = [i for i, response in enumerate(report.responses) if response.failure == "cut off"]
+    assert failed == cut and report.succeeded == len(chunks) - len(cut)
+
+
+def test_a_body_that_imitates_abs_report_spoils_the_run(tmp_path):
+    body = b"\nLOG: header received:\n" + answer(23, GOOD)
+    report = printed_by_ab(
+        tmp_path, answer(len(body), body), received=len(body), length=len(body), others=0
+    )
+    assert report.gave_up and "imitates" in report.problems[-1]
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "²", "-1", "1.5", ""])
+def test_a_number_that_is_none_is_unknown(value):
+    assert ab.Response(200, {"x-generated-tokens": value}).number("x-generated-tokens") is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["tgi_request_generated_tokens_sum NaN\n", "tgi_request_generated_tokens_sum +Inf\n", "x{"],
+)
+def test_a_counter_that_is_no_number_is_unknown(monkeypatch, text):
+    monkeypatch.setattr(server, "fetch", lambda url: (200, {}, text.encode()))
+    assert server.generated_tokens_so_far("http://x/generate") is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "[[]]",
+        "5",
+        '{"choices": 5}',
+        '{"choices": [5]}',
+        '{"generated_text": 5}',
+        "[" * 10**5,
+    ],
+)
+def test_an_answer_without_text_is_said_in_one_line(monkeypatch, text):
+    monkeypatch.setattr(server, "fetch", lambda url, body, timeout_s: (200, {}, text.encode()))
+    with pytest.raises(UserError, match="without generated text"):
+        server.probe("http://x/generate", b"", 1.0)

@@ -381,6 +381,8 @@ def test_it_adds_little_to_a_level(scripts, stand_in, tmp_path):
         ([], {"API": "grpc"}, "API=grpc"),
         ([], {"URL": "http://127.0.0.1:8080"}, "whole address with a path"),
         ([], {"CONCURRENCY": "1 two"}, "'two'"),
+        (["-c", "18446744073709551617"], {}, "'18446744073709551617' is not"),
+        ([], {"CONTAINER": "--privileged"}, "CONTAINER=--privileged"),
     ],
 )
 def test_wrong_usage_ends_with_status_2(scripts, args, settings, words):

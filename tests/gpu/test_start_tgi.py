@@ -9,9 +9,10 @@ import subprocess
 import time
 
 import pytest
-from conftest import assert_one_line
+from conftest import REPO, assert_one_line
 
 TOKEN = "hf_SecretOfTheTest"
+SCRIPTS = REPO / "gpu-tgi"
 
 
 def value(arguments: list[str], option: str) -> str:
@@ -153,7 +154,7 @@ def test_a_container_that_dies_shows_its_last_lines_without_the_token(docker):
     assert_one_line(done, "ended while starting")
     assert (
         "ShardCannotStart" in done.stderr
-        and "Downloading with (token)" in done.stderr
+        and "Downloading with (secret)" in done.stderr
         and TOKEN not in done.stderr
     )
 
@@ -200,9 +201,6 @@ def test_a_docker_that_can_not_be_used_is_reported_with_the_remedy(docker, says,
         ({"GPUS": "0", "NUM_SHARD": 2}, {}, ["NUM_SHARD=2", "1 GPU"]),
         ({}, {"no_image": "", "pull_error": "manifest unknown"}, ["cannot pull"]),
         ({}, {"run_error": "no space left on device"}, ["could not start the container"]),
-        ({"DTYPE": "int3"}, {}, ["DTYPE=int3"]),
-        ({"GPUS": "two"}, {}, ["GPUS=two"]),
-        ({"PORT": "http"}, {}, ["PORT=http"]),
         ({"VOLUME": "/proc/nowhere"}, {}, ["cannot write to /proc/nowhere"]),
     ],
 )
@@ -213,6 +211,52 @@ def test_what_can_not_work_is_said_in_one_line_before_anything_is_started(
         docker.does(what, text)
     assert_one_line(docker.run("start_tgi.sh", **settings), *words)
     assert "run_error" in does or not docker.calls("run")
+
+
+@pytest.mark.parametrize(
+    "setting, values",
+    [
+        ("IMAGE", ["--privileged", "a b", "tgi;reboot", "a\nb"]),
+        ("PORT", ["http", "0", "65536", "99999", "80:80", "08", "99999999999999999999"]),
+        ("BIND", ["0.0.0.0:1:2", "localhost", "::", "1.2.3", "256.0.0.1", "0.0.0.0 -v /:/x"]),
+        ("VOLUME", ["a:b", "a:/data:ro", "a\nb"]),
+        ("MODEL", ["--trust-remote-code", "a\nb", "a;b"]),
+        ("DTYPE", ["int3", "float16 --x"]),
+        ("QUANTIZE", ["--privileged", "awq --x"]),
+        ("GPUS", ["two", "0,", "all,device=1", "0;1"]),
+        ("NUM_SHARD", ["two", "-1"]),
+        ("CONTAINER", ["--all", "a/b", "a b"]),
+        ("MAX_CONCURRENT_REQUESTS", ["many", "0", "99999999999999999999"]),
+        ("START_TIMEOUT_S", ["-5", "1e3"]),
+    ],
+)
+def test_a_setting_that_is_none_is_refused_before_docker_sees_it(docker, setting, values):
+    for value in values:
+        done = docker.run("start_tgi.sh", **{setting: value})
+        assert_one_line(done, f"{setting}=", status=2)
+    assert not docker.calls()
+
+
+def test_stopping_takes_no_option_for_a_container(docker):
+    assert_one_line(docker.run("stop_tgi.sh", CONTAINER="--all"), "CONTAINER=--all", status=2)
+    assert not docker.calls()
+
+
+def test_keys_and_escape_codes_in_the_containers_log_are_not_shown(docker):
+    docker.does(
+        "dies", 'Args { api_key: Some("S3cr") }\n\x1b[31mError\x1b[0m: \x1b]0;owned\x07 n\n'
+    )
+    for words in (["--api-key", "S3cr"], ["--api-key=S3cr"]):
+        done = docker.run("start_tgi.sh", *words)
+        assert_one_line(done, "ended while starting")
+        assert "api_key" in done.stderr and "S3cr" not in done.stdout + done.stderr
+        assert "Error: " in done.stderr and "\x1b" not in done.stderr
+
+
+def test_without_a_home_it_starts_all_the_same(docker):
+    command = ["env", "-u", "HOME", "-u", "HF_HOME", "bash", SCRIPTS / "start_tgi.sh"]
+    done = subprocess.run(command, capture_output=True, text=True, env=docker.environment())
+    assert done.returncode == 0, done.stderr
 
 
 def test_weights_that_fit_quantized_are_let_through(docker):

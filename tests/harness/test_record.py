@@ -2,6 +2,7 @@ import argparse
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import REPO
 
@@ -10,7 +11,7 @@ from harness.cli import UserError
 from harness.monitor import SystemMonitor
 
 
-def a_record(**changes) -> dict:
+def a_record(samples=None, **changes) -> dict:
     with SystemMonitor() as monitor:
         sum(range(1000))
     args = argparse.Namespace(results_dir=Path("results"), json=None, threads=2)
@@ -36,7 +37,7 @@ def a_record(**changes) -> dict:
         workload="llm",
         title="LLM",
         primary="tokens_per_second",
-        samples={"tokens_per_second": [[1.0], [2.0], [3.0]]},
+        samples=samples or {"tokens_per_second": [[1.0], [2.0], [3.0]]},
         task={"max new tokens": 2},
         work=[("million tokens", "tokens_per_second", 1e6)],
         model=model,
@@ -68,6 +69,80 @@ def test_what_cannot_be_written_whole_leaves_nothing(tmp_path):
     with pytest.raises(ValueError):
         record.write(a_record(output={"bad": float("nan")}), tmp_path / "a.json")
     assert list(tmp_path.iterdir()) == []
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    "where, value, kept",
+    [
+        ("wall_s", NAN, None),
+        ("energy_j", {"package": -5.0, "dram": 1.0}, {"package": None, "dram": 1.0}),
+        ("throttle_events", -3, None),
+        ("busy_share_per_cpu", [0.5, INF], [0.5, None]),
+        ("steal_share", 10**400, None),
+    ],
+)
+def test_a_counter_that_is_no_possible_value_is_null_with_a_warning(tmp_path, where, value, kept):
+    made = a_record()
+    made["usage"][where] = value
+    path = record.write(record.sanitized(made), tmp_path / "a.json")
+    found = record.read(path)
+    assert found["usage"][where] == kept and not found["validity"]["valid"]
+    (warning,) = [each for each in found["warnings"] if f"usage.{where}" in each]
+    assert "null in the record" in warning and warning in found["validity"]["reasons"]
+    assert found["samples"] == made["samples"] and found["metrics"] == made["metrics"]
+
+
+def test_samples_that_are_no_values_are_null_and_the_others_summarized(tmp_path):
+    samples = {"tokens_per_second": [[1.0], [NAN], [3.0, INF], [5.0]], "mfu": [[NAN]]}
+    made = record.sanitized(a_record(samples))
+    found = record.read(record.write(made, tmp_path / "a.json"))
+    assert found["samples"]["tokens_per_second"] == [[1.0], [None], [3.0, None], [5.0]]
+    metric = found["metrics"]["tokens_per_second"]
+    assert (metric["n"], metric["iterations"], metric["median"]) == (3, 3, 3.0)
+    assert "mfu" not in found["metrics"] and found["samples"]["mfu"] == [[None]]
+    warnings = [each for each in found["warnings"] if "no possible values" in each]
+    assert warnings == [
+        "tokens_per_second: 2 of 5 samples are no possible values: null",
+        "mfu: 1 of 1 samples are no possible values: null",
+    ]
+    assert not found["validity"]["valid"]
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"metrics": {}}, "metrics"),
+        ({"output": None}, "output"),
+        ({"primary": "rtfx"}, "primary metric rtfx"),
+        ({"model": {"name": 1}}, "model"),
+        ({"warnings": None, "validity": None, "usage": {"wall_s": "x"}}, "usage"),
+    ],
+)
+def test_a_record_that_does_not_validate_is_saved_and_marked(tmp_path, changes, words):
+    path = record.write(record.sanitized(a_record(**changes)), tmp_path / "a.json")
+    found = json.loads(path.read_text())
+    assert not found["validity"]["valid"] and words in " ".join(found["validity"]["reasons"])
+    with pytest.raises(record.RecordError):
+        record.read(path)
+
+
+def test_saving_never_fails_on_content(tmp_path):
+    cycle: dict = {}
+    cycle["again"] = cycle
+    odd = [np.float32(2), np.array([1, 2]), Path("x"), b"b", {1, 2}, object(), cycle, "\ud800", INF]
+    made = a_record(output={"odd": odd, (1, 2): "key", "\udcff": 1}, command=["\udcff"], details=[])
+    made = record.sanitized({**made, "extra": NAN})
+    found = json.loads(record.write(made, tmp_path / "a.json").read_text(encoding="utf-8"))
+    assert found["output"]["odd"][:3] == [2.0, [1, 2], "x"] and found["command"] == ["\\udcff"]
+    assert found["samples"] == made["samples"] and found["extra"] is None
+
+
+def test_a_sound_record_is_left_as_it_is():
+    made = a_record()
+    assert record.sanitized(made) == made
 
 
 def test_an_impossible_destination_is_found_before_measuring(tmp_path):

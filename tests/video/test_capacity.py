@@ -42,6 +42,7 @@ def test_a_camera_that_loses_1_percent_is_not_sustained():
 
 def test_cameras_that_a_machine_carries_are_all_counted_frame_by_frame(video, tmp_path):
     limits = ("--target_fps", 0.5, "--max_cameras", 2, "--duration", 8, "--max_latency", 10)
+    limits += ("--min_observations", 4)
     done = capacity(video, tmp_path, *limits)
     assert done.returncode == 0, done.stdout + done.stderr
     run = video.last_record()
@@ -56,6 +57,9 @@ def test_cameras_that_a_machine_carries_are_all_counted_frame_by_frame(video, tm
     assert level["lost_share"] == 0 and level["dropped"] == [0, 0] and level["latency_p95_s"] > 0
     assert "2 camera(s) at 0.5 frames/s: as many as were tried" in done.stdout
     assert (tmp_path / "capacity.png").read_bytes().startswith(b"\x89PNG")
+    assert (level["observations"], level["late"]) == (8, 0)
+    assert any("0 of 8 late do not show" in warning for warning in run["warnings"])
+    assert_one_line(capacity(video, tmp_path, *limits), "capacity.png exists", "--overwrite")
 
 
 def test_a_machine_that_carries_not_one_says_0_and_what_it_reached(video, tmp_path):

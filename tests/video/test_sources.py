@@ -3,6 +3,7 @@
 import functools
 import http.server
 import json
+import os
 import threading
 
 import av
@@ -13,6 +14,8 @@ from camera import Camera
 from conftest import assert_one_line
 from video_media import CLIP, ONE_PASS, flat, write_clip
 from video_source import VideoSource
+
+from harness.cli import UserError
 
 
 @pytest.fixture
@@ -294,11 +297,9 @@ def test_detections_are_saved_and_a_batch_finds_the_same(video, tmp_path):
             and x + width <= right + 1.5
             and y + height <= bottom + 1.5
         )
-    run, batched = detect("--batch_size", "4")  # 4, 4 and 2
-    assert (
-        run["output"]["frames"] == 10
-        and len(flat(run["samples"]["inference_time_per_frame_s"])) == 10
-    )
+    run, batched = detect("--batch_size", "4")
+    inferences_s = flat(run["samples"]["inference_time_per_frame_s"])
+    assert run["output"]["frames"] == 10 and len(inferences_s) == 80  # 20 per frame in flight
     assert [(d["frame"], d["class"]) for d in batched] == [(d["frame"], d["class"]) for d in single]
     np.testing.assert_allclose([d["box"] for d in batched], [d["box"] for d in single], atol=0.1)
 
@@ -313,3 +314,150 @@ def test_what_is_no_source_ends_in_one_line(video, tmp_path):
         "cannot write",
         "--save_detections",
     )
+
+
+@pytest.mark.parametrize("width, height", [(3000, 2), (2, 3000), (1, 1), (3, 5), (5000, 16)])
+def test_frames_of_any_size_are_segmented_drawn_and_encoded(tmp_path, width, height):
+    from segmentation import Letterbox, Thresholds, draw, find_objects
+    from video_output import OutputSettings, opened
+
+    rng = np.random.default_rng(width)
+    codec, pixels = ("ffv1", "bgr0") if width % 2 or height % 2 else ("libx264", "yuv420p")
+    frames = [rng.integers(0, 255, (height, width, 3), dtype=np.uint8) for _ in range(3)]
+    source = VideoSource(str(write_clip(tmp_path / "in.mkv", frames, codec=codec, pixels=pixels)))
+    box, network_input = Letterbox(height, width, 640, 640), np.empty((640, 640, 3), np.uint8)
+    predictions = rng.uniform(0, 640, (116, 50)).astype(np.float32)
+    predictions[4:84] = rng.uniform(0, 1, (80, 50))
+    prototypes = rng.normal(size=(32, 160, 160)).astype(np.float32)
+    with opened(OutputSettings(tmp_path / "out.mp4", None), source) as outputs:
+        for frame, pts in source.frames():
+            box.place(frame, network_input)
+            found = find_objects(predictions, prototypes, box, Thresholds(0.25, 0.7))
+            assert len(found.boxes)
+            found.to_json({}, (height, width))
+            draw(frame, found, {})
+            outputs.video.write(frame, pts)
+    assert len(frames_of(tmp_path / "out.mp4")) == 3
+
+
+def test_a_video_3000_pixels_wide_and_2_high_is_measured(video, tmp_path):
+    clip = write_clip(tmp_path / "in.mkv", [np.zeros((2, 3000, 3), np.uint8)] * 3)
+    run, _ = video.measure("--video", clip, "--output", tmp_path / "out.mp4", *ONE_PASS)
+    assert run["output"]["frames"] == 3
+
+
+@pytest.mark.parametrize("name", ["cut.mkv", "cut.mp4", "cut.ts"])
+def test_a_cut_video_is_told_from_a_whole_one(tmp_path, name):
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 255, (90, 160, 3), dtype=np.uint8) for _ in range(30)]
+    path = write_clip(tmp_path / name, frames)
+    if name == "cut.mp4":  # its index at its beginning
+        with (
+            av.open(str(path)) as source,
+            av.open(str(tmp_path / "fast.mp4"), "w", options={"movflags": "faststart"}) as target,
+        ):
+            copy = target.add_stream_from_template(source.streams.video[0])
+            for packet in source.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = copy
+                    target.mux(packet)
+        path = tmp_path / "fast.mp4"
+
+    def warnings():
+        source = VideoSource(str(path))
+        return source.warnings(len(list(source.frames())), 1.0, whole=True)
+
+    assert warnings() == []
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 4 // 10])
+    if name != "cut.ts":  # says nothing of its length
+        (warning,) = warnings()
+        assert "damaged or cut" in warning
+
+
+def test_damaged_videos_of_all_kinds_end_in_frames_or_one_line(tmp_path):
+    rng = np.random.default_rng(15)
+    frames = [rng.integers(0, 255, (64, 96, 3), dtype=np.uint8) for _ in range(4)]
+    kinds = {"mp4": "libx264", "mkv": "libx264", "avi": "mpeg4", "webm": "libvpx", "ts": "libx264"}
+    read = 0
+    for suffix, codec in kinds.items():
+        whole = write_clip(tmp_path / f"a.{suffix}", frames, codec=codec).read_bytes()
+        for _ in range(12):
+            damaged = bytearray(whole)
+            for at in rng.integers(0, len(whole), 1 + len(whole) // 500):
+                damaged[at] = rng.integers(256)
+            path = tmp_path / f"damaged.{suffix}"
+            path.write_bytes(damaged[: rng.integers(len(whole) // 2, len(whole))])
+            try:
+                read += len(frames_of(path))
+            except UserError as error:
+                assert "\n" not in str(error) and path.name in str(error)
+    for suffix in ("png", "jpg", "bmp", "webp", "tiff"):
+        path = tmp_path / f"a.{suffix}"
+        cv2.imwrite(str(path), frames[0])
+        whole = path.read_bytes()
+        for _ in range(4):
+            damaged = bytearray(whole)
+            for at in rng.integers(0, len(whole), 10):
+                damaged[at] = rng.integers(256)
+            path.write_bytes(damaged)
+            try:
+                read += len(frames_of(path))
+            except UserError as error:
+                assert "\n" not in str(error)
+    assert read
+
+
+@pytest.mark.parametrize(
+    "name", ["a:b.mp4", "\x1b[31mred.mp4", "new\nline.mp4", "$x$.mp4", b"\xff.mp4", "a%03d.png"]
+)
+def test_files_of_odd_names_are_read(tmp_path, name):
+    path = tmp_path / os.fsdecode(name)
+    if path.suffix == ".png":
+        cv2.imwrite(str(tmp_path / "a.png"), quarters())
+        (tmp_path / "a.png").rename(path)
+    else:
+        path.write_bytes(CLIP.read_bytes())
+    assert frames_of(path) and VideoSource(str(path)).name == path.name
+
+
+def test_a_name_too_long_or_a_folder_of_pipes_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="no video file"):
+        VideoSource("x" * 300 + ".mp4")
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(UserError, match="holds no images"):
+        VideoSource(str(tmp_path))
+    with pytest.raises(UserError, match="no video file"):
+        VideoSource("/dev/zero")
+
+
+def test_no_secret_of_a_cameras_address_is_printed(video):
+    """They cannot reach a record either: that of the address is redacted by the same function."""
+    secret = "hunter2"
+    for address in (
+        f"rtsp://admin:{secret}@127.0.0.1:9/a",
+        f"RTSP://admin:{secret}@127.0.0.1:9/a",
+        f"rtsp://127.0.0.1:9/a?token={secret}&api_key={secret}",
+        f"http://127.0.0.1:9/a?user=admin&password={secret}",
+        f"rtsp:/admin:{secret}@127.0.0.1:9/a",
+    ):
+        done = video.infer("--video", address)
+        assert_one_line(done)
+        assert secret not in done.stdout + done.stderr
+
+
+def test_frames_that_were_not_segmented_are_not_counted():
+    from types import SimpleNamespace
+
+    import infer
+    from pipeline import Pipeline, Window
+
+    pipeline = object.__new__(Pipeline)
+    pipeline.model, pipeline.workers = SimpleNamespace(requests=2), 4
+    real = Window(inference_s=[0.1] * 19, wall_s=1.0)
+    infer.check_possible(pipeline, [real])
+    for window in (  # one skipped; thrice the frames that fit
+        Window(inference_s=[0.1] * 19 + [0.0], wall_s=1.0),
+        Window(inference_s=[0.1] * 60, wall_s=1.0),
+    ):
+        with pytest.raises(UserError, match="faster than possible"):
+            infer.check_possible(pipeline, [real, window])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.secrets import redact, redact_command
+from harness.redaction import redact, redact_command
 
 # Every form hides what it holds of these.
 SECRETS = ("S3cr", "hunter", "p@ss", "pa/ss", "pa#ss", "pa?ss", "p%40ss", "opera", "1234")
@@ -89,6 +89,10 @@ FORMS = [
     "http://host/hf_S3cr3tS3cr3tS3cr3t/file",
     "the key is sk-proj-S3cr3tS3cr3tS3cr3t",
     "token: S3cr3tS3cr3tS3cr3t",
+    "authorization=Bearer S3cr3t",
+    "Set-Cookie: S3cr3t; hunter",
+    "rtmp://h/live?streamkey=S3cr3t",
+    "//opera:S3cr3t@host/x",
 ]
 INNOCENT = [
     "--max-total-tokens 4096",
@@ -163,6 +167,7 @@ def test_ordinary_text_stays_as_it_is(text):
         ("--api-key abc --port 80", "--api-key *** --port 80"),
         ("--api-key --port 80", "--api-key --port 80"),
         ("HF_TOKEN= python x", "HF_TOKEN= python x"),
+        ('{"hf_token":null,"x":1}', '{"hf_token":***,"x":1}'),
         ('{"api_key": "abc", "port": 80}', '{"api_key": "***", "port": 80}'),
         ("-H 'Authorization: Bearer abc' -n 5", "-H 'Authorization: ***' -n 5"),
     ],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from urllib.parse import unquote
 
 HIDDEN = "***"
@@ -36,7 +37,7 @@ ABOUT = set(
 )
 
 # Names with a colon after them (`password: x`) that need no second word to be secret.
-SECRET_ALONE = {"authorization", "cookie", "credentials", "passphrase", "passwd", "password"}
+SECRET_ALONE = {"credentials", "passphrase", "passwd", "password"}
 
 # In a text, a word ends at a space, or at a quote that closes a string.
 IN_WORD = r'(?:[^\s"]|"(?![,}\]:\s]|$))'
@@ -44,7 +45,7 @@ SCHEME = r"(?<![a-zA-Z0-9+.-])([a-zA-Z][a-zA-Z0-9+.-]*://)"
 USER_IN_ADDRESS = re.compile(rf"{SCHEME}({IN_WORD}{{0,1000}})@")
 ONLY_AN_ADDRESS = re.compile(rf"^\s*{SCHEME}(?=[^@]*:).*@(?=[^\s@]+\s*$)")
 USER_AT_HOST = re.compile(
-    r"(?<![^\s\"'=(\[,])(?!(?:mailto|sips?|xmpp|[a-zA-Z][a-zA-Z0-9+.-]*:/):?)"
+    r"(?:(?<![^\s\"'=(\[,])|(?<=(?<!:)//))(?!(?:mailto|sips?|xmpp|[a-zA-Z][a-zA-Z0-9+.-]*:/):?)"
     rf"[^\s\"'=/:@]+:{IN_WORD}{{1,1000}}@(?=[\w\[])(?!sha\d+:)"
 )
 SHAPES = re.compile(
@@ -59,17 +60,19 @@ NAME = re.compile(
     r"(?P<by> = |=(?!=)|\\?[\"']\s*[:=]\s*|:[ \t]*(?!//)|[\"']\s*,\s*(?=[\"'])|[ \t]+)"
 )
 VALUE = re.compile(rf'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|\\".*?\\"|\[[^\]]*\]|{IN_WORD}+')
+VALUE_IN_JSON = re.compile(VALUE.pattern.replace(f"{IN_WORD}+", r"[^\s,}\]]+"))
 VALUE_IN_QUERY = re.compile(r"[^\s&\"]*(?:&(?![^&=\s]+=)[^\s&\"]*)*(?<![\'),.:;\]}>])")
 VALUE_OF_HEADER = re.compile(r"Digest [^\n]*|[^\"'\n]+", re.IGNORECASE)
 USER_OPTIONS = ("-u", "-A", "-P", "--user", "--proxy-user")  # of curl and ab: user:password
 
 
+@lru_cache(maxsize=1000)
 def is_secret(name: str, in_query: bool = False) -> bool:
     """Whether what has this name is to be hidden."""
     words = [word.lower() for word in WORD.findall(unquote(name))]
     if not words:
         return False
-    if in_query and SECRET_IN_QUERY & {*words}:
+    if in_query and (SECRET_IN_QUERY & {*words} or words[-1].endswith("key")):
         return True
     of_text = bool(OF_TEXT & {*words})
     if words[-1] == "key" or words[-2:] == ["key", "id"]:
@@ -127,21 +130,24 @@ def _without_user(found: re.Match) -> str:
 
 def _secret_value(found: re.Match) -> re.Match | None:
     """What follows a name, where it is to be hidden."""
-    name, by, text = found["name"], found["by"], found.string
-    in_query = by == "=" and text[: found.start()].endswith(("?", "&", ";", "#"))
+    name, by, text, at = found["name"], found["by"], found.string, found.end()
+    before = text[max(0, found.start() - 1) : found.start()]
+    in_query = by == "=" and before.endswith(("?", "&", ";", "#"))
     if not is_secret(name, in_query):
         return None
     if in_query:
-        return VALUE_IN_QUERY.match(text, found.end())
-    value = VALUE.match(text, found.end())
-    if "=" in by or by.strip().endswith(":") and by[0] != ":":
+        return VALUE_IN_QUERY.match(text, at)
+    if name.lower().endswith(("authorization", "cookie")) and by.strip() in ("=", ":"):
+        return VALUE_OF_HEADER.match(text, at)
+    value = VALUE.match(text, at)
+    if "=" in by:
         return value
+    if by.strip().endswith(":") and by[0] != ":":
+        return VALUE_IN_JSON.match(text, at)
     if name.startswith("-"):
         is_option = by[0] != ":" and value and not value[0].startswith("--")
         return value if is_option else None
-    if by[0] != ":" or "." in name or text[: found.start()].endswith(("/", "\\")):
+    if by[0] != ":" or "." in name or before.endswith(("/", "\\")):
         return None
-    if name.lower() in ("authorization", "proxy-authorization", "cookie", "set-cookie"):
-        return VALUE_OF_HEADER.match(text, found.end())
     alone = len(WORD.findall(name)) == 1 and name.lower() not in SECRET_ALONE
     return None if alone and not (value and len(value[0]) >= 16) else value

@@ -1,0 +1,155 @@
+"""The model that is measured is the one named, and a time needs the work that it stands for."""
+
+import json
+import types
+
+import numpy as np
+import pytest
+from audio_media import MODEL, ONCE, RATE, transcribe, write_wav
+from conftest import assert_one_line
+
+from harness import model_files
+from harness.cli import UserError
+
+BASE = json.loads((MODEL / "dims.json").read_text())
+
+
+def dims(**other):
+    return types.SimpleNamespace(**{**BASE, **other})
+
+
+LARGE = {"n_audio_state": 1280, "n_audio_layer": 32, "n_text_layer": 32}
+
+
+@pytest.mark.parametrize(
+    "size, of",
+    [
+        ("base", {}),
+        ("base.en", {"n_vocab": 51864}),
+        ("tiny", {"n_audio_state": 384, "n_audio_layer": 4, "n_text_layer": 4}),
+        ("large", LARGE),
+        ("large-v3", {**LARGE, "n_mels": 128, "n_vocab": 51866}),
+        ("large-v3-turbo", {**LARGE, "n_text_layer": 4, "n_mels": 128, "n_vocab": 51866}),
+    ],
+)
+def test_a_models_size_is_that_of_its_dimensions(size, of):
+    import model
+
+    assert model.size(dims(**of)) == size
+
+
+def test_a_name_that_is_not_the_models_is_refused(audio, tmp_path):
+    import model
+
+    done = audio.infer("--model_name", "large-v3", "--ovmodel_path", MODEL, *ONCE)
+    assert_one_line(done, "--model_name large-v3", "holds Whisper base")
+    assert not audio.results.exists() or not list(audio.results.iterdir())
+    large, large_v3 = dims(**LARGE), dims(**LARGE, n_mels=128, n_vocab=51866)
+    for name, held, exported_as in (
+        ("base", dims(), "base"),
+        ("base", dims(), "base-2024"),
+        ("large", large_v3, "large-v3"),
+        ("large-v2", large, "large-v2"),
+        ("large-v1", large, None),
+    ):
+        assert model.check_name(name, held, exported_as, MODEL) == name
+    for name, held, exported_as in (
+        ("base.en", dims(), "base"),
+        ("large-v3", large, "large-v2"),
+        ("large-v1", large, "large-v2"),
+        ("turbo", large_v3, "large-v3"),
+        ("tiny", dims(), None),
+    ):
+        with pytest.raises(UserError, match=f"--model_name {name}: "):
+            model.check_name(name, held, exported_as, MODEL)
+
+
+def test_a_model_without_a_name_has_that_of_its_export_or_size():
+    import model
+
+    assert model.check_name(None, dims(), "base", MODEL) == "base"
+    assert model.check_name(None, dims(), None, MODEL) == "base"
+    assert model.check_name("clinic", dims(), "clinic", MODEL) == "clinic (base)"
+
+
+def test_a_transcript_without_decoding_is_refused():
+    import model
+
+    tokens = {"segments": [{"tokens": list(range(20))}]}
+
+    class Remembers:
+        """Computes once, then returns what it had."""
+
+        batch_size, done = 1, (0, 0)
+
+        def work(self):
+            return self.done
+
+        def transcribe_all(self, audio, progress, **options):
+            self.done = 2, 25
+            return [types.SimpleNamespace(result=tokens)]
+
+    whisper, minute = Remembers(), [np.zeros(45 * RATE, np.float32)]
+    assert model.transcribe(whisper, minute, {}, "")
+    with pytest.raises(UserError, match="0 of 2 windows .* 20 tokens .* 0 steps: faster than"):
+        model.transcribe(whisper, minute, {}, "")
+
+
+def test_each_window_is_encoded_even_where_two_are_equal(models):
+    ours, before = models[0], models[0].work()
+    transcribe(ours, np.zeros(90 * RATE, np.float32), language="en")
+    assert ours.work()[0] - before[0] == 3
+
+
+def task_of(options: dict, settings: dict, count: int = 1, is_multilingual=True) -> tuple:
+    import audio_input
+    import model
+
+    whisper = types.SimpleNamespace(is_multilingual=is_multilingual)
+    options = {"language": None, "task": "transcribe", "beam_size": None, **options}
+    options = {"temperature": model.FALLBACK_TEMPERATURES, "word_timestamps": False, **options}
+    settings = types.SimpleNamespace(
+        **{"options": options, "device": "CPU", "batch_size": 1, "num_streams": 1, **settings}
+    )
+    loaded = types.SimpleNamespace(whisper=whisper, model={}, placement={})
+    recording = audio_input.Recording(MODEL / "dims.json", np.zeros(RATE, np.float32))
+    job = model.Job(settings, loaded, {}, [recording] * count, [])
+    made = model.record_arguments(job, [{"language": "en"}])
+    return made["task"], made["configuration"]
+
+
+def test_options_without_effect_do_not_make_it_other_work():
+    warm = {"temperature": 0.5}
+    assert task_of(warm, {}) == task_of({**warm, "beam_size": 5}, {})  # it samples
+    assert task_of({}, {}) != task_of({"beam_size": 5}, {})
+    assert task_of({"temperature": 0.0}, {}) != task_of({"temperature": 0.0, "beam_size": 5}, {})
+    english = {"language": "en"}
+    assert task_of({}, {}) != task_of(english, {})  # it is detected
+    assert task_of({}, {}, 1, False) == task_of(english, {}, 1, False)
+    assert task_of({}, {}) == task_of({}, {"batch_size": 8})  # there is one file
+    assert task_of({}, {}, 4) != task_of({}, {"batch_size": 8}, 4)
+    assert task_of({}, {"batch_size": 4}, 4) == task_of({}, {"batch_size": 8}, 4)
+    assert task_of({}, {"batch_size": 2, "num_streams": 2}, 4) == task_of(
+        {}, {"batch_size": 8, "num_streams": 2}, 4
+    )
+
+
+def test_more_threads_than_the_machine_could_use_are_one_line_of_error(audio):
+    for threads in (1000, 99999999999999):
+        done = audio.infer("--threads", threads, *ONCE)
+        assert_one_line(done, f"--threads {threads} is too many: this machine has")
+    for threads in ("0", "many", "9" * 5000):
+        done = audio.infer(*ONCE, env={"OMP_NUM_THREADS": threads})
+        assert_one_line(done, "OMP_NUM_THREADS")
+
+
+def test_the_stamp_is_read_where_it_lies():
+    assert model_files.read_stamp(MODEL)["model_name"] == "base"
+
+
+def test_a_cut_recording_is_measured_and_its_record_says_so(audio, speech, tmp_path):
+    path = write_wav(tmp_path / "cut.wav", speech[: 6 * RATE])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    run, printed = audio.measure("--audio", path, *ONCE)
+    assert any("cut.wav is cut or damaged" in warning for warning in run["warnings"])
+    assert "warning: cut.wav is cut or damaged" in printed and not run["validity"]["valid"]

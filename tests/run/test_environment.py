@@ -1,0 +1,107 @@
+"""Setting up: killed half way, without network or home, twice at once, with nowhere to write."""
+
+import fcntl
+import os
+import signal
+import subprocess
+import time
+
+import psutil
+import pytest
+from conftest import REPO
+
+
+def bash(script: str, folder, **env) -> subprocess.Popen:
+    script = f". '{REPO}/harness/environment.sh'; {script}"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(
+        ["bash", "-euo", "pipefail", "-c", script], cwd=folder, env={**os.environ, **env}, **pipes
+    )
+
+
+def run_sh(*args, **env) -> subprocess.Popen:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(["bash", "run.sh", *args], cwd=REPO, env={**os.environ, **env}, **pipes)
+
+
+@pytest.fixture
+def room(tmp_path):
+    (tmp_path / "room").mkdir()
+    (tmp_path / "room/requirements.txt").write_text("")
+    return tmp_path / "room"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+def test_a_set_up_that_was_killed_is_made_anew(room, number):
+    killed = bash("setup room", room.parent)
+    while not (room / ".venv").exists():
+        time.sleep(0.02)
+    children = psutil.Process(killed.pid).children(recursive=True)
+    assert children
+    killed.send_signal(number)
+    killed.wait()
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
+
+    if number != signal.SIGKILL:  # once is enough
+        return
+    again = bash("unset HOME; setup room; setup room", room.parent)
+    output, errors = again.communicate()
+    assert again.returncode == 0 and output.count("Setting up") == 1, errors
+    subprocess.run([room / ".venv/bin/python", "-m", "pip", "--version"], check=True)
+
+
+def test_an_environment_whose_python_is_gone_is_made_anew(room):
+    assert bash("setup room", room.parent).wait() == 0
+    (room / ".venv/bin/python").unlink()
+    assert bash("setup room", room.parent).wait() == 0
+    assert (room / ".venv/bin/python").exists()
+
+
+def test_without_network_one_line_says_so(room):
+    (room / "requirements.txt").write_text("tqdm==4.70.1\n")
+    offline = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": os.devnull}
+    offline |= {"PIP_RETRIES": "1", "PIP_FIND_LINKS": "", "PIP_NO_CACHE_DIR": "1", "no_proxy": "*"}
+    done = bash("setup room", room.parent, **offline)
+    _, errors = done.communicate()
+    assert done.returncode == 1
+    assert errors.count("\n") == 1 and "no connection to the package index" in errors
+    assert "room/requirements.txt" in errors
+
+
+def test_what_pip_can_not_find_is_named(room):
+    (room / "requirements.txt").write_text("./no-such-folder\n")
+    done = bash("setup room", room.parent)
+    _, errors = done.communicate()
+    assert done.returncode == 1 and errors.count("\n") == 1 and "no-such-folder" in errors
+
+
+@pytest.mark.parametrize("folder", ["/dev/null/results", "/sys/kernel"])
+def test_results_that_could_not_be_written_are_refused_at_once(folder):
+    started_s = time.monotonic()
+    refused = run_sh("--prepare", RESULTS_DIR=folder)
+    output, errors = refused.communicate()
+    assert refused.returncode == 1 and time.monotonic() - started_s < 10
+    assert errors.count("\n") == 1 and folder in errors and not output
+
+
+def test_two_at_once_in_a_checkout_wait_for_one_another():
+    folder = os.open(REPO, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    try:
+        second = run_sh("--prepare")
+        assert "another run.sh is running" in second.stderr.readline()
+        second.terminate()
+        assert second.wait(10) == -signal.SIGTERM
+    finally:
+        os.close(folder)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [["--repeats", "5"], ["--study", "--repeats"], ["--study", "--detect", "x"], ["--fast"]],
+)
+def test_wrong_options_are_refused_before_anything_is_set_up(wrong):
+    done = run_sh(*wrong)
+    output, errors = done.communicate()
+    assert done.returncode == 2 and not output and errors.count("\n") == 1
