@@ -331,7 +331,6 @@ def make_record(
         what |= {"reference": reference.description["sha256"][:12], "prompts": prompts}
         what |= {"prompt tokens": length, "max new tokens": task.max_new_tokens}
         output["reference"] = reference.description
-    output |= gate_output(args, task, found, watched)
     return run.build(
         args,
         workload="llm-accuracy",
