@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from analysis.text import plain
 from harness import checks
 
 SETTING = ("model", "weight format", "precision")
@@ -30,8 +31,8 @@ class Gate:
 
 def of_record(record: Mapping) -> Gate | None:
     """The gate that a record holds."""
-    found = record["output"].get("gate")
-    return Gate(record["comparable_by"], record["finished_at"], found) if found else None
+    found, setting = plain(record["output"].get("gate")), plain(record["comparable_by"])
+    return Gate(setting, record["finished_at"], found) if found else None
 
 
 def deciding(comparable_by: Mapping[str, object], gates: Iterable[Gate]) -> Gate | None:
