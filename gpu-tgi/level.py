@@ -264,16 +264,11 @@ def gpu_samples(gpus: list[dict], whole: Run) -> dict[str, list[list[float]]]:
     return samples
 
 
-def warnings_of(setup: Setup, plan: Plan, whole: Run, samples: dict, usage: dict) -> list[str]:
-    """What speaks against the level's figures, besides the machine's state."""
-    found, report, bodies = [], whole.report, len(setup.bodies)
+def reasons_of(plan: Plan, whole: Run, usage: dict, bodies: int) -> list[str]:
+    """What makes the level invalid as evidence, besides the machine's state."""
+    found, report = [], whole.report
     if report.failures:
         found.append(f"failed requests ({counts(report.failures)}) are not in requests per second")
-    if report.wall_s and "request_latency_s" not in samples:
-        found.append("no latency: ab's times do not separate failed requests from answered ones")
-    if rates := samples.get("requests_per_second"):
-        rate = stats.summarize(METRICS["requests_per_second"], rates)
-        found += checks.sample_warnings(rate, repeat="REPEATS")
     if whole.doubt:
         found.append(f"{whole.doubt}: some came from a cache or from another server")
     if whole.log is not None and len(whole.log) != report.finished_without_alone:
@@ -281,15 +276,26 @@ def warnings_of(setup: Setup, plan: Plan, whole: Run, samples: dict, usage: dict
         found.append(
             f"the server's log shows {len(whole.log)} finished requests, ab had "
             f"{report.finished_without_alone} answered: "
-            + ("somebody else used the server" if more else "by somebody else, or lines were lost")
+            + ("other clients used the server" if more else "by another server, or lines were lost")
         )
     busy = usage["process_cores_busy"]
     if busy > BUSY_AB * (plan.concurrency if bodies > 1 else 1):
         found.append(f"ab kept {busy:.2f} cores busy: it may be the bottleneck, not the server")
     for card in usage["gpus"]:
         if card["slowdowns"]:
-            reasons = ", ".join(card["slowdowns"])
-            found.append(f"GPU {card['index']} held its clock back: {reasons}")
+            slowdowns = ", ".join(card["slowdowns"])
+            found.append(f"GPU {card['index']} held its clock back: {slowdowns}")
+    return found
+
+
+def warnings_of(setup: Setup, plan: Plan, whole: Run, samples: dict) -> list[str]:
+    """What a reader should know of the level's figures."""
+    found, report, bodies = [], whole.report, len(setup.bodies)
+    if report.wall_s and "request_latency_s" not in samples:
+        found.append("no latency: ab's times do not separate failed requests from answered ones")
+    if rates := samples.get("requests_per_second"):
+        rate = stats.summarize(METRICS["requests_per_second"], rates)
+        found += checks.sample_warnings(rate, repeat="REPEATS")
     caches_prefixes = setup.server["name"] != "TGI" or str(setup.server["version"]) >= "3"
     if caches_prefixes and plan.first + report.requests > bodies:
         found.append(
@@ -353,7 +359,8 @@ def build_record(
             "ab_starts_alone": setup.ab.starts_alone,
             "reports": str(plan.folder),
         },
-        warnings=warnings_of(setup, plan, whole, samples, usage),
+        reasons=reasons_of(plan, whole, usage, len(setup.bodies)),
+        warnings=warnings_of(setup, plan, whole, samples),
     )
 
 

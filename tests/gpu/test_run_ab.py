@@ -340,7 +340,7 @@ def test_somebody_else_at_the_server_is_noticed(scripts, stand_in):
     stop.set()
     guest.join()
     assert any(
-        "somebody else used the server" in warning for warning in scripts.levels()[2]["warnings"]
+        "other clients used the server" in warning for warning in scripts.levels()[2]["warnings"]
     )
 
 
