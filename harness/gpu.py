@@ -59,7 +59,8 @@ class Sampler:
         nvml, get = self._nvml, self._get
         for index, handle in self._handles.items():
             utilization = get(nvml.nvmlDeviceGetUtilizationRates, handle)
-            memory = get(nvml.nvmlDeviceGetMemoryInfo, handle)
+            # Version 2 leaves out what the driver reserves, as nvidia-smi does.
+            memory = get(nvml.nvmlDeviceGetMemoryInfo, handle, nvml.nvmlMemory_v2)
             power_mw = get(nvml.nvmlDeviceGetPowerUsage, handle)
             degrees = get(nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU)
             sample = {

@@ -20,7 +20,8 @@ COMPUTE_LAYERS += "ScaledDotProductAttention GatherMatmul".split()
 PRECISION_CAPABILITY = {"bf16": "BF16", "f16": "FP16"}
 FLOATS = {"f32": "fp32", "f16": "fp16", "bf16": "bf16"}  # OpenVINO's type: weight format
 WEIGHT_FORMATS = {**FLOATS, "u8": "int8", "i8": "int8", "u4": "int4", "i4": "int4"}
-MAX_THREADS = 4 * (os.cpu_count() or 1)  # that may be requested
+# That may be requested; OpenVINO takes what the mask allows, and a warning says so.
+MAX_THREADS = max(1024, 4 * (os.cpu_count() or 1))
 
 
 @dataclass(frozen=True)

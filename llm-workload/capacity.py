@@ -238,7 +238,8 @@ def make_record(args, described: dict, levels: dict[int, Level]) -> dict:
         draw(found, args)
     return run.build(
         args,
-        **{**described, "warnings": [*described["warnings"], *warnings]},
+        **described,
+        warnings=warnings,
         samples={"users": [[most]], **shown.samples},
         monitor=monitor,
         output={

@@ -202,17 +202,17 @@ def make_record(
     }
     answers = f" in {job.batch_size} answers" if job.batch_size > 1 else ""
     details = [f"Tokens: {prompts.tokens} in the prompt, {generated[-1]} generated{answers}"]
-    utilization, found = {}, list(described["warnings"])
+    utilization, reasons = {}, list(described["reasons"])
     if roofs:
         shape = (prompts.tokens, job.config.max_new_tokens, job.batch_size)
         utilization, limits = traffic.utilization(loaded.inspection.traffic, roofs, samples, *shape)
         details.append(limits)
-        found += traffic.impossible(utilization)
+        reasons += traffic.impossible(utilization)
         output |= {"roofline": asdict(roofs), "traffic": asdict(loaded.inspection.traffic)}
     energy_j = energy.per_unit_j(watched.usage, watched.status, args.device, sum(generated))
     return run.build(
         args,
-        **{**described, "warnings": found},
+        **{**described, "reasons": reasons},
         samples={
             **samples,
             **utilization,
