@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from harness import stats
+from harness import checks, stats
 from harness.metrics import METRICS, Metric
 from harness.monitor import SystemMonitor
 
@@ -124,7 +124,7 @@ def _fold(
     metrics = {
         name: stats.summarize(known[name], each)
         for name, each in samples.items()
-        if name in known and any(each)
+        if name in known and stats.usable(each)
     }
     return {
         **draft,
@@ -137,7 +137,7 @@ def _fold(
         "metrics": metrics,
         "samples": {name: samples[name] for name in metrics},
         "output": output,
-        "validity": {"valid": False, "reasons": [error or status, *draft["warnings"]]},
+        "validity": checks.validity(error or status, draft["validity"]["reasons"]),
     }
 
 
