@@ -215,10 +215,7 @@ class Sweep:
 
     def measure(self) -> None:
         """All levels; with an SLO those up to the first that misses it, then bisection."""
-        levels = self.args.levels
-        self.within = capacity.search(self.sustained, levels)
-        if not self.within:  # below the first
-            self.within = capacity.search(self.sustained, [1, levels[0]])
+        self.within = capacity.search(self.sustained, self.args.levels)
 
     def sustained(self, concurrency: int) -> bool | None:
         """Whether a level is within the SLO, if any; None where nothing more can be measured."""

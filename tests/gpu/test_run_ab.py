@@ -280,7 +280,7 @@ def test_prompts_are_sent_in_turn_at_the_concurrency_requested(scripts, stand_in
 
 def test_slo_p95_searches_below_the_first_level_too(scripts, stand_in):
     assert scripts.ab(stand_in(slots=2), "--slo_p95", "0.3", "-c", 5).returncode == 0
-    assert sorted(scripts.levels()) == [1, 2, 3, 5]
+    assert sorted(scripts.levels()) == [2, 3, 5]
     assert scripts.sweep()["output"]["slo"] == {"p95_s": 0.3, "concurrency": 2, "first_over": 3}
     assert metric(scripts.sweep(), "concurrency_within_slo") == 2
 
