@@ -186,6 +186,7 @@ def test_perplexity_is_pytorchs_and_a_model_agrees_with_itself(llm, tiny):
 def test_a_broken_model_shows(llm, tiny, tmp_path):
     folder, *_ = tiny
     broken_copy(folder / "fp32", tmp_path / "broken")
+    (tmp_path / "broken/export.json").unlink()  # which would tell that it was changed
     run = score(
         llm,
         tmp_path / "broken",
