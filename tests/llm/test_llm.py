@@ -319,9 +319,8 @@ def test_a_sweep_measures_every_combination(llm, tmp_path):
     rows = (tmp_path / "sweep.csv").read_text().splitlines()
     assert len(rows) == 5 and rows[0].startswith("prompt_tokens,max_new_tokens,batch_size,tokens/s")
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
-    assert_one_line(
-        llm.run("sweep.py", f"--model_name={MODEL}", "--prompt_tokens", 9000, *files), "exceed"
-    )
+    too_long = ("--prompt_tokens", 9000, "--results_dir", llm.results)
+    assert_one_line(llm.run("sweep.py", f"--model_name={MODEL}", *too_long), "exceed")
 
 
 def test_an_answer_may_end_early_on_request(llm):
