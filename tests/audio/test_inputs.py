@@ -22,7 +22,6 @@ def refused(monkeypatch, tmp_path):
     import infer
 
     def line(*args) -> str:
-        monkeypatch.chdir(FOLDER)
         monkeypatch.setattr(
             sys, "argv", ["infer.py", "--results_dir", str(tmp_path / "results"), *map(str, args)]
         )

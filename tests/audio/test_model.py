@@ -135,9 +135,10 @@ def test_options_without_effect_do_not_make_it_other_work():
 
 
 def test_more_threads_than_the_machine_could_use_are_one_line_of_error(audio):
-    for threads in (1000, 99999999999999):
-        done = audio.infer("--threads", threads, *ONCE)
-        assert_one_line(done, f"--threads {threads} is too many: this machine has")
+    done = audio.infer("--threads", 1_000_000, *ONCE)
+    assert_one_line(done, "--threads 1000000 is too many: this machine has")
+    done = audio.infer("--threads", 99999999999999, *ONCE)
+    assert done.returncode == 2 and "--threads: must be a whole number from 1 to" in done.stderr
     for threads in ("0", "many", "9" * 5000):
         done = audio.infer(*ONCE, env={"OMP_NUM_THREADS": threads})
         assert_one_line(done, "OMP_NUM_THREADS")
