@@ -42,7 +42,6 @@ def check_new(path: Path, option: str, overwrite: bool = False) -> None:
         raise UserError(f"{option} {path} exists: choose another name, or add --overwrite")
     folder = path.absolute().parent
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:

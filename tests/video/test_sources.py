@@ -258,7 +258,7 @@ def test_any_encoder_of_ffmpegs_can_be_chosen(video, tmp_path):
         )
     assert_one_line(video.infer("--encoder", "nonsense"), "no video encoder 'nonsense'")
     assert_one_line(
-        video.infer("--preset", "nonsense", "--output", out, "--max_frames", 1),
+        video.infer("--preset", "nonsense", "--output", tmp_path / "2.mkv", "--max_frames", 1),
         "cannot write the video",
     )
     assert not list(tmp_path.glob("*.partial.*"))

@@ -129,11 +129,14 @@ def best_share(measure, true_rate: float, *options) -> float:
     return best
 
 
-@pytest.mark.parametrize("requests", [2, 16, 56])
-def test_the_rate_is_that_of_the_requests_however_many(measure, requests_sleep, tmp_path, requests):
-    requests_sleep(0.15)
+# A machine of two cores decodes and encodes some 400 frames per second: 56 requests take longer.
+@pytest.mark.parametrize("requests, request_s", [(2, 0.15), (16, 0.15), (56, 0.4)])
+def test_the_rate_is_that_of_the_requests_however_many(
+    measure, requests_sleep, tmp_path, requests, request_s
+):
+    requests_sleep(request_s)
     options = ("--num_requests", requests, "--output", tmp_path / "out.mp4")
-    assert 0.97 <= best_share(measure, requests / 0.15, *options) <= 1.03
+    assert 0.97 <= best_share(measure, requests / request_s, *options) <= 1.03
 
 
 def test_batches_are_full_whatever_the_clips_length(measure, requests_sleep):
