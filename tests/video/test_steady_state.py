@@ -135,7 +135,7 @@ def test_the_rate_is_that_of_the_requests_however_many(
     measure, requests_sleep, tmp_path, requests, request_s
 ):
     requests_sleep(request_s)
-    options = ("--num_requests", requests, "--output", tmp_path / "out.mp4")
+    options = ("--num_requests", requests, "--output", tmp_path / "out.mp4", "--overwrite")
     assert 0.97 <= best_share(measure, requests / request_s, *options) <= 1.03
 
 
