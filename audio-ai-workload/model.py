@@ -233,7 +233,7 @@ def transcribe(whisper, audio: Sequence[np.ndarray], options: dict, label: str) 
     Raises UserError where less was computed than that takes: such a time is no measurement.
     """
     before = whisper.work()
-    done = _transcribe(whisper, audio, options, label)
+    done = transcribe_with_progress(whisper, audio, options, label)
     encoded, steps = (now - then for now, then in zip(whisper.work(), before))
     windows = sum(math.ceil(len(samples) // HOP / WINDOW_HOPS) for samples in audio)
     tokens = sum(len(part["tokens"]) for each in done for part in each.result["segments"])
@@ -245,7 +245,9 @@ def transcribe(whisper, audio: Sequence[np.ndarray], options: dict, label: str) 
     return done
 
 
-def _transcribe(whisper, audio: Sequence[np.ndarray], options: dict, label: str) -> list:
+def transcribe_with_progress(
+    whisper, audio: Sequence[np.ndarray], options: dict, label: str
+) -> list:
     audio_s = sum(map(audio_input.seconds, audio))
     if audio_s < PROGRESS_FROM_S:
         return whisper.transcribe_all(audio, lambda index, done_s: None, **options)

@@ -194,7 +194,7 @@ def test_a_bar_is_drawn_of_long_audio_on_a_terminal_only(monkeypatch, capsys):
 
     def drawn(seconds) -> str:
         half = np.zeros(seconds * RATE // 2, np.float32)
-        model.transcribe(Files(), [half, half], {}, "warm-up")
+        model.transcribe_with_progress(Files(), [half, half], {}, "warm-up")
         return capsys.readouterr().err
 
     assert drawn(3600) == ""  # pytest's stderr is no terminal
