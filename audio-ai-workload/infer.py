@@ -162,6 +162,10 @@ def check_output(args: argparse.Namespace, paths: Sequence[Path]) -> None:
     """Raise UserError where transcripts could not be written, or would overwrite a file."""
     read = {path.resolve() for path in (*paths, args.reference) if path}
     seen = set()
+    try:
+        args.output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make {args.output_dir}: {error.strerror} (--output_dir)") from None
     for name in transcript_names(paths, args.output_format):
         target = args.output_dir / name
         if target in seen:

@@ -258,6 +258,8 @@ def test_a_mistake_is_one_line_of_error(audio, tmp_path):
     broken = tmp_path / "model"
     shutil.copytree(MODEL, broken)
     (broken / "whisper_decoder.xml").write_text("<net>")
+    assert_one_line(audio.infer("--ovmodel_path", broken), "whisper_decoder.xml is damaged")
+    (broken / "export.json").unlink()  # which tells its size
     assert_one_line(audio.infer("--ovmodel_path", broken), "cannot load")
     (broken / "whisper_decoder.bin").unlink()
     assert_one_line(audio.infer("--ovmodel_path", broken), "whisper_decoder.bin")
