@@ -165,7 +165,9 @@ def check_output(args: argparse.Namespace, paths: Sequence[Path]) -> None:
     try:
         args.output_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make {args.output_dir}: {error.strerror} (--output_dir)") from None
+        raise UserError(
+            f"cannot write to {args.output_dir}: {error.strerror} (--output_dir)"
+        ) from None
     for name in transcript_names(paths, args.output_format):
         target = args.output_dir / name
         if target in seen:
