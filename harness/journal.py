@@ -69,9 +69,10 @@ class Journal:
 
     def close(self) -> None:
         """Remove the file: the record has all of it."""
+        if self._file is None:  # what is at that path, if anything, is not ours
+            return
         self.path.unlink(missing_ok=True)
-        if self._file:
-            os.close(self._file)
+        os.close(self._file)
         self._file = None
 
     def _append(self, entry: dict) -> None:

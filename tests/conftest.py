@@ -65,6 +65,16 @@ def assert_one_line(done: subprocess.CompletedProcess, *words: str, status: int 
         assert word in errors[0]
 
 
+class Evil:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch '{self.path}'",)
+
+
 @pytest.fixture
 def shared() -> Path:
     """Real media and models beside the checkout; they are not part of the project."""

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 from audio_media import FOLDER, MODEL, ONCE, at_f32, same_transcript
-from conftest import assert_one_line
+from conftest import Evil, assert_one_line
 
 
 def random_checkpoint(path, **dims):
@@ -119,18 +119,6 @@ def test_the_folder_is_named_after_the_model_and_its_format(monkeypatch, given, 
     assert args.model_name == name
     made = export.default_output(args.model_name, args.weight_format)
     assert made.absolute() == FOLDER / output  # wherever it is run
-
-
-class Evil:
-    """Unpickled, it makes a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        import os
-
-        return os.system, (f"touch '{self.path}'",)
 
 
 @pytest.mark.parametrize("is_zip", [True, False])

@@ -40,10 +40,6 @@ def records(folder: Path) -> list[dict]:
     return [record.read(path) for path in folder.glob("*.json")]
 
 
-def samples_in(folder: Path) -> int:
-    return sum(len(each["samples"]["hashes_per_second"]) for each in records(folder))
-
-
 @pytest.mark.parametrize(
     "number, status",
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
@@ -119,23 +115,23 @@ def test_after_kill_9_the_next_run_makes_the_record(tmp_path):
 
 
 def test_kill_9_at_random_moments_loses_no_finished_sample(tmp_path):
-    """As many samples are in records at the end as lines were in the journals when killed."""
+    """Each run's record has as many samples as its journal had lines when it was killed."""
     random.seed(1)
-    finished = 0
+    written = {}  # by the run's id, the lines of its journal
     for _ in range(KILLS):
         process = start(tmp_path, "--num_iters", 40)
         time.sleep(random.uniform(0.1, 0.8))
         process.kill()
         process.communicate()
-        journals = list(tmp_path.glob(f"*{journal.SUFFIX}"))
-        for path in journals:  # of this run: the next one recovers it
+        for path in tmp_path.glob(f"*{journal.SUFFIX}"):
             lines = path.read_bytes().split(b"\n")[1:-1]
-            finished += sum(b'"row"' in line for line in lines)
-        before = samples_in(tmp_path)
-        if not journals:  # it had finished, or had not begun
-            finished = before
+            written[path.name.removesuffix(journal.SUFFIX)[-8:]] = len(lines)
     assert run(tmp_path).returncode == 0
-    assert samples_in(tmp_path) == finished + 8
+    kept = {each["id"][:8]: len(each["samples"]["hashes_per_second"]) for each in records(tmp_path)}
+    assert {run_id: kept.pop(run_id) for run_id, lines in written.items() if lines} == {
+        run_id: lines for run_id, lines in written.items() if lines
+    }
+    assert sorted(kept.values()) == [8] + [40] * (len(kept) - 1)  # those that had ended
     assert all(path.suffix == ".json" for path in tmp_path.iterdir())
 
 

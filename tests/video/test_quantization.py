@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import assert_one_line
+from conftest import Evil, assert_one_line
 from video_media import DEMO_WEIGHTS, FOLDER, ONE_PASS
 
 
@@ -107,18 +107,6 @@ def test_the_folder_is_named_after_model_and_format(monkeypatch, given, output):
     monkeypatch.setattr(sys, "argv", ["export.py", *given])
     made = export.default_output(export.parse_args())
     assert made.absolute() == FOLDER / output  # wherever it is run
-
-
-class Evil:
-    """Unpickled, it makes a file."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        import os
-
-        return os.system, (f"touch '{self.path}'",)
 
 
 @pytest.mark.parametrize("is_zip", [True, False])
