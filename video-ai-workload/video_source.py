@@ -142,7 +142,7 @@ class VideoSource:
             lost = f"the source was lost and came back {self.reconnected} time(s)"
             found.append(f"{lost} while measuring: the gaps are in the figures")
         if self.live and frames_per_second > 0.95 * self.rate:
-            rate = f"frames came at {self.rate:.3g} per second: this is the camera's rate"
+            rate = f"frames came at {float(self.rate):.3g} per second: this is the camera's rate"
             found.append(f"{rate}, not what the machine can do (see capacity.py)")
         return found
 
