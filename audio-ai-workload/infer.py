@@ -31,7 +31,7 @@ import audio_input
 import error_rates
 import model
 
-from harness import energy, progress, run
+from harness import energy, instance, instances, progress, run, tune
 from harness.cli import UserError
 from harness.files import check_new
 from harness.journal import Journal
@@ -39,6 +39,8 @@ from harness.monitor import iterations
 
 OUTPUT_FORMATS = ("txt", "srt", "vtt", "json", "tsv")
 MAX_FILES_PRINTED = 20
+# What --tune looks at: throughput, latency, and options tried with the best layout.
+TUNED = "rtfx", "transcription_time_s", ()
 
 
 def parse_args() -> argparse.Namespace:
@@ -49,6 +51,7 @@ def parse_args() -> argparse.Namespace:
     formats = (*OUTPUT_FORMATS, "all")
     add("--output_format", choices=formats, help="write transcripts, as openai-whisper does")
     add("--output_dir", type=Path, default=Path("transcripts"), help="folder for them")
+    instances.add_arguments(parser)
     cli.add_common_arguments(parser, iteration="one transcription of all files", num_iters=6)
     return model.parse(parser)
 
@@ -63,6 +66,7 @@ def measure(job: model.Job, args: argparse.Namespace, journal: Journal) -> list[
     """The timed loop. Ctrl-C keeps what was measured."""
     audio_s = sum(audio_input.seconds(recording.samples) for recording in job.recordings)
     done = []
+    instance.wait_for_others()
     with journal.monitor:
         for index in iterations(args.num_iters, args.min_duration):
             started = time.perf_counter()
@@ -77,8 +81,11 @@ def measure(job: model.Job, args: argparse.Namespace, journal: Journal) -> list[
 def main() -> int:
     args = parse_args()
     paths = audio_input.find(args.audio)
+    args.output_dir = instance.own_path(args.output_dir, "transcripts")
     if args.output_format:
         check_output(args, paths)
+    if instances.requested(args):
+        return tune.measure(args, *TUNED) if args.tune else instances.measure(args)
     job = model.prepare(args, paths, args.word_timestamps)
     for _ in range(args.warmup):
         with progress.stage("Warm-up"):

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -38,11 +39,13 @@ class Journal:
     Attributes
     ----------
     monitor : for the measured block. It lets Ctrl-C pass where nothing has been measured yet.
+    ends_s : when each iteration was added, by time.perf_counter().
     """
 
     def __init__(self, path: Path, draft: dict, metrics: Sequence[Metric] = ()):
         self.path, self.draft = path, draft
         self.samples: dict[str, list[list[float]]] = {}
+        self.ends_s: list[float] = []
         self.output: dict = {}
         self.monitor = SystemMonitor(keep=self.has_samples)
         self._file = _open_locked(path)
@@ -54,6 +57,7 @@ class Journal:
 
     def add(self, row: Mapping[str, Sequence[float]]) -> None:
         """The samples of one more iteration, by metric."""
+        self.ends_s.append(time.perf_counter())
         _add(self.samples, row)
         self._append({"row": row})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import re
 import resource
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from harness import cli, energy, progress
+from harness import cli, energy, instance, progress
 from harness.cli import UserError
 
 STATES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")  # of a CPU's time
@@ -20,10 +22,18 @@ STATES = ("user", "nice", "system", "idle", "iowait", "irq", "softirq", "steal")
 def iterations(
     num_iters: int, min_duration_s: float = 0.0, label: str = "Measuring"
 ) -> Iterator[int]:
-    """0, 1, 2, ...: `num_iters` times, and on until `min_duration_s` have passed."""
+    """0, 1, 2, ...: `num_iters` times, and on until `min_duration_s` have passed.
+
+    One of several instances goes on until all have come that far, so that all run throughout.
+    """
+    one = instance.current()
     with progress.bar(label, num_iters) as line:
         started, index = time.perf_counter(), 0
-        while index < num_iters or time.perf_counter() - started < min_duration_s:
+        while (
+            index < num_iters
+            or time.perf_counter() - started < min_duration_s
+            or (one and not one.may_stop())
+        ):
             yield index
             index += 1
             line.update()
@@ -47,12 +57,14 @@ class SystemMonitor:
         self.error: str | None = None
         self.usage: dict = {}
         self.warnings: list[str] = []
+        self.began_s = math.nan
 
     def __enter__(self) -> SystemMonitor:
         self._process = psutil.Process()
         self._meter = energy.Meter(self._powercap)
         self._meter.start()
         self._before = self._counters()
+        self.began_s = self._before["time_s"]
         return self
 
     def __exit__(self, kind, error, trace) -> bool:
@@ -91,16 +103,24 @@ class SystemMonitor:
         return self.status != "complete" and self._keep()
 
     def _counters(self) -> dict:
-        times = self._process.cpu_times()
         frequency = psutil.cpu_freq()
         return {
             "time_s": time.perf_counter(),
             "cpus": psutil.cpu_times(percpu=True),
-            "process_s": sum(times[:4]),  # user, system, and both of children waited for
+            "process_s": _cpu_time_s(self._process),
             "throttled": _throttle_events(),
             "mask": os.sched_getaffinity(0),
             "mhz": round(frequency.current) if frequency else None,
         }
+
+
+def _cpu_time_s(process: psutil.Process) -> float:
+    """User and system time of a process and of its children, those that have ended, too."""
+    total_s = 0.0
+    for each in [process, *process.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total_s += sum(each.cpu_times()[:4])
+    return total_s
 
 
 def peak_rss_bytes() -> int:

@@ -17,6 +17,7 @@ from harness import (
     checks,
     cli,
     energy,
+    instance,
     journal,
     model_files,
     openvino_setup,
@@ -163,7 +164,7 @@ def build(
         for name, each in samples.items()
         if stats.usable(each)
     }
-    usage = monitor.usage
+    usage = monitor.usage if instance.current() is None else {}  # else checked of all together
     against, informing = [*reasons, *checks.output_reasons(output), *monitor.warnings], [*warnings]
     if usage and not server:  # a server's load is the work itself
         against = checks.computing_reasons(usage, placement, system) + against
@@ -174,7 +175,7 @@ def build(
         least_s = getattr(args, "min_duration", None) or 0.0
         is_study = bool(getattr(args, "study", False))
         against = checks.duration_reasons(usage, metrics, least_s, is_study) + against
-    if check_samples and primary in metrics:
+    if usage and check_samples and primary in metrics:
         against = checks.drift_reasons(samples[primary]) + against
         informing = checks.sample_warnings(metrics[primary]) + informing
     return {
@@ -190,7 +191,7 @@ def build(
         "task": _known({"input": input["sha256"] or input["name"], **task}),
         "comparable_by": _known({**_of_model(model, placement), **(comparable_by or {})}),
         "configuration": _known({**_of_placement(placement, system), **(configuration or {})}),
-        "context": _known(_context(system, packages, usage, metrics, server)),
+        "context": _known(_context(system, packages, monitor.usage, metrics, server)),
         "primary": primary,
         "work": [each for each in _work(work) if each["metric"] in metrics],
         "model": model,
@@ -198,7 +199,7 @@ def build(
         "system": system,
         "placement": placement,
         **({"server": server} if server else {}),
-        "usage": usage or None,
+        "usage": monitor.usage or None,
         "metrics": metrics,
         "samples": {name: [list(i) for i in each] for name, each in samples.items() if any(each)},
         "output": output,
@@ -222,7 +223,16 @@ def finish(run: dict, args: Namespace) -> int:
 
 
 def save(run: dict, args: Namespace) -> Path:
-    """Write to --json or into --results_dir; failing that, to the temporary folder."""
+    """Write to --json or into --results_dir; failing that, to the temporary folder.
+
+    One of several instances hands it to the process that coordinates them instead.
+    """
+    one = instance.current()
+    if one and _open and one.deliver(run, _open.monitor.began_s, _open.ends_s):
+        discard()
+        return args.results_dir
+    if one:
+        run["validity"] = checks.validity(f"one of {one.count} instances", [])
     if _open:
         run["id"] = _open.draft["id"]
     run = record.sanitized(run)

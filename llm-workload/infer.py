@@ -26,9 +26,16 @@ import traffic
 from model import LoadedModel, Prompts
 from runtimes import RUNTIMES, GenAI, GenerationConfig, GenerationResult, OnTokens, Optimum
 
-from harness import energy, monitor, roofline, run
+from harness import energy, instance, instances, monitor, roofline, run, tune
 from harness.journal import Journal
 from harness.roofline import Roofline
+
+# What --tune looks at: throughput, latency, and options tried with the best layout.
+TUNED = (
+    "tokens_per_second",
+    "time_per_output_token_s",
+    (("--batch_size", "4"), ("--batch_size", "16")),
+)
 
 
 def generate_optimum(
@@ -126,6 +133,7 @@ def measure(loaded: LoadedModel, job: Job, journal: Journal) -> Measurement:
     streamer = TextStreamer(tokenizer, skip_special_tokens=True)
     show = (lambda tokens: streamer.put(np.array(tokens))) if job.is_streamed else None
     results, text = [], ""
+    instance.wait_for_others()
     with journal.monitor:
         for _ in monitor.iterations(job.num_iters, job.min_duration_s):
             started = time.perf_counter()
@@ -160,7 +168,12 @@ def measure(loaded: LoadedModel, job: Job, journal: Journal) -> Measurement:
 def measure_roofline(args, loaded: LoadedModel, measured: Measurement) -> Roofline | None:
     """With the run's threads, properties and weight format; None where it would not be used."""
     found = loaded.inspection
-    if args.skip_limits or not found.traffic or measured.journal.monitor.status != "complete":
+    if (
+        args.skip_limits
+        or instance.current()
+        or not found.traffic
+        or measured.journal.monitor.status != "complete"
+    ):
         return None
     threads = found.placement["threads_effective"]
     weight_format = found.description["weight_format"]
@@ -237,6 +250,7 @@ def parse_args() -> argparse.Namespace:
     add("--batch_size", type=cli.positive_int, default=1, help="prompts answered together")
     add("--stream", action="store_true", help="print tokens as they come; that time counts")
     add("--concurrency", help=argparse.SUPPRESS)  # moved to capacity.py
+    instances.add_arguments(parser)
     cli.add_common_arguments(parser, iteration="one answer to the prompt", num_iters=8)
     args = parser.parse_args()
     model.check_prompt_arguments(parser, args)
@@ -258,6 +272,8 @@ def add_runtime_arguments(parser: argparse.ArgumentParser) -> None:
 def main() -> int:
     args = parse_args()
     model.check_inputs(args)
+    if instances.requested(args):
+        return tune.measure(args, *TUNED) if args.tune else instances.measure(args)
     loaded = model.load(args.model_name, RUNTIMES[args.runtime], args)
     system = model.print_header(args, loaded)
     prompts = model.prompts_from_arguments(args, loaded.text)

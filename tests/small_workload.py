@@ -20,7 +20,7 @@ cli.quit_on_signals()
 with contextlib.suppress(OSError):
     os.write(2, b"Importing\n")
 
-from harness import monitor, run, system
+from harness import instance, instances, monitor, run, system
 from harness.metrics import Metric
 
 RATE = Metric("hashes_per_second", "hashes/s", "higher", "Hash rate", "Hashes over time.")
@@ -29,9 +29,13 @@ RATE = Metric("hashes_per_second", "hashes/s", "higher", "Hash rate", "Hashes ov
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--then", choices=("finish", "wait", "fail"), default="finish")
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds more per iteration")
     parser.add_argument("--fail_at", type=int, default=-1, help="raise in this iteration")
+    instances.add_arguments(parser)
     cli.add_common_arguments(parser, iteration="100 hashes", num_iters=8)
     args = parser.parse_args()
+    if instances.requested(args):
+        return instances.measure(args)
     run.check_destination(args)
     print("Model: none", flush=True)
     described = {
@@ -44,15 +48,17 @@ def main() -> int:
         "model": None,
         "input": {"name": "zeros", "sha256": None},
         "system": system.describe(),
-        "placement": {"cpus": [0]},
+        "placement": {"cpus": sorted(os.sched_getaffinity(0))},
     }
     journal = run.start(args, **described)
     print("Measuring", flush=True)
+    instance.wait_for_others()
     with journal.monitor:
         for index in monitor.iterations(args.num_iters, args.min_duration):
             started = time.perf_counter()
             for _ in range(100):
                 hashlib.sha256(bytes(4096)).digest()
+            time.sleep(args.pause)
             time_s = time.perf_counter() - started
             if index == args.fail_at:
                 raise RuntimeError("a library failed")

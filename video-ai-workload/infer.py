@@ -34,7 +34,7 @@ from pipeline import STAGES, Frame, Pipeline, PipelineSettings, Window
 from video_output import ENCODER, PRESETS, OutputSettings, check_encoder
 from video_source import HELP, VideoSource
 
-from harness import energy, files, model_files, progress, run
+from harness import energy, files, instance, instances, model_files, progress, run, tune
 from harness.cli import UserError
 from harness.journal import Journal
 from harness.monitor import iterations
@@ -44,6 +44,12 @@ LIVE_FRAMES = 300  # per pass over a source that has no end
 MOST_BUSY = 1.1  # share of the time that requests run; frames under way at both ends are part of it
 FRAMES_PER_REQUEST = 20  # least frames of an iteration, per frame in flight
 ITERATION = f"whole passes over the video, {FRAMES_PER_REQUEST} frames or more per frame in flight"
+# What --tune looks at: throughput, latency, and options tried with the best layout.
+TUNED = (
+    "frames_per_second",
+    "frame_latency_s",
+    (("--hint", "latency"), ("--num_requests", "1"), ("--batch_size", "4")),
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -65,6 +71,7 @@ def parse_args() -> argparse.Namespace:
     add("--retry", type=cli.non_negative_float, default=30.0, metavar="S", help=retry)
     model.add_model_arguments(parser)
     model.add_parallel_arguments(parser)
+    instances.add_arguments(parser)
     cli.add_common_arguments(parser, iteration=ITERATION, num_iters=6)
     return parser.parse_args()
 
@@ -72,6 +79,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> int:
     args = parse_args()
     source = open_source(args)
+    if instances.requested(args):
+        return tune.measure(args, *TUNED) if args.tune else instances.measure(args)
     settings = pipeline_settings(args, source)
     parallel = {"hint": args.hint, "num_requests": args.num_requests}
     prepared = model.prepare(args, batch_size=args.batch_size, **parallel)
@@ -84,6 +93,7 @@ def main() -> int:
         with progress.stage("Warming up"):
             for _ in islice(frames, pipeline.capacity):  # it fills
                 pass
+            instance.wait_for_others()
             for _ in range(args.warmup):
                 next_window(frames, pipeline, *clocks())
         now = clocks()
@@ -149,8 +159,9 @@ def open_source(args: argparse.Namespace) -> VideoSource:
 
 def check_outputs(args: argparse.Namespace) -> None:
     """Set --output's default. Raises UserError where a file could not be written, or is used."""
-    if args.no_output:
-        args.output = None
+    args.output = None if args.no_output else instance.own_path(args.output, OUTPUT)
+    if args.save_detections:
+        args.save_detections = instance.own_path(args.save_detections, "")
     used = {Path(args.video).resolve(): "the input video"}
     given = {"--output": args.output, "--save_detections": args.save_detections}
     for option, path in given.items():
