@@ -19,6 +19,7 @@ import psutil
 
 DMI = Path("/sys/class/dmi/id")
 CPU = Path("/sys/devices/system/cpu")
+CGROUP = Path("/sys/fs/cgroup")
 PCI = Path("/sys/bus/pci/devices")
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 GPU_VENDORS = ("0x10de", "0x1002", "0x8086")  # others' display controllers drive a server's console
@@ -137,16 +138,18 @@ def _dmi(part: str, *fields: str) -> str | None:
     return " ".join(filter(None, (read(DMI / f"{part}_{field}") for field in fields))) or None
 
 
+def lscpu_fields(entries: Iterable[dict]) -> dict[str, str]:
+    """The fields of `lscpu --json` by name, nested ones too."""
+    fields: dict = {}
+    for entry in entries:
+        fields[entry["field"].rstrip(":")] = entry.get("data")
+        fields |= lscpu_fields(entry.get("children", []))
+    return fields
+
+
 def _lscpu() -> dict[str, str]:
-    """lscpu's fields by name, nested ones too."""
-
-    def fields(entries):
-        for entry in entries:
-            yield entry["field"].rstrip(":"), entry.get("data")
-            yield from fields(entry.get("children", []))
-
     text = output("lscpu", "--json")
-    return dict(fields(json.loads(text)["lscpu"])) if text else {}
+    return lscpu_fields(json.loads(text)["lscpu"]) if text else {}
 
 
 def _cpu(lscpu: dict[str, str]) -> dict:
@@ -181,7 +184,7 @@ def _cpu(lscpu: dict[str, str]) -> dict:
         "governor": read(CPU / "cpu0/cpufreq/scaling_governor"),
         "turbo": _turbo(),
         "smt": read(CPU / "smt/control"),
-        "cgroup_cpu_quota": _cgroup_cpu_quota(),
+        "cgroup_cpu_quota": cgroup_cpu_quota(),
     }
 
 
@@ -192,9 +195,10 @@ def _turbo() -> bool | None:
     return boost == "1" if boost is not None else None
 
 
-def _cgroup_cpu_quota() -> float | None:
+def cgroup_cpu_quota(root: Path = CGROUP) -> float | None:
     """CPUs' worth of time that a container may use; None where it is not limited."""
-    quota, _, period = (read(Path("/sys/fs/cgroup/cpu.max")) or "max").partition(" ")
+    version_1 = (read(root / f"cpu/cpu.cfs_{name}_us") or "" for name in ("quota", "period"))
+    quota, _, period = (read(root / "cpu.max") or " ".join(version_1)).partition(" ")
     return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
 
 
