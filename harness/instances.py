@@ -116,10 +116,15 @@ class Together:
         return began_s, max(began_s, min(part.ends_s[-1] for part in self.parts))
 
     def overlap(self) -> float:
-        """The time in which all ran, over the longest time that one ran."""
+        """The time in which all ran, over the longest span of an instance's counted iterations."""
         began_s, ended_s = self.window_s()
-        longest_s = max(part.ends_s[-1] - part.began_s for part in self.parts)
-        return (ended_s - began_s) / longest_s if longest_s else 0.0
+        spans_s = []
+        for part in self.parts:
+            counted = self.iterations(part)
+            if counted:
+                starts_s = [part.began_s, *part.ends_s]
+                spans_s.append(part.ends_s[counted[-1]] - starts_s[counted[0]])
+        return min(1.0, (ended_s - began_s) / max(spans_s)) if spans_s else 0.0
 
     def iterations(self, part: Part) -> list[int]:
         """Those within the time in which all ran."""
