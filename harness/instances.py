@@ -52,16 +52,20 @@ def requested(args: argparse.Namespace) -> bool:
     return bool(wanted) and instance.current() is None
 
 
-def slots_of(args: argparse.Namespace) -> list[Slot]:
-    """Where the instances go. Raises UserError."""
+def layout(args: argparse.Namespace) -> list[Slot]:
+    """Where the instances go; says what is special about it. Raises UserError."""
     machine = topology.from_file(args.topology) if args.topology else topology.read()
     number = None if args.instances == "auto" else args.instances
-    return topology.layout(machine, number, args.cores_per_instance, args.smt)
+    slots = topology.layout(machine, number, args.cores_per_instance, args.smt)
+    nodes = {node for slot in slots for node in slot.nodes}
+    for node in sorted(nodes & machine.nodes_without_memory):
+        print(f"warning: NUMA node {node} has no memory: its instances use another node's")
+    return slots
 
 
 def measure(args: argparse.Namespace) -> int:
     """Run an infer.py in the instances that were requested(): the exit status."""
-    slots = slots_of(args)
+    slots = layout(args)
     if args.topology:
         print("\n".join(topology.lines(slots, own_command())))
         return cli.EXIT_OK

@@ -41,7 +41,7 @@ def job(args: argparse.Namespace, prepare: Callable[[argparse.Namespace], Job]) 
     if not instances.requested(args):
         yield prepare(args)
         return
-    slots = instances.slots_of(args)
+    slots = instances.layout(args)
     warning = children.numactl_problem(slots[0])
     with children.started(instances.starts(slots), not warning) as running:
         with progress.stage(f"{len(slots)} instances: loading"):

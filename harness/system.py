@@ -195,11 +195,24 @@ def _turbo() -> bool | None:
     return boost == "1" if boost is not None else None
 
 
-def cgroup_cpu_quota(root: Path = CGROUP) -> float | None:
-    """CPUs' worth of time that a container may use; None where it is not limited."""
-    version_1 = (read(root / f"cpu/cpu.cfs_{name}_us") or "" for name in ("quota", "period"))
-    quota, _, period = (read(root / "cpu.max") or " ".join(version_1)).partition(" ")
-    return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
+def cgroup_cpu_quota(root: Path = CGROUP, own: Path = Path("/proc/self/cgroup")) -> float | None:
+    """CPUs' worth of time that this process's control groups may use; None where not limited.
+
+    A container sees its own group at the root; systemd's CPUQuota and the like are below it.
+    """
+    folders = {root, root / "cpu"}
+    for line in (read(own) or "").splitlines():
+        _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
+        if not controllers or "cpu" in controllers.split(","):
+            group = root / ("cpu" if controllers else "") / path.lstrip("/")
+            folders |= {each for each in (group, *group.parents) if each.is_relative_to(root)}
+    quotas = []
+    for folder in folders:
+        version_1 = (read(folder / f"cpu.cfs_{name}_us") or "" for name in ("quota", "period"))
+        quota, _, period = (read(folder / "cpu.max") or " ".join(version_1)).partition(" ")
+        if quota.isdigit() and period.isdigit():
+            quotas.append(int(quota) / int(period))
+    return min(quotas, default=None)
 
 
 def _memory() -> dict:

@@ -10,6 +10,7 @@ that repeat them.
 from __future__ import annotations
 
 import argparse
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,14 +18,13 @@ from pathlib import Path
 
 import psutil
 
-from harness import cli, files, instances, plot, run, stats, topology
+from harness import cli, files, instances, plot, run, topology
 from harness.cli import UserError
 from harness.instances import Together
 from harness.topology import Slot, Topology
 
 PLOT = "tune.png"
 TRIAL_S, NUM_ITERS = 5.0, 3  # measured by each trial, at least
-FIRST_TRIAL_S = 60.0  # assumed
 FREE_SHARE = 0.1  # of the memory, to be left free
 GAIN = 1.05  # of one instance's throughput from twice the cores, below which they stopped helping
 FIRST_COMMANDS = 4  # of a layout, printed
@@ -112,11 +112,12 @@ class Tuner:
             self.left_out.append(f"{layout.text()}: {measured.monitor.error}")
             return None
         samples = measured.samples()
-        throughput, latency_s, peaks = (
-            stats.percentile([v for each in samples[name] for v in each], 0.5)
-            for name in (self.primary, self.latency, "peak_rss_bytes")
+        throughput, latency_s = (
+            statistics.median(value for each in samples[name] for value in each)
+            for name in (self.primary, self.latency)
         )
-        trial = Trial(layout, throughput, latency_s, peaks, measured)
+        peak_rss_bytes = sum(part.record["usage"]["peak_rss_bytes"] for part in measured.parts)
+        trial = Trial(layout, throughput, latency_s, peak_rss_bytes, measured)
         self.trials.append(trial)
         unit = measured.parts[0].record["metrics"][self.primary]["unit"]
         print(f"{layout.text()}: {throughput:.4g} {unit}, {latency_s:.4g} s", flush=True)

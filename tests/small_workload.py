@@ -20,10 +20,11 @@ cli.quit_on_signals()
 with contextlib.suppress(OSError):
     os.write(2, b"Importing\n")
 
-from harness import instance, instances, monitor, run, system
+from harness import instance, instances, monitor, run, system, tune
 from harness.metrics import Metric
 
 RATE = Metric("hashes_per_second", "hashes/s", "higher", "Hash rate", "Hashes over time.")
+TIME = Metric("hashing_time_s", "s", "lower", "Hashing time", "Time of 100 hashes.")
 
 
 def main() -> int:
@@ -35,14 +36,15 @@ def main() -> int:
     cli.add_common_arguments(parser, iteration="100 hashes", num_iters=8)
     args = parser.parse_args()
     if instances.requested(args):
-        return instances.measure(args)
+        names = RATE.name, TIME.name
+        return tune.measure(args, *names, ()) if args.tune else instances.measure(args)
     run.check_destination(args)
     print("Model: none", flush=True)
     described = {
         "workload": "hashes",
         "title": "Hashes",
         "primary": RATE.name,
-        "own_metrics": [RATE],
+        "own_metrics": [RATE, TIME],
         "task": {},
         "work": [("million hashes", RATE.name, 1e6)],
         "model": None,
@@ -62,7 +64,7 @@ def main() -> int:
             time_s = time.perf_counter() - started
             if index == args.fail_at:
                 raise RuntimeError("a library failed")
-            journal.add({RATE.name: [100 / time_s]})
+            journal.add({RATE.name: [100 / time_s], TIME.name: [time_s]})
     print("Measured", flush=True)
     if args.then == "wait":
         time.sleep(60)

@@ -49,7 +49,9 @@ def instances_of(process: subprocess.Popen, count: int) -> list[psutil.Process]:
 
 @needs_two
 def test_two_instances_run_at_once_each_on_its_own_core_and_are_one_record(tmp_path):
-    status, out, err = finish(start(tmp_path, "--instances", 2, "--num_iters", 100, "--pause", 0.03))
+    status, out, err = finish(
+        start(tmp_path, "--instances", 2, "--num_iters", 100, "--pause", 0.03)
+    )
     assert status == 0, out + err
     (run,) = records(tmp_path)
     found = run["output"]["instances"]
@@ -69,7 +71,9 @@ def test_two_instances_run_at_once_each_on_its_own_core_and_are_one_record(tmp_p
 @needs_two
 def test_waiting_for_one_another_costs_next_to_nothing(tmp_path):
     """What an instance measures besides its own iterations, as a share of its time."""
-    status, out, err = finish(start(tmp_path, "--instances", 2, "--min_duration", 3, "--pause", 0.03))
+    status, out, err = finish(
+        start(tmp_path, "--instances", 2, "--min_duration", 3, "--pause", 0.03)
+    )
     assert status == 0, out + err
     (run,) = records(tmp_path)
     times_s = [100 / rate for (rate,) in run["samples"]["hashes_per_second"]]

@@ -482,3 +482,22 @@ def test_a_layout_is_printed_as_a_table_and_commands():
         "OMP_NUM_THREADS=16 numactl --localalloc --physcpubind=0-7,16-23 python3 infer.py",
         "OMP_NUM_THREADS=16 numactl --localalloc --physcpubind=8-15,24-31 python3 infer.py",
     ]
+
+
+@pytest.mark.parametrize(
+    "own, limits, expected",
+    [
+        ("0::/\n", {"cpu.max": "350000 100000"}, 3.5),
+        ("0::/kit/run\n", {"kit/cpu.max": "150000 100000", "kit/run/cpu.max": "max 100000"}, 1.5),
+        ("3:memory:/m\n1:cpu,cpuacct:/kit\n", {"cpu/kit/cpu.cfs_quota_us": "50000",
+                                               "cpu/kit/cpu.cfs_period_us": "100000"}, 0.5),
+        ("1:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+    ],
+)  # fmt: skip
+def test_the_quota_is_the_least_of_this_processs_control_groups(tmp_path, own, limits, expected):
+    (tmp_path / "own").write_text(own)
+    for name, text in limits.items():
+        path = tmp_path / "cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    assert system.cgroup_cpu_quota(tmp_path / "cgroup", tmp_path / "own") == expected
