@@ -65,6 +65,19 @@ def assert_one_line(done: subprocess.CompletedProcess, *words: str, status: int 
         assert word in errors[0]
 
 
+def assert_two_at_once(run: dict) -> None:
+    """Two instances on a core each, measured at the same time, are one record."""
+    found = run["output"]["instances"]
+    first, second = found["each"]
+    assert len(first["cpus"]) == len(second["cpus"]) == 1 and first["cpus"] != second["cpus"]
+    assert run["placement"]["cpus"] == sorted(first["cpus"] + second["cpus"])
+    assert run["placement"]["threads_effective"] == run["configuration"]["instances"] == 2
+    assert found["overlap"] >= 0.95
+    rates = first[run["primary"]] + second[run["primary"]]
+    assert run["metrics"][run["primary"]]["median"] == pytest.approx(rates, rel=0.3)
+    assert found["efficiency"] > 0.6, found
+
+
 class Evil:
     """Unpickled, it makes a file."""
 

@@ -1,0 +1,21 @@
+"""Instances of the LLM workload side by side."""
+
+import os
+
+import pytest
+from conftest import Workload, assert_two_at_once
+
+MODEL = "--model_name=smollm2-135m-instruct-ov"
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two instances take two CPUs")
+@pytest.mark.parametrize("runtime", ["optimum", "genai"])
+def test_two_instances_generate_at_once_and_their_rates_add_up(tmp_path, runtime):
+    llm = Workload("llm-workload", tmp_path)
+    short = ("--num_iters", 3, "--max_new_tokens", 30, "--runtime", runtime)
+    run, printed = llm.measure(MODEL, "--instances", 2, *short)
+    assert_two_at_once(run)
+    assert len(run["samples"]["time_per_output_token_s"][0]) == 2
+    assert run["output"]["same_tokens_every_iteration"] is True
+    assert "2 × 1 core(s)" in printed and "efficiency" in printed
+    assert len(list(tmp_path.iterdir())) == 1
