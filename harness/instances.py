@@ -28,6 +28,14 @@ OF_METRIC = ("unit", "better", "label", "definition")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Of infer.py."""
+    add_layout_arguments(parser)
+    tune = "try layouts and options for so many minutes (default: 10): name the best ones"
+    add = parser.add_argument
+    add("--tune", type=cli.positive_float, nargs="?", const=10.0, metavar="MIN", help=tune)
+
+
+def add_layout_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("instances").add_argument
     number = "processes side by side, each pinned to its own cores; auto: one per NUMA node, or as "
     number += "many as --cores_per_instance gives"
@@ -37,8 +45,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--smt", action="store_true", help="let instances use both CPUs of a core (SMT)")
     file = "print the layout and commands for another machine, from the output of `lscpu -J` or "
     file += "`lscpu -J -e` there or from a file of sut/, and measure nothing"
-    tune = "try layouts and options for so many minutes (default: 10): name the best ones"
-    add("--tune", type=cli.positive_float, nargs="?", const=10.0, metavar="MIN", help=tune)
     add("--topology", type=Path, metavar="FILE", help=file)
 
 
@@ -48,12 +54,14 @@ def number_or_auto(text: str) -> int | str:
 
 def requested(args: argparse.Namespace) -> bool:
     """Whether this process is to coordinate instances, or to print their layout."""
-    wanted = args.instances or args.cores_per_instance or args.smt or args.tune or args.topology
-    return bool(wanted) and instance.current() is None
+    names = ("instances", "cores_per_instance", "smt", "topology", "tune")
+    return any(getattr(args, name, None) for name in names) and instance.current() is None
 
 
 def layout(args: argparse.Namespace) -> list[Slot]:
     """Where the instances go; says what is special about it. Raises UserError."""
+    if not args.device.startswith("CPU"):
+        raise UserError("instances share the CPU's cores: leave --device out")
     machine = topology.from_file(args.topology) if args.topology else topology.read()
     number = None if args.instances == "auto" else args.instances
     slots = topology.layout(machine, number, args.cores_per_instance, args.smt)
@@ -66,13 +74,10 @@ def layout(args: argparse.Namespace) -> list[Slot]:
 def measure(args: argparse.Namespace) -> int:
     """Run an infer.py in the instances that were requested(): the exit status."""
     slots = layout(args)
+    print_layout(slots)
     if args.topology:
-        print("\n".join(topology.lines(slots, own_command())))
         return cli.EXIT_OK
-    if not args.device.startswith("CPU"):
-        raise UserError("instances share the CPU's cores: leave --device out")
     run.check_destination(args)
-    print("\n".join(topology.lines(slots, own_command())), "\n", flush=True)
     alone = None
     if len(slots) > 1:
         short = ("--min_duration", "0")
@@ -86,6 +91,10 @@ def measure(args: argparse.Namespace) -> int:
             return cli.interrupt_status(together.monitor.error)
         raise UserError(together.monitor.error or "the instances measured nothing")
     return run.finish(combine(args, slots, together, alone), args)
+
+
+def print_layout(slots: Sequence[Slot]) -> None:
+    print("\n".join(topology.lines(slots, own_command())), "\n", flush=True)
 
 
 def own_command() -> list[str]:

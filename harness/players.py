@@ -8,67 +8,94 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness import capacity, children, instance, instances, progress
-from harness.capacity import Job, Stream
-from harness.children import Child
+from harness import children, instance, instances, progress
+from harness.capacity import Beside, Job, Limit, Play, Stream
+from harness.children import Child, Start
+from harness.cli import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
-LEAD_S = 0.3  # from telling children when to begin until then
+SCRIPT = "capacity.py"
+OTHER = 0  # the number of an instance that is another workload
 
 
 @dataclass(frozen=True)
-class Beside:
-    """A fixed number of another workload's streams, played while this one is searched."""
+class Offer:
+    """What a child hands over once it is ready."""
 
-    child: Child
-    job: Job
-    count: int
+    job: Job  # without `play`
+    name: str  # what a stream is called
+    count: int  # the first number that it would try
+    limit: Limit
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    instances.add_layout_arguments(parser)
+    beside = 'search beside another workload at a fixed load, e.g. "llm-workload/capacity.py '
+    beside += '--min_users 4": a number is sustained where that workload is within its limit, too'
+    parser.add_argument("--beside", metavar="COMMAND", help=beside)
 
 
 @contextlib.contextmanager
-def job(args: argparse.Namespace, prepare: Callable[[argparse.Namespace], Job]) -> Iterator[Job]:
+def job(
+    args: argparse.Namespace,
+    prepare: Callable[[argparse.Namespace], Job],
+    name: str,
+    limit: Limit = Limit(),
+) -> Iterator[Job]:
     """What is to be searched: by this process, or by the instances that were requested.
 
-    In a child it does not return: it plays until it is told to end. Raises UserError.
+    In a child it does not return: that plays until it is told to end. Raises UserError.
     """
     if instance.current():
-        sys.exit(_serve(args, prepare(args)))
-    if not instances.requested(args):
-        yield prepare(args)
-        return
-    slots = instances.layout(args)
-    warning = children.numactl_problem(slots[0])
-    with children.started(instances.starts(slots), not warning) as running:
-        with progress.stage(f"{len(slots)} instances: loading"):
-            jobs = children.gather(running, "job")
-        described = jobs[0].described
-        described["placement"] = instances.placement([each.described for each in jobs])
-        described["configuration"] = {
-            **(described.get("configuration") or {}),
-            **instances.configuration(args, slots),
-        }
-        described["warnings"] = [*described.get("warnings", ()), *([warning] if warning else [])]
-        yield replace(jobs[0], described=described, play=_over(running))
+        sys.exit(_serve(Offer(prepare(args), name, getattr(args, f"min_{name}s"), limit)))
+    with contextlib.ExitStack() as running:
+        found = running.enter_context(_instances(args)) if instances.requested(args) else None
+        found = found or prepare(args)
+        if args.beside:
+            found = running.enter_context(_beside(args.beside, found))
+        yield found
 
 
-def _serve(args: argparse.Namespace, own: Job) -> int:
-    one = instance.current()
+def _serve(offer: Offer) -> int:
+    one, play = instance.current(), offer.job.play
     assert one
-    one.pipe.send(("job", replace(own, play=None)))
+    extra = None if one.number == OTHER else offer.job.extra
+    one.pipe.send(("offer", replace(offer, job=replace(offer.job, play=_nothing, extra=extra))))
     while True:
         try:
             numbers, begins_s, duration_s = one.pipe.recv()
         except EOFError:
             return 0
-        one.pipe.send(("streams", own.play(numbers, begins_s, duration_s)))
+        one.pipe.send(("streams", play(numbers, begins_s, duration_s)))
 
 
-def _over(running: Sequence[Child]) -> capacity.Play:
+def _nothing(numbers: Sequence[int], begins_s: float, duration_s: float) -> list[Stream]:
+    return []
+
+
+@contextlib.contextmanager
+def _instances(args: argparse.Namespace) -> Iterator[Job]:
+    slots = instances.layout(args)
+    instances.print_layout(slots)
+    warning = children.numactl_problem(slots[0])
+    with children.started(instances.starts(slots), not warning) as running:
+        with progress.stage(f"{len(slots)} instances: loading"):
+            jobs = [offer.job for offer in children.gather(running, "offer")]
+        described = jobs[0].described
+        warnings = [*described.get("warnings", ()), *([warning] if warning else [])]
+        shown = {**described.get("configuration", {}), **instances.configuration(args, slots)}
+        placement = instances.placement([each.described["placement"] for each in jobs])
+        changed = {"configuration": shown, "placement": placement, "warnings": warnings}
+        yield replace(jobs[0], described={**described, **changed}, play=_over(running))
+
+
+def _over(running: Sequence[Child]) -> Play:
     """Streams dealt out to children in turn."""
 
     def play(numbers: Sequence[int], begins_s: float, duration_s: float) -> list[Stream]:
@@ -78,3 +105,53 @@ def _over(running: Sequence[Child]) -> capacity.Play:
         return [by_child[i % len(running)][i // len(running)] for i in range(len(numbers))]
 
     return play
+
+
+@contextlib.contextmanager
+def _beside(text: str, own: Job) -> Iterator[Job]:
+    with children.started([start_of(text)], False) as running:
+        with progress.stage(f"Beside: loading {text}"):
+            (offer,) = children.gather(running, "offer")
+        what = f"{offer.count} {offer.name}(s) of {offer.job.described['workload']}"
+        print(f"Beside: {what}\n", flush=True)
+        theirs = offer.job.described
+        task = {**own.described["task"], "beside": what}
+        task |= {f"beside: {name}": value for name, value in theirs["task"].items()}
+        kept = ("workload", "task", "model", "input", "placement", "comparable_by", "configuration")
+        beside = Beside(
+            {"command": text, "streams": offer.count, "called": offer.name}
+            | {key: theirs[key] for key in kept if key in theirs},
+            offer.limit,
+            lambda begins_s, duration_s: running[0].send(
+                (range(offer.count), begins_s, duration_s)
+            ),
+            lambda: children.gather(running, "streams")[0],
+        )
+        yield replace(own, described={**own.described, "task": task}, beside=beside)
+
+
+def start_of(text: str) -> Start:
+    """What --beside names: "llm-workload/capacity.py --min_users 4", or as it is typed in a shell:
+    "cd llm-workload && python3 capacity.py --min_users 4". Raises UserError.
+    """
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UserError(f"--beside: {error}") from None
+    folder = Path(".")
+    if words[:1] == ["cd"] and words[2:3] == ["&&"]:
+        folder, words = Path(words[1]), words[3:]
+    if words and Path(words[0]).name.startswith("python"):
+        words = words[1:]
+    script = ROOT / folder / (words[0] if words else "")
+    if script.name != SCRIPT or not script.is_file():
+        raise UserError(
+            f'--beside "{text}": name a workload\'s {SCRIPT}, e.g. llm-workload/{SCRIPT}'
+        )
+    python = script.with_name(".venv") / "bin/python"
+    if not python.exists():
+        raise UserError(
+            f"{script.parent.name} is not set up: ./run.sh --prepare does it (--beside)"
+        )
+    command = [str(python), script.name, *words[1:]]
+    return Start(f"the workload beside ({script.parent.name})", command, script.parent, None, OTHER)
