@@ -173,9 +173,9 @@ def build(
     if usage and (check_samples or server):
         least_s = getattr(args, "min_duration", None) or 0.0
         is_study = bool(getattr(args, "study", False))
-        against = checks.duration_reasons(usage, metrics, least_s, is_study) + against
+        against = checks.duration_reasons(usage, metrics, least_s, is_study, primary) + against
     if check_samples and primary in metrics:
-        against = checks.drift_reasons(samples[primary]) + against
+        against = checks.plateau_reasons(samples[primary]) + against
         informing = checks.sample_warnings(metrics[primary]) + informing
     return {
         "schema_version": record.SCHEMA_VERSION,
