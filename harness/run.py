@@ -170,13 +170,16 @@ def build(
         informing = checks.idle_warnings(usage, placement) + informing
     if usage:
         against = checks.machine_reasons(usage, system) + against
+    sampled = primary if check_samples and primary in metrics else None
+    unsteady = checks.plateau_reasons(samples[sampled]) if sampled else []
     if usage and (check_samples or server):
         least_s = getattr(args, "min_duration", None) or 0.0
         is_study = bool(getattr(args, "study", False))
-        against = checks.duration_reasons(usage, metrics, least_s, is_study, primary) + against
-    if check_samples and primary in metrics:
-        against = checks.plateau_reasons(samples[primary]) + against
-        informing = checks.sample_warnings(metrics[primary]) + informing
+        decisive = None if unsteady else sampled  # more of an unsteady run is no more precise
+        against = checks.duration_reasons(usage, metrics, least_s, is_study, decisive) + against
+    if sampled:
+        against = unsteady + against
+        informing = checks.sample_warnings(metrics[sampled]) + informing
     return {
         "schema_version": record.SCHEMA_VERSION,
         "id": str(uuid.uuid4()),
