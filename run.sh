@@ -32,7 +32,7 @@ and accuracy. The same command continues one that was interrupted.
 Environment:
   PYTHON       python3 to build the environments with, 3.10 to 3.12   (default: python3)
   RESULTS_DIR  folder for the records                                  (default: results)
-  STUDY_MIN_DURATION_S  seconds per run of a study, for trials of the study itself
+  STUDY_MIN_DURATION_S  seconds per run of a study (default: 60); under 60 for trials of it only
 USAGE
 }
 
@@ -110,7 +110,8 @@ prepare_audio() {
   in_folder audio-ai-workload export.py --checkpoint models/base.pt
 }
 
-# What is measured, for harness.study: workload, folder, script and arguments.
+# What is measured, for harness.study: workload, folder, script and arguments; of what is run once,
+# after the workload the seconds to assume.
 list_jobs() {
   local llm="--model_name=$llm_model"
   job_options=(
@@ -121,12 +122,12 @@ list_jobs() {
   $study || return 0
   local truth="--ground_truth models/pharmacy_drivethru.json"
   job_options+=(
-    --once "llm-capacity llm-workload capacity.py $llm"
-    --once "video-capacity video-ai-workload capacity.py"
-    --once "audio-capacity audio-ai-workload capacity.py"
-    --once "llm-accuracy llm-workload accuracy.py $llm"
-    --once "video-accuracy video-ai-workload accuracy.py $truth"
-    --once "audio-accuracy audio-ai-workload accuracy.py --reference sample.txt"
+    --once "llm-capacity 600 llm-workload capacity.py $llm"
+    --once "video-capacity 180 video-ai-workload capacity.py"
+    --once "audio-capacity 1500 audio-ai-workload capacity.py"
+    --once "llm-accuracy 180 llm-workload accuracy.py $llm"
+    --once "video-accuracy 120 video-ai-workload accuracy.py $truth"
+    --once "audio-accuracy 120 audio-ai-workload accuracy.py --reference sample.txt"
   )
 }
 

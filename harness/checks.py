@@ -15,9 +15,11 @@ from harness.stats import median_interval
 # Reasons
 STUDY_DURATION_S = 60.0  # least time measured by a run of a study
 LATENCIES = 5  # least time measured, in tail latencies
-MAX_DRIFT = 0.03  # of the second half of the iterations from the first
+MAX_DRIFT = 0.03  # of one part of the iterations from another
 DRIFT_ITERATIONS = 8  # from which on drift is looked for
 DRIFT_P = 0.05
+PLATEAU_ITERATIONS = 20  # from which on the middle is compared with the ends
+MAX_HALF_WIDTH = 0.05  # of the primary metric's 95 % interval, in a run of a study
 MAX_STEAL_SHARE = 0.01
 MAX_OTHER_SHARE = 0.05  # of all CPUs, kept busy by other processes
 MAX_FREQUENCY_DROP = 0.2
@@ -60,9 +62,14 @@ def idle_warnings(usage: dict, placement: dict) -> list[str]:
 
 
 def duration_reasons(
-    usage: dict, metrics: Mapping[str, dict], min_duration_s: float = 0.0, study: bool = False
+    usage: dict,
+    metrics: Mapping[str, dict],
+    min_duration_s: float = 0.0,
+    study: bool = False,
+    primary: str | None = None,
 ) -> list[str]:
-    """Too short: below the requested duration, that of a study, or LATENCIES tail latencies.
+    """Too short: below the requested duration, that of a study, LATENCIES tail latencies, or what
+    an interval of the primary metric within MAX_HALF_WIDTH takes in a study.
 
     The tail latency is the 99th percentile or, with under 100 samples, the maximum of the times of
     which less is better: of those that were sampled most often, the longest.
@@ -75,39 +82,63 @@ def duration_reasons(
     most = max((metric["n"] for metric in times), default=0)
     tails_s = [metric.get("p99", metric["max"]) for metric in times if metric["n"] == most]
     tail_s = max(tails_s, default=0.0)
-    least_s, why = max(
+    least = [
         (min_duration_s, "as requested"),
         (STUDY_DURATION_S * study, "as of a study"),
         (LATENCIES * tail_s, f"{LATENCIES} times the tail latency of {tail_s:.3g} s"),
-    )
+    ]
+    decisive = metrics.get(primary) if study and primary else None
+    if decisive and decisive["ci95"] and decisive["median"]:
+        low, high = decisive["ci95"]
+        half_width = (high - low) / 2 / abs(decisive["median"])
+        precise_s = usage["wall_s"] * (half_width / MAX_HALF_WIDTH) ** 2
+        label, most = decisive["label"], f"at most ±{MAX_HALF_WIDTH:.1%} is needed"
+        least.append((precise_s, f"the 95 % interval of {label} is ±{half_width:.1%}, {most}"))
+    least_s, why = max(least)
     if usage["wall_s"] >= least_s:
         return []
     measured = f"{usage['wall_s']:.3g} s were measured"
     return [f"too short: {measured}, {least_s:.3g} s are needed ({why})"]
 
 
-def drift_reasons(samples: Sequence[Sequence[float]]) -> list[str]:
-    """The primary metric drifted over the iterations, of which `samples` has one list each.
+def plateau_reasons(samples: Sequence[Sequence[float]]) -> list[str]:
+    """The primary metric was not steady over the iterations, of which `samples` has one list each.
 
-    It did where the median of the second half differs by more than MAX_DRIFT from that of the
-    first, and that is no chance: there is a trend (Mann-Kendall), or the 95 % intervals of both
-    halves' medians are apart (their ranges, under 12 iterations), which finds a step sooner.
+    Drift: the median of the second half differs by more than MAX_DRIFT from that of the first, and
+    that is no chance: there is a trend (Mann-Kendall), or the 95 % intervals of both halves'
+    medians are apart (their ranges, of under 6 iterations), which finds a step sooner. No plateau:
+    without drift, the middle quarter's differs by as much from that of the first and last third
+    together, and their intervals are apart.
     """
     values = [statistics.median(each) for each in samples if len(each)]
     size = math.ceil(len(values) / MAX_BLOCKS) or 1
     values = [statistics.median(values[i : i + size]) for i in range(0, len(values), size)]
+    half, third, quarter = (len(values) // parts for parts in (2, 3, 4))
     if len(values) < DRIFT_ITERATIONS:
         return []
-    halves = values[: len(values) // 2], values[-(len(values) // 2) :]
-    before, after = map(statistics.median, halves)
-    if not before or abs(after / before - 1) <= MAX_DRIFT:
+    change, is_apart = _change(values[:half], values[-half:])
+    if change and (is_apart or mann_kendall(values) < DRIFT_P):
+        return [f"drift: the second half of the iterations was {change} than the first"]
+    if len(values) < PLATEAU_ITERATIONS:
         return []
-    first, second = (median_interval(half) or (min(half), max(half)) for half in halves)
-    apart = first[0] > second[1] or second[0] > first[1]
-    if not apart and mann_kendall(values) >= DRIFT_P:
-        return []
-    change = f"{abs(after / before - 1):.1%} {'higher' if after > before else 'lower'}"
-    return [f"drift: the second half of the iterations was {change} than the first"]
+    margin = (len(values) - quarter) // 2
+    outer, middle = values[:third] + values[-third:], values[margin : margin + quarter]
+    change, is_apart = _change(outer, middle)
+    if change and is_apart:
+        return [f"no plateau: the middle of the iterations was {change} than the ends"]
+    return []
+
+
+def _change(before: Sequence[float], after: Sequence[float]) -> tuple[str, bool]:
+    """How the medians differ, '' where by no more than MAX_DRIFT; whether their intervals do."""
+    first, second = statistics.median(before), statistics.median(after)
+    if not first or abs(second / first - 1) <= MAX_DRIFT:
+        return "", False
+    (low, high), (low_after, high_after) = (
+        median_interval(each) or (min(each), max(each)) for each in (before, after)
+    )
+    change = f"{abs(second / first - 1):.1%} {'higher' if second > first else 'lower'}"
+    return change, low > high_after or low_after > high
 
 
 def mann_kendall(values: Sequence[float]) -> float:
@@ -156,7 +187,7 @@ def computing_reasons(usage: dict, placement: dict, system: dict) -> list[str]:
     """Whether this process had the cores, threads and precision that it requested."""
     found = []
     if usage["other_cores_busy"] > MAX_OTHER_SHARE * len(usage["busy_share_per_cpu"]):
-        found.append(f"other processes kept {usage['other_cores_busy']:.2f} cores busy meanwhile")
+        found.append(f"other processes kept {usage['other_cores_busy']:.2f} cores busy")
     cpus, quota = len(placement["cpus"]), system["cpu"].get("cgroup_cpu_quota")
     if quota and quota < cpus:
         found.append(f"the container's quota is {quota:g} CPUs, though {cpus} are in the mask")

@@ -164,20 +164,24 @@ def build(
         for name, each in samples.items()
         if stats.usable(each)
     }
-    usage = monitor.usage if instance.current() is None else {}  # else checked of all together
+    is_whole = instance.current() is None  # else all instances are checked together
+    usage = monitor.usage if is_whole else {}
     against, informing = [*reasons, *checks.output_reasons(output), *monitor.warnings], [*warnings]
     if usage and not server:  # a server's load is the work itself
         against = checks.computing_reasons(usage, placement, system) + against
         informing = checks.idle_warnings(usage, placement) + informing
     if usage:
         against = checks.machine_reasons(usage, system) + against
+    sampled = primary if is_whole and check_samples and primary in metrics else None
+    unsteady = checks.plateau_reasons(samples[sampled]) if sampled else []
     if usage and (check_samples or server):
         least_s = getattr(args, "min_duration", None) or 0.0
         is_study = bool(getattr(args, "study", False))
-        against = checks.duration_reasons(usage, metrics, least_s, is_study) + against
-    if usage and check_samples and primary in metrics:
-        against = checks.drift_reasons(samples[primary]) + against
-        informing = checks.sample_warnings(metrics[primary]) + informing
+        decisive = None if unsteady else sampled  # more of an unsteady run is no more precise
+        against = checks.duration_reasons(usage, metrics, least_s, is_study, decisive) + against
+    if sampled:
+        against = unsteady + against
+        informing = checks.sample_warnings(metrics[sampled]) + informing
     return {
         "schema_version": record.SCHEMA_VERSION,
         "id": str(uuid.uuid4()),

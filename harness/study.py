@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import functools
 import json
 import math
 import os
@@ -21,7 +22,7 @@ import sys
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -38,7 +39,6 @@ GRACE_S = 60.0  # for a run to save what it has, when the study is interrupted
 # Assumed where no earlier record of this machine tells.
 ASSUMED_SPREAD = 0.02  # between runs
 ASSUMED_BESIDE_S = 30.0  # per run: start, loading, warm-up, limits of the machine
-ASSUMED_ONCE_S = 300.0  # a capacity search, an accuracy
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ class Job:
     folder: str
     command: list[str]  # the script and its arguments
     is_repeated: bool
+    # Of a job that is run once, where no earlier record tells; another guess is the same job.
+    assumed_s: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,8 @@ def estimate(job: Job, min_duration_s: float, earlier: Sequence[dict]) -> Estima
     """
     of_job = [each for each in earlier if each["workload"] == job.name and each["usage"]]
     if not of_job:
-        active_s = min_duration_s if job.is_repeated else ASSUMED_ONCE_S
-        return Estimate(active_s + ASSUMED_BESIDE_S, is_timed=False)
+        assumed_s = min_duration_s + ASSUMED_BESIDE_S if job.is_repeated else job.assumed_s
+        return Estimate(assumed_s, is_timed=False)
     newest = of_job[-1]
     wall_s, primary = newest["usage"]["wall_s"], newest["primary"]
     if job.is_repeated:
@@ -340,8 +342,11 @@ def report(records: Sequence[dict], folder: Path) -> None:
 
 
 def parse_job(text: str, is_repeated: bool) -> Job:
-    name, folder, *command = shlex.split(text)
-    return Job(name, folder, command, is_repeated)
+    """For argparse: a Job of the words of --job, or of --once."""
+    name, *words = shlex.split(text)
+    assumed_s = 0.0 if is_repeated else cli.positive_float(words.pop(0))
+    folder, *command = words
+    return Job(name, folder, command, is_repeated, assumed_s)
 
 
 def percentage(text: str) -> float:
@@ -355,9 +360,11 @@ def percentage(text: str) -> float:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     add = parser.add_argument
-    what = "workload, folder, script and arguments, in one word"
-    add("--job", action="append", default=[], metavar="WORDS", help=f"repeated: {what}")
-    add("--once", action="append", default=[], metavar="WORDS", help=f"run once: {what}")
+    repeated = "workload, folder, script and arguments, in one word"
+    once = "workload, seconds to assume until a record tells, folder, script and arguments"
+    job = functools.partial(add, action="append", default=[], metavar="WORDS")
+    job("--job", type=lambda text: parse_job(text, True), help=f"repeated: {repeated}")
+    job("--once", type=lambda text: parse_job(text, False), help=f"run once: {once}")
     add("--results_dir", type=Path, default=ROOT / "results", help="folder for the records")
     add("--quick", action="store_true", help="each job once, at its own length: no study")
     number = parser.add_mutually_exclusive_group().add_argument
@@ -376,8 +383,7 @@ def parse_args() -> argparse.Namespace:
     add("--quiet_limit", type=cli.non_negative_float, default=QUIET_LIMIT_S, metavar="S",
         help=limit)  # fmt: skip
     args = parser.parse_args()
-    args.jobs = [parse_job(text, True) for text in args.job]
-    args.jobs += [parse_job(text, False) for text in args.once]
+    args.jobs = args.job + args.once
     args.results_dir = args.results_dir.absolute()
     if not args.job:
         parser.error("nothing to measure: --job")

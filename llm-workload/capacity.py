@@ -31,6 +31,7 @@ from runtimes import (
     GenerationConfig,
     GenerationResult,
     check_length,
+    length_warnings,
     truncate_at_eos,
 )
 
@@ -214,7 +215,7 @@ def describe(args, loaded, system: dict, setup: Setup) -> dict:
     }
 
 
-def make_record(args, described: dict, levels: dict[int, Level]) -> dict:
+def make_record(args, described: dict, levels: dict[int, Level], config: GenerationConfig) -> dict:
     """The run's metrics are those of the most users sustained; if none, of the fewest tried."""
     last = levels[max(levels, key=list(levels).index)]
     levels = dict(sorted(levels.items()))
@@ -226,7 +227,8 @@ def make_record(args, described: dict, levels: dict[int, Level]) -> dict:
     found = {users: level.summary for users, level in levels.items()}
     all_sustained = over is None and monitor.status == "complete"
     more = "; as many as were tried (--max_users, --concurrency)" if all_sustained else ""
-    warnings, answers, late = [], shown.summary["answers"], shown.summary["late"]
+    answers, late = shown.summary["answers"], shown.summary["late"]
+    warnings = length_warnings(shown.summary["generated_tokens"], answers, config)
     if most and not is_shown(answers, late):
         warnings.append(
             f"{late} of {answers} answers late do not show at {CONFIDENCE:.0%} confidence that "
@@ -321,7 +323,7 @@ def main() -> int:
         capacity.search(sustained, capacity.doubling(args.min_users, args.max_users))
         if all(level.monitor.status == "complete" for level in levels.values()):
             confirm(sustained, levels, args.min_observations)
-    return run.finish(make_record(args, described, levels), args)
+    return run.finish(make_record(args, described, levels, config), args)
 
 
 if __name__ == "__main__":

@@ -226,6 +226,9 @@ def make_record(
     return run.build(
         args,
         **{**described, "reasons": reasons},
+        warnings=runtimes.length_warnings(
+            sum(generated), len(generated) * job.batch_size, job.config
+        ),
         samples={
             **samples,
             **utilization,

@@ -263,6 +263,16 @@ def check_length(answers: Sequence[Sequence[int]], config: GenerationConfig) -> 
         )
 
 
+def length_warnings(generated: int, answers: int, config: GenerationConfig) -> list[str]:
+    """That answers ended early: a run whose answers are of another length did other work."""
+    if generated == answers * config.max_new_tokens:
+        return []
+    return [
+        f"answers ended early (--stop_at_eos), with {generated / answers:.1f} of "
+        f"{config.max_new_tokens} tokens on average: compare only with answers as long"
+    ]
+
+
 def make_sampler(config: GenerationConfig) -> Callable[[np.ndarray], np.ndarray]:
     """A function from logits float32 [B, V], which it may change, to the next tokens, int64 [B]."""
     banned = [] if config.stop_at_eos else sorted(config.eos_ids)

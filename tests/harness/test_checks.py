@@ -27,6 +27,7 @@ PLACED = {
     "precision_effective": "f32",
 }
 SYSTEM = {"cpu": {"governor": "performance", "cgroup_cpu_quota": None}}
+WITH_A_RISE = [1.0] * 10 + [1.1] * 10 + [1.0] * 10
 STEADY = [1.0, 1.01, 0.99, 1.0, 1.0, 1.0, 0.99, 1.01]
 
 
@@ -37,7 +38,7 @@ def judged(samples=STEADY, usage=None, placed=None, cpu=None, output=None, **dur
     usage, system = {**QUIET, **(usage or {})}, {"cpu": {**SYSTEM["cpu"], **(cpu or {})}}
     placed = {**PLACED, **(placed or {})}
     reasons = (
-        checks.drift_reasons(each)
+        checks.plateau_reasons(each)
         + checks.duration_reasons(usage, metrics, **duration)
         + checks.machine_reasons(usage, system)
         + checks.computing_reasons(usage, placed, system)
@@ -63,6 +64,7 @@ def test_a_quiet_steady_run_has_neither_reasons_nor_warnings():
         ("59 s were measured, 60 s are needed", {"usage": {"wall_s": 59.0}, "study": True}),
         ("are needed (as requested)", {"usage": {"wall_s": 99.0}, "min_duration_s": 100.0}),
         ("second half of the iterations was 10.0% higher", {"samples": [1.0] * 20 + [1.1] * 20}),
+        ("the middle of the iterations was 10.0% higher", {"samples": WITH_A_RISE}),
         ("hypervisor took 5.0%", {"usage": {"steal_share": 0.05}}),
         ("other processes kept 0.50 cores busy", {"usage": {"other_cores_busy": 0.5}}),
         ("throttled 3 times", {"usage": {"throttle_events": 3}}),
@@ -114,24 +116,57 @@ def test_the_tail_latency_is_of_the_times_that_were_sampled_most_often():
     assert checks.duration_reasons({"wall_s": 60.0}, metrics) == []
 
 
-def series(generator, n: int, step: float = 0.0, trend: float = 0.0) -> list[list[float]]:
-    """Iterations of a machine that varies by 2 %, each like the one before, one in 20 slowed."""
-    noise = [generator.standard_normal()]
-    for each in generator.standard_normal(n - 1):
-        noise.append(0.4 * noise[-1] + np.sqrt(1 - 0.4**2) * each)
-    values = 100 * np.exp(0.02 * np.array(noise)) * np.linspace(1, 1 + trend, n)
-    values[n // 2 :] *= 1 + step
-    return [[value] for value in values / np.where(generator.random(n) < 0.05, 1.5, 1)]
+def series(generator, n, spread=0.02, correlation=0.4, slowed=0.05) -> np.ndarray:
+    """Iterations of a steady machine: each like the one before, some slowed by 30 %."""
+    noise = generator.standard_normal(n)
+    for i in range(1, n):
+        noise[i] = correlation * noise[i - 1] + np.sqrt(1 - correlation**2) * noise[i]
+    return 100 * np.exp(spread * noise) / np.where(generator.random(n) < slowed, 1.3, 1)
 
 
-@pytest.mark.parametrize("n, found", [(8, 0.7), (20, 0.9), (60, 0.99)])
-def test_drift_is_found_and_hardly_ever_where_there_is_none(n, found):
-    generator, trials = np.random.default_rng(n), 200
-    drifted = [
-        sum(bool(checks.drift_reasons(series(generator, n, *how))) for _ in range(trials)) / trials
-        for how in ((0, 0), (-0.1, 0), (0, 0.137))  # steady; slower half way; one real run's trend
-    ]
-    assert drifted[0] <= 0.1 and min(drifted[1:]) >= found
+def share_found(reason: str, trials: int, n: int, shape=1.0, **noise) -> float:
+    """Share of simulated runs, of a machine whose speed has this shape, with such a reason."""
+    generator = np.random.default_rng(n)
+    runs = (series(generator, n, **noise) * shape for _ in range(trials))
+    found = [checks.plateau_reasons([[value] for value in run]) for run in runs]
+    return sum(reason in "".join(each) for each in found) / trials
+
+
+@pytest.mark.parametrize("n", [8, 20, 60, 200])
+@pytest.mark.parametrize("slowed", [0.0, 0.05])
+@pytest.mark.parametrize("correlation", [0.0, 0.4])
+def test_a_steady_run_hardly_ever_has_drift_or_no_plateau(n, slowed, correlation):
+    assert share_found(":", 1000, n, slowed=slowed, correlation=correlation) <= 0.05
+
+
+@pytest.mark.parametrize("spread", [0.01, 0.02])
+@pytest.mark.parametrize("n", [20, 60, 200])
+def test_a_slower_half_and_a_dip_in_the_middle_are_found(n, spread):
+    at = np.arange(n)
+    half, dip = np.where(at < n // 2, 1, 0.9), np.where(abs(at - (n - 1) / 2) < n / 6, 0.9, 1)
+    trend, wave = np.linspace(1, 1.137, n), 1 + 0.06 * np.cos(2 * np.pi * at / n)
+    for shape in (half, trend):
+        assert share_found("drift", 100, n, shape, spread=spread) >= 0.9
+    assert share_found("no plateau", 100, n, dip, spread=spread) >= 0.9
+    assert n < 60 or share_found("no plateau", 100, n, wave, spread=spread) >= 0.9
+
+
+def test_a_run_of_a_study_is_long_enough_for_the_interval_that_is_needed():
+    def reasons(low: float, high: float, **how) -> list[str]:
+        metric = {"label": "Throughput", "unit": "tokens/s", "better": "higher", "n": 9}
+        metric |= {"max": high, "median": 100.0, "ci95": [low, high]}
+        metrics = {"tokens_per_second": metric}
+        return checks.duration_reasons({"wall_s": 60.0}, metrics, **how)
+
+    decisive = {"study": True, "primary": "tokens_per_second"}
+    (reason,) = reasons(90.0, 110.0, **decisive)
+    assert reason == (
+        "too short: 60 s were measured, 240 s are needed "
+        "(the 95 % interval of Throughput is ±10.0%, at most ±5.0% is needed)"
+    )
+    assert reasons(96.0, 104.0, **decisive) == []
+    assert reasons(90.0, 110.0, primary="tokens_per_second") == []  # no study
+    assert reasons(90.0, 110.0, study=True, primary="users") == []
 
 
 def test_mann_kendall_has_the_p_values_of_tables():
@@ -143,8 +178,8 @@ def test_mann_kendall_has_the_p_values_of_tables():
 
 
 def test_a_long_run_is_looked_at_in_blocks():
-    assert checks.drift_reasons([[1.0]] * 3000) == []
-    assert checks.drift_reasons([[1.0]] * 1500 + [[0.9]] * 1500) != []
+    assert checks.plateau_reasons([[1.0]] * 3000) == []
+    assert checks.plateau_reasons([[1.0]] * 1500 + [[0.9]] * 1500) != []
 
 
 def test_the_documentation_has_the_thresholds():

@@ -18,7 +18,7 @@ from harness.cli import UserError
 from harness.study import Estimate, Job, Plan, Step
 
 A, B = (Job(name, f"{name}-workload", ["infer.py"], True) for name in "ab")
-C = Job("c-capacity", "c-workload", ["capacity.py"], False)
+C = Job("c-capacity", "c-workload", ["capacity.py"], False, 1500.0)
 PLAN = Plan("20261126T000000Z-abcd", 2, 60.0, None, [A, B, C])
 
 
@@ -104,6 +104,12 @@ def test_earlier_runs_tell_time_and_spread():
     assert not study.estimate(llm, 60.0, []).is_timed
 
 
+def test_what_runs_once_says_what_to_assume():
+    job = study.parse_job("c-capacity 1500 c-workload capacity.py", False)
+    assert job == C and study.estimate(job, 60.0, []) == Estimate(1500.0, is_timed=False)
+    assert study.parse_job("a a-workload infer.py", True) == A
+
+
 def test_detect_chooses_the_repeats_within_max_hours():
     estimates = {"a": Estimate(100.0, True, 0.01, 6), "b": Estimate(80.0, True, 0.02, 6)}
     estimates["c-capacity"] = Estimate(300.0, True)
@@ -142,6 +148,7 @@ def test_wrong_options_are_refused():
         ["--repeats", "5", "--detect", "3%"],
         ["--quick", "--repeats", "5"],
         ["--mlperf_duration", "--min_duration", "1"],
+        ["--once", "llm-capacity llm-workload capacity.py"],
     ):
         done = subprocess.run([*command, *wrong], cwd=REPO, capture_output=True, text=True)
         assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr

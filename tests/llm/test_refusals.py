@@ -111,6 +111,15 @@ def test_an_answer_of_another_length_than_requested_is_refused():
             check_length(answers, config)
 
 
+def test_a_run_whose_answers_ended_early_says_so():
+    from runtimes import GenerationConfig, length_warnings
+
+    may_end = GenerationConfig(100, frozenset({2}), stop_at_eos=True)
+    assert length_warnings(800, 8, may_end) == []
+    (warning,) = length_warnings(296, 8, may_end)
+    assert "37.0 of 100 tokens on average" in warning
+
+
 def time_of_a_repeated_prompt(prefix_cache: bool, monkeypatch) -> float:
     """Time to first token of a prompt given again, over that of another one as long."""
     import runtimes

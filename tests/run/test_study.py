@@ -17,7 +17,7 @@ LLM = (
     "--num_iters 1 --max_new_tokens 4"
 )
 AUDIO = "audio audio-ai-workload infer.py --num_iters 1 --warmup 0"
-BROKEN = "video-capacity video-ai-workload capacity.py --video missing.mp4"
+BROKEN = "video-capacity 60 video-ai-workload capacity.py --video missing.mp4"
 
 
 def command(results, *more) -> list[str]:
