@@ -375,8 +375,11 @@ def draw(found: Found, args: argparse.Namespace, name: str, limits: Mapping[str,
         levels = found.levels.items()
         return [(n, value(level[key][metric])) for n, level in levels if metric in level[key]]
 
-    late = [(n, 100 * level["worst_late_share"]) for n, level in found.levels.items()]
-    panels = [plot.Panel(f"late, % (of the worst {name})", {"late": late})]
+    late = [
+        (n, 100 * level["late"] / max(level["observations"], 1))
+        for n, level in found.levels.items()
+    ]
+    panels = [plot.Panel("late, %", {f"all {name}s": late})]
     for rate in found.levels[found.shown]["rates"]:
         total = points("rates", rate, float)
         panels.append(plot.Panel(f"{METRICS[rate].unit}, all {name}s", {"throughput": total}))
