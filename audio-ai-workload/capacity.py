@@ -2,13 +2,13 @@
 
   python3 capacity.py --ovmodel_path="whisper-base-ov-model" --window 10 --max_delay 2
 
-Each call plays one of the files, over and over, as it is spoken. It is cut into windows of at most
---window seconds: where the speaker pauses, else there. A window is handed in when its last sample
-has been heard, and transcribed in one piece, without timestamps, as soon as one of --batch_size
-times --num_streams slots is free; first come, first served. Its delay is from that last sample to
-its transcript. A call is sustained if less than 1 % of its windows are ready later than
---max_delay, or never. The number of calls is doubled until one is not sustained, then found by
-bisection; each number runs for --duration, and the result until --min_observations windows show it.
+Each call plays one of the files, over and over, as it is spoken, from a random moment on. It is cut
+into windows of at most --window seconds: where the speaker pauses, else there. A window is handed
+in when its last sample has been heard, and transcribed in one piece, without timestamps, as soon as
+one of --batch_size times --num_streams slots is free; first come, first served. Its transcript is
+late if it is ready more than --max_delay after that last sample. A number of calls is sustained if
+each has under 1 % of its transcripts late in both halves of --duration. The number is doubled until
+it is not sustained, then found by bisection, then confirmed on --min_observations windows.
 
 Error rates (--reference) are those of the windows' transcripts, joined: cutting has a price.
 """
@@ -17,9 +17,12 @@ import argparse
 import queue
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -33,19 +36,21 @@ import model
 import numpy as np
 from audio_input import SAMPLE_RATE
 
-from harness import capacity, plot, progress, run, stats
+from harness import capacity, progress, run
+from harness.capacity import Stream
 
 LONGEST_WINDOW_S = 30.0  # what Whisper encodes at once
 PAUSE_S = 0.3
 PAUSE_SHARE = 0.1  # of the loudness (RMS) of the window so far, below which nobody speaks
 HOP_S = 0.05  # how often a pause is looked for
+FIRST_TEXT, DELAY = "time_to_first_text_s", "window_delay_s"
 
 
 @dataclass(frozen=True)
 class Limits:
     window_s: float  # a call is cut at the latest
     max_delay_s: float
-    duration_s: float
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -63,21 +68,6 @@ class Window:
     samples: np.ndarray
 
 
-@dataclass
-class Call:
-    """What became of one call's windows that ended while measuring."""
-
-    due: int = 0
-    delays_s: list[float] = field(default_factory=list)  # of those that have a transcript
-
-    def late(self, max_delay_s: float) -> int:
-        """Windows without a transcript in time."""
-        return self.due - sum(delay_s <= max_delay_s for delay_s in self.delays_s)
-
-    def late_share(self, max_delay_s: float) -> float:
-        return self.late(max_delay_s) / max(self.due, 1)
-
-
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     model.add_arguments(parser)
@@ -87,6 +77,7 @@ def parse_args() -> argparse.Namespace:
     delay = "from a window's last sample to its transcript, above which it is late"
     add("--max_delay", type=cli.positive_float, default=2.0, metavar="S", help=delay)
     capacity.add_arguments(parser, "call", 60.0)
+    capacity.add_seed(parser)
     cli.add_common_arguments(parser, iteration=None)
     args = model.parse(parser)
     capacity.check_arguments(parser, args, "call")
@@ -118,37 +109,61 @@ def cut(samples: np.ndarray, longest_s: float) -> list[np.ndarray]:
     return windows
 
 
-def schedule(files: list[File], count: int, limits: Limits) -> list[Window]:
-    """The windows of `count` calls in the order in which they are heard.
+def speech_share(samples: np.ndarray) -> float:
+    """Share of a file's time, float32 [n], in which somebody speaks.
 
-    Call i plays file i, and from the first again. Calls begin spread evenly over a window's time,
-    those of the same file with different windows of it.
+    That is of its hops of HOP_S those with a loudness (RMS) of PAUSE_SHARE of the whole file's or
+    more. Steady noise counts as speech.
     """
-    end_s = limits.window_s + limits.duration_s
-    coming = []
-    for call in range(count):
-        windows = files[call % len(files)].windows
-        index, now_s = call // len(files), call / count * limits.window_s
-        while (now_s := now_s + audio_input.seconds(windows[index % len(windows)])) < end_s:
-            coming.append(Window(now_s, call, windows[index % len(windows)]))
-            index += 1
-    return sorted(coming, key=lambda window: window.due_s)
+    hop = min(round(HOP_S * SAMPLE_RATE), len(samples))
+    hops = samples[: len(samples) // hop * hop].reshape(-1, hop).astype(np.float64)
+    energy = np.square(hops).mean(axis=1)
+    return float(np.mean(energy > PAUSE_SHARE**2 * energy.mean()))
 
 
-def run_calls(whisper, files: list[File], limits: Limits, count: int) -> list[Call]:
-    """Play `count` calls in real time, measured after as long as a window takes.
+def schedule(files: list[File], number: int, limits: Limits, end_s: float) -> list[Window]:
+    """The windows of call `number` that are heard until `end_s`.
 
-    Raises what a transcription raises.
+    It plays one file after the other's turn, over and over, and begins at a random moment of a
+    random window.
+    """
+    random, windows = (
+        np.random.default_rng([limits.seed, number]),
+        files[number % len(files)].windows,
+    )
+    index = int(random.integers(len(windows)))
+    now_s = -random.uniform(0, audio_input.seconds(windows[index]))
+    heard = []
+    while (now_s := now_s + audio_input.seconds(windows[index % len(windows)])) < end_s:
+        heard.append(Window(now_s, number, windows[index % len(windows)]))
+        index += 1
+    return heard
+
+
+def play(
+    whisper,
+    files: list[File],
+    limits: Limits,
+    numbers: Sequence[int],
+    begins_s: float,
+    duration_s: float,
+) -> list[Stream]:
+    """Play calls in real time, counted after as long as a window takes: see harness.capacity.Play.
+
+    They go on until what is counted is transcribed, or is late anyway. Raises what a transcription
+    raises.
     """
     from whisper_openvino import spectrogram_by_the_minute
 
-    calls, handed_in, free = [Call() for _ in range(count)], [], queue.SimpleQueue()
+    streams = {number: Stream(samples={FIRST_TEXT: [], DELAY: []}) for number in numbers}
+    counted_s, ends_s = limits.window_s, limits.window_s + duration_s
+    last_s = ends_s + limits.max_delay_s
+    coming = [window for number in numbers for window in schedule(files, number, limits, last_s)]
+    handed_in, free = [], queue.SimpleQueue()
     for slot in whisper.slots:
         free.put(slot)
-    begun_s = time.perf_counter()
-    last_s = begun_s + limits.window_s + limits.duration_s + limits.max_delay_s
 
-    def transcribe(window: Window) -> None:
+    def transcribe(window: Window, index: int | None) -> None:
         slot = free.get()
         slot.stream.take()
         try:
@@ -157,52 +172,32 @@ def run_calls(whisper, files: list[File], limits: Limits, count: int) -> list[Ca
         finally:
             slot.stream.leave()
             free.put(slot)
-        if window.due_s >= limits.window_s:
-            delay_s = time.perf_counter() - begun_s - window.due_s
-            calls[window.call].delays_s.append(delay_s)
+        if index is not None:
+            delay_s = time.perf_counter() - begins_s - window.due_s
+            stream = streams[window.call]
+            stream.late[index] = delay_s > limits.max_delay_s
+            stream.samples[DELAY].append(delay_s)
+            stream.samples[FIRST_TEXT].append(delay_s + audio_input.seconds(window.samples))
 
     with spectrogram_by_the_minute(), ThreadPoolExecutor(len(whisper.slots)) as pool:
         try:
-            for window in schedule(files, count, limits):
-                time.sleep(max(0.0, begun_s + window.due_s - time.perf_counter()))
-                calls[window.call].due += window.due_s >= limits.window_s
-                handed_in.append(pool.submit(transcribe, window))
-            wait(handed_in, max(0.0, last_s - time.perf_counter()), FIRST_EXCEPTION)
+            for window in sorted(coming, key=lambda window: window.due_s):
+                time.sleep(max(0.0, begins_s + window.due_s - time.perf_counter()))
+                stream, index = streams[window.call], None
+                if counted_s <= window.due_s < ends_s:
+                    index = len(stream.due_s)
+                    stream.due_s.append(window.due_s - counted_s)
+                    stream.late.append(True)  # until there is a transcript
+                handed_in.append(pool.submit(transcribe, window, index))
+            wait(handed_in, max(0.0, begins_s + last_s - time.perf_counter()), FIRST_EXCEPTION)
         finally:
             pool.shutdown(cancel_futures=True)  # those that wait are too late in any case
     for future in handed_in:
         if not future.cancelled():
             future.result()
-    return calls
-
-
-def summarize(calls: list[Call], max_delay_s: float) -> dict:
-    """The figures of a number of calls."""
-    late_share = max(call.late_share(max_delay_s) for call in calls)
-    delays_s = sorted(delay_s for call in calls for delay_s in call.delays_s)
-    never = sum(call.due for call in calls) - len(delays_s)
-    # A window that was never transcribed waited for longer than the limit, at least.
-    all_s = delays_s + [max([max_delay_s, *delays_s[-1:]])] * never
-    return {
-        "sustained": late_share < capacity.MAX_LATE_SHARE,
-        "windows": len(all_s),
-        "observations": len(all_s),
-        "late": sum(call.late(max_delay_s) for call in calls),
-        "never_transcribed": never,
-        "late_share": late_share,  # of the worst call
-        "delay_p50_s": stats.percentile(all_s, 0.50),
-        "delay_p95_s": stats.percentile(all_s, 0.95),
-        "delays_s": delays_s,
-    }
-
-
-def sentence(level: dict) -> str:
-    never = level["never_transcribed"]
-    return (
-        f"delay p50 {level['delay_p50_s']:.2f} s, p95 {level['delay_p95_s']:.2f} s, "
-        f"late {level['late_share']:.1%} at worst"
-        + (f", {never} of {level['windows']} never transcribed" if never else "")
-    )
+    for stream in streams.values():
+        stream.counts["never_transcribed"] = len(stream.due_s) - len(stream.samples[DELAY])
+    return list(streams.values())
 
 
 def transcribe_windows(job: model.Job, window_s: float) -> tuple[list[File], list[dict]]:
@@ -227,27 +222,20 @@ def transcribe_windows(job: model.Job, window_s: float) -> tuple[list[File], lis
             {"duration_s": audio_input.seconds(window), "transcript": text}
             for window, text in zip(windows, texts)
         ]
-        output = {"name": name, "language": language, "transcript": " ".join(texts)}
-        outputs.append({**output, "windows": described})
+        speech = {"speech_share": speech_share(recording.samples), "windows": described}
+        outputs.append(
+            {"name": name, "language": language, "transcript": " ".join(texts), **speech}
+        )
         files.append(File(windows, options))
     return files, outputs
 
 
-def main() -> int:
-    args = parse_args()
-    limits = Limits(args.window, args.max_delay, args.duration)
-    paths = audio_input.find(args.audio)
-    capacity.check_plot(args)
-    job = model.prepare(args, paths)
+def prepare(args: argparse.Namespace) -> capacity.Job:
+    """Load the model, and transcribe the windows once: see transcribe_windows()."""
+    job = model.prepare(args, audio_input.find(args.audio))
     with progress.stage("Warm-up"):
-        files, outputs = transcribe_windows(job, limits.window_s)
-
-    def measure_level(count: int, duration_s: float) -> dict:
-        longer = replace(limits, duration_s=duration_s)
-        return summarize(run_calls(job.loaded.whisper, files, longer, count), limits.max_delay_s)
-
-    condition = f"with transcripts within {args.max_delay:g} s"
-    condition += f" of windows of at most {args.window:g} s"
+        files, outputs = transcribe_windows(job, args.window)
+    limits = Limits(args.window, args.max_delay, args.seed)
     limit_labels = {"window": args.window, "max delay": args.max_delay}
     limit_labels["language given"] = None  # it is detected before measuring
     described = {
@@ -258,29 +246,27 @@ def main() -> int:
         "check_samples": False,
         **model.record_arguments(job, outputs, {"batch size": args.batch_size}, **limit_labels),
     }
-    found = capacity.find(measure_level, sentence, args, "call", run.start(args, **described))
-    shown = {"95 % of transcripts": "delay_p95_s", "half of them": "delay_p50_s"}
-    series = {
-        label: [(n, level[key]) for n, level in found.levels.items()]
-        for label, key in shown.items()
-    }
-    panel = plot.Panel("seconds from last sample to transcript", series, ("limit", args.max_delay))
-    plot.lines(args.plot, [panel], "calls")
-    delays_s = {count: level.pop("delays_s") for count, level in found.levels.items()}
-    described["warnings"] += found.warnings
-    record = run.build(
-        args,
-        **described,
-        samples={
-            "calls": [[found.most]],
-            "window_delay_s": [delays_s[found.shown]],
-            **error_rates.score(outputs, job.references, args.task),
-        },
-        monitor=found.monitor,
-        output={**found.output("call"), "files": outputs},
-        details=[capacity.report(found, args, "call", condition)],
-    )
-    return run.finish(record, args)
+    described["input"]["speech_share"] = fmean(each["speech_share"] for each in outputs)
+    scores = error_rates.score(outputs, job.references, args.task)
+    play_calls = partial(play, job.loaded.whisper, files, limits)
+    return capacity.Job(described, play_calls, (outputs, scores))
+
+
+def main() -> int:
+    args = parse_args()
+    capacity.check_plot(args)
+    job = prepare(args)
+    outputs, scores = job.extra
+    found = capacity.find(job.play, args, "call", run.start(args, **job.described))
+    capacity.draw(found, args, "call", {DELAY: args.max_delay})
+    condition = f"with transcripts within {args.max_delay:g} s"
+    condition += f" of windows of at most {args.window:g} s"
+    parts = found.record_parts(args, "call", condition)
+    parts["samples"] |= scores
+    parts["output"]["files"] = outputs
+    parts["details"].append(f"Speech: {job.described['input']['speech_share']:.0%} of the calls")
+    parts["warnings"] = job.described["warnings"] + parts["warnings"]
+    return run.finish(run.build(args, **{**job.described, **parts}), args)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ mbu | of peak | none | Decode MBU
 energy_per_token_j | J/token | lower | Energy
     Energy of all CPU packages and their memory, over the generated tokens.
 users | users | higher | Users
-    The most concurrent users of whom 95 % had TTFT and TPOT within their limits.
+    The most users, thinking in between, of whose answers 95 % had TTFT and TPOT within the limits.
 perplexity | perplexity | lower | Perplexity
     exp of the mean negative log-likelihood of the text's tokens.
 (nll_per_token) | nats/token | lower | Negative log-likelihood
@@ -89,7 +89,11 @@ cpu_utilization | share | higher | CPU utilization
 energy_per_frame_j | J/frame | lower | Energy
     Energy of all CPU packages and their memory, over frames.
 cameras | cameras | higher | Cameras
-    The most live streams of which each had under 1 % of its frames late or dropped.
+    The most live cameras of which each had under 1 % of its frames late or dropped.
+camera_frames_per_second | frames/s | none | Throughput
+    Frames of all cameras that were finished, over time.
+frame_delay_s | s | none | Frame delay
+    From when a camera's frame was due to its result.
 mask_map50_95 | share | higher | Mask mAP50-95
     Mean average precision of masks against ground truth, mean over overlaps of 0.50 to 0.95.
 mask_map50 | share | higher | Mask mAP50
@@ -115,6 +119,8 @@ energy_per_audio_second_j | J/audio second | lower | Energy
     Energy of all CPU packages and their memory, over seconds of audio.
 calls | calls | higher | Calls
     The most live calls of which each had under 1 % of its transcripts late.
+time_to_first_text_s | s | none | Time to first text
+    From a window's first sample to its transcript.
 window_delay_s | s | none | Transcript delay
     From a window's last sample to its transcript.
 

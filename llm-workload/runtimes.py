@@ -161,6 +161,7 @@ class ContinuousBatching:
         pipeline = genai.ContinuousBatchingPipeline(folder, scheduler_config(), device, config)
         self._pipeline, self._requests = pipeline, 0
         self.step, self.is_busy = pipeline.step, pipeline.has_non_finished_requests
+        self._running = genai.GenerationStatus.RUNNING
 
     def add(self, prompt: np.ndarray, config: GenerationConfig):
         """Queue a request for a prompt, int64 [T]; returns its handle."""
@@ -169,6 +170,10 @@ class ContinuousBatching:
         self._requests += 1
         ids = ov.Tensor(prompt[None].copy())
         return self._pipeline.add_request(self._requests, ids, genai_config(config))
+
+    def is_finished(self, handle) -> bool:
+        """Whether the request gets no more tokens than can be read."""
+        return handle.get_status() != self._running
 
     @staticmethod
     def read(handle) -> list[int]:

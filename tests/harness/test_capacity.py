@@ -1,11 +1,15 @@
 """The search for the most streams that a machine sustains."""
 
+import heapq
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from harness import capacity
-from harness.capacity import doubling, is_shown, observations_needed, search
+from harness.capacity import Limit, Stream, doubling, is_shown, observations_needed, search
+
+GIB = 2**30
 
 
 @pytest.mark.parametrize("sustained", [0, 1, 2, 3, 7, 8, 9, 31, 64, 100])
@@ -32,32 +36,76 @@ def test_stated_levels_are_tried_in_turn_and_not_between_unless_asked():
     assert tried == [1, 8, 16]
 
 
-def test_under_1_percent_late_takes_299_observations_with_none_late():
-    assert observations_needed() == 299
-    assert is_shown(299, 0) and not is_shown(298, 0)
-    assert is_shown(473, 1) and not is_shown(472, 1)  # exact binomial, e.g. scipy's binomtest
-    assert 1000 < observations_needed(5) < 1100 and not is_shown(3, 3)
+@pytest.mark.parametrize("share, none_late, one_late", [(0.01, 299, 473), (0.05, 59, 93)])
+def test_a_share_takes_so_many_observations(share, none_late, one_late):
+    assert observations_needed(share) == none_late
+    assert is_shown(none_late, 0, share) and not is_shown(none_late - 1, 0, share)
+    assert is_shown(one_late, 1, share)  # exact binomial, e.g. scipy's binomtest
+    assert not is_shown(one_late - 1, 1, share) and not is_shown(
+        10_000, round(10_000 * share), share
+    )
+    assert not is_shown(3, 3, share)
+
+
+def stream(late, of, duration_s=100.0, last=True):
+    """So many of its observations are late: the last, or the first."""
+    is_late = [False] * (of - late) + [True] * late
+    due_s = [index * duration_s / of for index in range(of)]
+    return Stream(due_s, is_late if last else is_late[::-1], {}, {}, {})
+
+
+@pytest.mark.parametrize(
+    "streams, of_each, of_all",
+    [
+        ([stream(0, 200), stream(0, 200)], True, True),
+        ([stream(0, 2000), stream(1, 100)], False, True),  # one stream's 1 %
+        ([stream(1, 202)] * 9, True, True),
+        ([stream(1, 200)] * 9, False, False),  # 1 % of the second half, 0.5 % of all
+        ([stream(1, 200, last=False)] * 9, False, False),  # the first half
+        ([stream(0, 0)], True, True),
+    ],
+)
+def test_both_halves_must_be_within_the_limit(streams, of_each, of_all):
+    for limit, expected in ((Limit(0.01, True), of_each), (Limit(0.01, False), of_all)):
+        level, _ = capacity.measured(streams, 100.0, limit, 10**6)
+        assert level["sustained"] is expected
+        assert level["observations"] == sum(len(each.late) for each in streams)
 
 
 class Machine:
     """Sustains so many streams for any time, and for 60 s a few more."""
 
-    def __init__(self, most, at_first=0):
+    def __init__(self, most, at_first=0, per_stream_bytes=0):
         self.most, self.at_first, self.runs = most, at_first, []
+        self.per_stream_bytes, self.used_bytes = per_stream_bytes, 0
 
-    def measure(self, count, duration_s):
+    def play(self, numbers, begins_s, duration_s):
+        count = len(numbers)
         self.runs.append((count, duration_s))
+        self.used_bytes = count * self.per_stream_bytes
         good = count <= self.most + (self.at_first if duration_s <= 60 else 0)
-        seen = int(count * duration_s / 10)  # an observation every 10 s of each stream
-        return {"sustained": good, "observations": seen, "late": 0 if good else seen // 2}
+        seen = int(duration_s / 10)  # an observation every 10 s
+        return [stream(0 if good else seen // 2, seen, duration_s) for _ in numbers]
+
+    def available(self):
+        return 16 * GIB - self.used_bytes, 20 * GIB
 
 
-def find(machine, first=1, last=256, min_observations=299):
+class Journal:
+    def replace(self, samples, output):
+        self.samples, self.output = samples, output
+
+
+def find(machine, first=1, last=256, min_observations=299, duration_s=60.0, **more):
     args = SimpleNamespace(
-        min_calls=first, max_calls=last, duration=60.0, min_observations=min_observations
+        min_calls=first, max_calls=last, duration=duration_s, min_observations=min_observations
     )
-    journal = SimpleNamespace(replace=lambda samples, output: None)
-    return capacity.find(machine.measure, lambda level: "", args, "call", journal)
+    return capacity.find(machine.play, args, "call", Journal(), **more)
+
+
+def sentence(found):
+    args = SimpleNamespace(max_calls=256)
+    return found.record_parts(args, "call", "in time")["details"][-1]
 
 
 @pytest.mark.parametrize("most, at_first", [(1, 0), (7, 0), (7, 1), (7, 5), (40, 3), (0, 2)])
@@ -66,12 +114,16 @@ def test_the_result_is_confirmed_on_enough_observations(most, at_first, capsys):
     found = find(machine)
     assert found.most == most
     if most:
-        assert found.levels[most]["observations"] >= 299 and f"Confirming {most} call(s)" in (
-            capsys.readouterr().out
-        )
+        assert found.levels[most]["observations"] >= 299
+        assert f"Confirming {most} call(s)" in capsys.readouterr().out
     assert found.first_over == most + 1 or found.levels[found.first_over]["sustained"] is False
     long_runs = [count for count, duration_s in machine.runs if duration_s > 60]
     assert len(long_runs) <= 1 + at_first and not [w for w in found.warnings if "late" in w]
+    assert sentence(found) == f"Capacity: {most} call(s) in time"
+
+
+def test_a_first_number_above_what_is_sustained_goes_down():
+    assert find(Machine(3), first=20).most == 3
 
 
 def test_fewer_observations_are_enough_if_asked_for_and_remarked():
@@ -82,10 +134,69 @@ def test_fewer_observations_are_enough_if_asked_for_and_remarked():
 
 
 def test_a_late_share_that_is_only_just_below_the_limit_is_no_proof():
-    def measure(count, duration_s):
-        seen = int(count * duration_s * 30)
-        return {"sustained": True, "observations": seen, "late": seen * 8 // 1000 * (count > 2)}
+    def play(numbers, begins_s, duration_s):
+        seen = int(duration_s * 30)
+        few = stream(0, seen, duration_s)
+        if len(numbers) > 2:  # 2 of 300: one in each half
+            few.late[0] = few.late[-1] = True
+        return [few for _ in numbers]
 
-    args = SimpleNamespace(min_calls=1, max_calls=4, duration=10.0, min_observations=299)
-    journal = SimpleNamespace(replace=lambda samples, output: None)
-    assert capacity.find(measure, lambda level: "", args, "call", journal).most == 2
+    assert find(SimpleNamespace(play=play), last=4, duration_s=10.0).most == 2
+
+
+def test_stated_numbers_are_played_whatever_comes_of_each_and_not_confirmed():
+    machine = Machine(4)
+    found = find(machine, exactly=[2, 8, 16])
+    assert [count for count, _ in machine.runs] == [2, 8, 16]
+    assert (found.most, found.first_over) == (2, 8)
+    assert find(Machine(4), exactly=[2, 4]).all_tried
+
+
+def test_numbers_that_would_exhaust_the_memory_are_not_tried(capsys):
+    machine = Machine(100, per_stream_bytes=GIB)  # 14 streams leave 2 of 20 GiB
+    found = find(machine, available=machine.available)
+    assert found.most == 14 and max(machine.runs)[0] == 14
+    assert "15 call(s): not tried, for lack of memory" in capsys.readouterr().out
+    (warning,) = found.warnings
+    assert warning.startswith("15 call(s) were not tried") and "1.00 of 20.00 GiB" in warning
+    assert found.first_over is None and "as many as were tried" not in sentence(found)
+    plenty = Machine(100, per_stream_bytes=GIB // 100)
+    assert find(plenty, available=plenty.available).most == 100
+
+
+def simulated(seed):
+    """play() of a machine in virtual time: windows of periodic streams, each begun at a random
+    phase, wait in one queue for one of some servers, whose times are random."""
+    random = np.random.default_rng(seed)
+    servers, period_s = int(random.integers(1, 9)), random.uniform(1, 4)
+    mean_s = servers * period_s / random.uniform(4, 30)  # of service: a load of 1 with so many
+    max_delay_s = mean_s * random.uniform(4, 8)
+
+    def play(numbers, begins_s, duration_s):
+        settle_s, windows = 10 * period_s, []
+        for number in numbers:
+            own = np.random.default_rng([seed, number])
+            due_s = np.arange(own.uniform(0, period_s), settle_s + duration_s, period_s)
+            windows += zip(due_s, own.gamma(4, mean_s / 4, len(due_s)), [number] * len(due_s))
+        streams, free_s = {number: Stream() for number in numbers}, [0.0] * servers
+        for due_s, takes_s, number in sorted(windows):
+            done_s = max(due_s, heapq.heappop(free_s)) + takes_s
+            heapq.heappush(free_s, done_s)
+            if due_s >= settle_s:
+                streams[number].due_s.append(due_s - settle_s)
+                streams[number].late.append(done_s - due_s > max_delay_s)
+        return list(streams.values())
+
+    return play
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_search_finds_what_a_scan_of_all_numbers_finds_within_one(seed):
+    play = simulated(seed)
+    found = find(SimpleNamespace(play=play), last=64)
+    count, is_sustained = 0, True
+    while is_sustained:
+        count += 1
+        level, _ = capacity.measured(play(range(count), 0.0, 120.0), 120.0, Limit(), 10**6)
+        is_sustained = level["sustained"]
+    assert abs(found.most - (count - 1)) <= 1 and count > 2

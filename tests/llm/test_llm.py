@@ -5,8 +5,10 @@ import json
 import shutil
 import sys
 import threading
+import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import REPO, Workload, assert_one_line
@@ -235,7 +237,8 @@ def test_a_chat_template_goes_around_the_prompt(llm):
 
 
 def capacity(llm, *args) -> tuple[dict, str]:
-    few = (f"--model_name={MODEL}", "--num_iters", 2, "--max_new_tokens", 20)
+    few = (f"--model_name={MODEL}", "--max_new_tokens", 20, "--min_observations", 4)
+    few += ("--duration", 4, "--think_time", 0.5)
     done = llm.run("capacity.py", "--results_dir", llm.results, *few, *args)
     assert done.returncode == 0, done.stdout + done.stderr
     return llm.last_record(), done.stdout
@@ -248,16 +251,22 @@ def test_many_users_are_answered_together(llm, tmp_path):
     levels = run["output"]["levels"]
     assert run["workload"] == "llm-capacity" and run["primary"] == "users"
     assert run["metrics"]["users"]["median"] == 4 and list(levels) == ["1", "4"]
-    assert [levels[users]["generated_tokens"] for users in "14"] == [2 * 20, 2 * 4 * 20]
     four = levels["4"]
-    assert four["time_to_first_token_s"]["n"] == 8 and four["tokens_per_second"]["n"] == 2
-    assert four["tokens_per_second"]["median"] > levels["1"]["tokens_per_second"]["median"]
+    assert four["late"] == 0 and len(four["of_each"]["tokens_per_second"]) == 4
+    ttft = run["metrics"]["time_to_first_token_s"]
+    assert ttft["n"] == four["observations"] == four["metrics"]["time_to_first_token_s"]["n"]
+    assert four["observations"] > levels["1"]["observations"] >= 2
+    # Answers asked before counting, or read after it, make the difference.
+    rate = 20 * four["observations"] / four["duration_s"]
+    assert four["rates"]["tokens_per_second"] == pytest.approx(rate, rel=0.5)
     assert run["task"]["max TTFT s"] == 60 and run["task"]["numbers of users"] == "1,4"
+    assert run["task"]["think time s"] == 0.5 and run["parameters"]["settle_s"] == 2
     assert "Capacity: 4 user(s)" in printed and plot.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_limit_that_no_one_user_is_within_gives_no_users(llm):
-    run, _ = capacity(llm, "--concurrency", "1,2", "--max_ttft", 0.0001)
+def test_a_limit_that_no_one_user_is_within_gives_no_users(llm, tmp_path):
+    plot = ("--plot", tmp_path / "users.png")
+    run, _ = capacity(llm, "--concurrency", "1,2", "--max_ttft", 0.0001, *plot)
     assert run["output"]["users"] == 0 and run["output"]["first_over"] == 1
     assert run["input"]["name"] == "prompt" and list(run["output"]["levels"]) == ["1", "2"]
 
@@ -267,8 +276,48 @@ def test_users_are_searched_for_by_doubling(llm, tmp_path):
     run, printed = capacity(llm, *limits, "--plot", tmp_path / "users.png")
     assert list(run["output"]["levels"]) == ["1", "2", "3"] and run["output"]["users"] == 3
     assert "as many as were tried" in printed and "numbers of users" not in run["task"]
-    run, _ = capacity(llm, "--max_ttft", 0.0001)
-    assert list(run["output"]["levels"]) == ["1"] and run["output"]["users"] == 0
+
+
+def play(numbers, seed=0, **settings):
+    """The streams of users who ask the demo model for 2 s."""
+    from capacity import Settings, play
+    from model import generation_config, load_text_model, random_prompts
+    from runtimes import ContinuousBatching
+
+    text = load_text_model(FOLDER / MODEL)
+    chosen = SimpleNamespace(stop_at_eos=False, temperature=0.0, top_p=1.0, seed=seed)
+    config = generation_config(chosen, text, settings.pop("tokens", 8))
+    limits = {"think_time_s": 0.2, "max_ttft_s": 30.0, "max_tpot_s": 30.0, "settle_s": 0.5}
+    given = Settings(random_prompts(text, 8, seed), config, **{**limits, **settings})
+    runtime = ContinuousBatching(FOLDER / MODEL, "CPU", {})
+    streams = play(runtime, given, numbers, time.perf_counter(), 2.0)
+    assert not runtime.is_busy()  # the next level begins with an empty queue
+    return streams
+
+
+def test_users_ask_at_random_moments_that_the_seed_decides():
+    from capacity import User
+
+    def first_s(seed, numbers, think_time_s=10.0):
+        config, prompts = SimpleNamespace(seed=seed), SimpleNamespace(random=None)
+        settings = SimpleNamespace(
+            config=config, prompts=prompts, think_time_s=think_time_s, settle_s=4.0
+        )
+        return [User(number, settings).first_s() for number in numbers]
+
+    assert first_s(1, range(4))[2:] == first_s(1, [2, 3]) != first_s(2, [2, 3])
+    assert sum(first_s(1, range(1000))) / 1000 == pytest.approx(10, abs=1)
+    assert len(set(first_s(1, range(9), 0.0))) == 9 and max(first_s(1, range(9), 0.0)) < 4
+    asked = [due_s for stream in play(range(4)) for due_s in stream.due_s]
+    assert len(set(asked)) == len(asked) >= 8 and 0 <= min(asked) <= max(asked) < 2
+
+
+def test_an_answer_that_is_not_finished_in_time_is_late_and_ended():
+    soon = {"max_ttft_s": 0.2, "max_tpot_s": 1e-5}
+    streams = play(range(2), think_time_s=0.0, settle_s=0.0, tokens=4000, **soon)
+    assert [stream.late for stream in streams] == [[True], [True]]
+    assert not any(stream.samples["time_to_first_token_s"] for stream in streams)
+    assert all(stream.rates["tokens_per_second"] > 0 for stream in streams)
 
 
 def test_wrong_numbers_of_users_are_wrong_usage(llm):
@@ -278,7 +327,8 @@ def test_wrong_numbers_of_users_are_wrong_usage(llm):
         ["--min_users", 3, "--max_users", 2],
     ):
         assert llm.run("capacity.py", *wrong).returncode == 2
-    assert llm.run("capacity.py", "--batch_size", 2).returncode == 2
+    for gone in ("--batch_size", "--num_iters", "--warmup"):
+        assert llm.run("capacity.py", gone, 2).returncode == 2
     moved = llm.infer(*SHORT, "--concurrency", "1,4")
     command = f'python3 capacity.py --model_name="{MODEL}" --concurrency 1,4'
     assert moved.returncode == 2 and moved.stderr.splitlines()[-1].endswith(command)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from conftest import REPO, Workload, assert_one_line
 
-from harness import capacity as search
 from harness.cli import UserError
 
 FOLDER = REPO / "llm-workload"
@@ -178,45 +177,3 @@ def test_a_sweep_replaces_no_file(llm, tmp_path):
         assert done.returncode == 0, done.stderr
     assert len(list(llm.results.glob("llm-sweep_*.csv"))) == 2
     assert len(list(llm.results.glob("llm-sweep_*.png"))) == 2
-
-
-def test_the_number_of_answers_that_a_share_takes():
-    from capacity import answers_needed, is_shown
-
-    assert answers_needed() == 59  # tables of binomial tolerance, 95 % and 95 %
-    assert is_shown(93, 1) and not is_shown(92, 1)
-    assert not is_shown(10_000, 500)
-
-
-def level(is_sustained, answers=10, status="complete"):
-    from capacity import Level
-
-    monitor = SimpleNamespace(status=status)
-    return Level({}, {"answers": answers}, is_sustained, monitor)
-
-
-def test_the_capacity_is_the_most_users_below_which_none_failed():
-    from capacity import highest
-
-    assert highest({1: level(True), 2: level(False), 4: level(True)}) == 1
-    assert highest({2: level(True), 4: level(False, status="interrupted")}) == 2
-    assert highest({1: level(False)}) == 0
-
-
-@pytest.mark.parametrize("really, expected", [(8, 8), (7, 7), (5, 5), (0, 0)])
-def test_the_capacity_found_is_confirmed_on_enough_answers(really, expected):
-    """Few answers find 8 users sustained; enough of them show how many really are."""
-    from capacity import confirm, highest
-
-    levels = {}
-
-    def sustained(users, num_iters=1):
-        answers = users * num_iters
-        levels[users] = level(users <= (really if answers >= 59 else 8), answers)
-        return levels[users].is_sustained
-
-    search.search(sustained, search.doubling(1, 64))
-    assert highest(levels) == 8
-    confirm(sustained, levels, 59)
-    assert highest(levels) == expected
-    assert not expected or levels[expected].summary["answers"] >= 59

@@ -17,27 +17,21 @@ def capacity(video: Workload, tmp_path, *args):
     return video.run("capacity.py", "--results_dir", video.results, "--plot", plot, *args)
 
 
-def settings(max_latency_s, duration_s, target_fps=20.0, source=CLIP):
-    from capacity import CameraSettings
-    from segmentation import Thresholds
+def test_frames_dropped_late_or_never_done_are_counted_as_late():
+    from capacity import Camera
 
-    thresholds = Thresholds(0.25, 0.7)
-    return CameraSettings(str(source), target_fps, max_latency_s, duration_s, thresholds)
-
-
-def test_a_camera_that_loses_1_percent_is_not_sustained():
-    from capacity import Camera, figures
-
-    limits = settings(max_latency_s=1.0, duration_s=10.0)
-    due_s = [number / 20 for number in range(200)]
-    fine = Camera(due=200, dropped=1, done_s=[(due, due + 0.01) for due in due_s[1:]])
-    in_time = [(due, due + 0.01) for due in due_s[:198]]
-    late = Camera(due=200, done_s=in_time + [(due, due + 1.5) for due in due_s[198:]])
-    assert figures([fine, fine], limits)["sustained"]
-    level = figures([fine, late], limits)
-    assert not level["sustained"]
-    assert level["fps"] == [19.9, 19.8] and level["slowest_fps"] == 19.8
-    assert level["lost_share"] == 0.01
+    dues_s = [100 + number / 20 for number in range(240)]  # counted from 102 s on, for 10 s
+    done_s = {index: due_s + 0.01 for index, due_s in enumerate(dues_s)}
+    done_s[50] += 1.5
+    del done_s[60], done_s[61]
+    stream = Camera(dues_s, 40, 1, done_s).stream(102.0, 10.0, max_latency_s=1.0)
+    assert len(stream.due_s) == len(stream.late) == 200 and stream.due_s[0] == 0
+    assert [index for index, late in enumerate(stream.late) if late] == [10, 20, 21]
+    delays_s = stream.samples["frame_delay_s"]
+    assert len(delays_s) == 198 and max(delays_s) == pytest.approx(1.51)
+    # The last frame before is done after counting began.
+    assert stream.rates["camera_frames_per_second"] == pytest.approx(19.8, abs=0.11)
+    assert stream.counts == {"dropped": 1}
 
 
 def test_cameras_that_a_machine_carries_are_all_counted_frame_by_frame(video, tmp_path):
@@ -53,8 +47,10 @@ def test_cameras_that_a_machine_carries_are_all_counted_frame_by_frame(video, tm
         {"unit": "1,000 camera-hours at 0.5 frames/s", "metric": "cameras", "amount": 3_600_000}
     ]
     level = run["output"]["levels"]["2"]
-    assert level["fps"] == pytest.approx([0.5, 0.5], abs=0.13)
-    assert level["lost_share"] == 0 and level["dropped"] == [0, 0] and level["latency_p95_s"] > 0
+    of_each = level["of_each"]
+    assert of_each["camera_frames_per_second"] == pytest.approx([0.5, 0.5], abs=0.13)
+    assert of_each["late_share"] == of_each["dropped"] == [0, 0]
+    assert run["metrics"]["frame_delay_s"]["n"] == 8 and run["metrics"]["load_time_s"]["n"] == 1
     assert "2 camera(s) at 0.5 frames/s: as many as were tried" in done.stdout
     assert (tmp_path / "capacity.png").read_bytes().startswith(b"\x89PNG")
     assert (level["observations"], level["late"]) == (8, 0)
@@ -67,7 +63,7 @@ def test_a_machine_that_carries_not_one_says_0_and_what_it_reached(video, tmp_pa
     assert done.returncode == 0 and "Capacity: 0 camera(s)" in done.stdout
     run = video.last_record()
     assert run["output"]["first_over"] == 1
-    assert 0 < run["output"]["levels"]["1"]["slowest_fps"] < 500
+    assert 0 < run["output"]["levels"]["1"]["rates"]["camera_frames_per_second"] < 500
 
 
 def test_ctrl_c_keeps_the_numbers_of_cameras_so_far(video, tmp_path):
@@ -89,22 +85,37 @@ def test_ctrl_c_keeps_the_numbers_of_cameras_so_far(video, tmp_path):
     assert run["output"]["cameras"] == 1
 
 
+def play(numbers, duration_s, target_fps):
+    import capacity
+    import model
+    from segmentation import Thresholds
+
+    from harness.openvino_setup import Placement
+
+    loaded = model.load(model.LoadSettings(MODEL, Placement((0,), None, None, "auto")))
+    requests = [loaded.compiled.create_infer_request() for _ in range(2)]
+    settings = capacity.CameraSettings(str(CLIP), target_fps, 1.0, 0, Thresholds(0.25, 0.7))
+    return capacity.play(loaded, requests, settings, numbers, time.perf_counter(), duration_s)
+
+
 @pytest.mark.parametrize("stage", ["objects_of", "VideoSource"])
 def test_a_failing_thread_ends_the_level_instead_of_hanging_it(monkeypatch, stage):
     import capacity
     import model
 
-    from harness.openvino_setup import Placement
-
     def fail(*args):
         raise RuntimeError("broken stage")
 
-    loaded = model.load(model.LoadSettings(MODEL, Placement((0,), None, None, "auto")))
     monkeypatch.setattr(model if stage == "objects_of" else capacity, stage, fail)
-    requests = [loaded.compiled.create_infer_request() for _ in range(2)]
-    level = capacity.Level(loaded, requests, settings(1.0, 600.0, target_fps=5.0), 2)
     with pytest.raises(RuntimeError, match="broken stage"):
-        level.run()
+        play(range(2), 600.0, target_fps=5.0)
+
+
+def test_a_camera_has_the_same_random_phase_whoever_plays_it():
+    three = play(range(3), 4.0, target_fps=1.0)
+    (last,) = play([2], 4.0, target_fps=1.0)
+    assert len(last.due_s) == 4 and last.due_s == pytest.approx(three[2].due_s, abs=1e-6)
+    assert len({stream.due_s[0] for stream in three}) == 3
 
 
 def test_mistakes_end_in_one_line(video, tmp_path):
