@@ -112,8 +112,8 @@ def cut(samples: np.ndarray, longest_s: float) -> list[np.ndarray]:
 def speech_share(samples: np.ndarray) -> float:
     """Share of a file's time, float32 [n], in which somebody speaks.
 
-    That is of its hops of HOP_S those with a loudness (RMS) of PAUSE_SHARE of the whole file's or
-    more. Steady noise counts as speech.
+    That is of its hops of HOP_S those that are louder (RMS) than PAUSE_SHARE of the whole file.
+    Steady noise counts as speech.
     """
     hop = min(round(HOP_S * SAMPLE_RATE), len(samples))
     hops = samples[: len(samples) // hop * hop].reshape(-1, hop).astype(np.float64)
