@@ -132,7 +132,7 @@ def schedule(files: list[File], number: int, limits: Limits, end_s: float) -> li
         files[number % len(files)].windows,
     )
     index = int(random.integers(len(windows)))
-    now_s = -random.uniform(0, audio_input.seconds(windows[index]))
+    now_s = -float(random.uniform()) * audio_input.seconds(windows[index])
     heard = []
     while (now_s := now_s + audio_input.seconds(windows[index % len(windows)])) < end_s:
         heard.append(Window(now_s, number, windows[index % len(windows)]))
