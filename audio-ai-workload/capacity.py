@@ -112,8 +112,8 @@ def cut(samples: np.ndarray, longest_s: float) -> list[np.ndarray]:
 def speech_share(samples: np.ndarray) -> float:
     """Share of a file's time, float32 [n], in which somebody speaks.
 
-    That is of its hops of HOP_S those with a loudness (RMS) of PAUSE_SHARE of the whole file's or
-    more. Steady noise counts as speech.
+    That is of its hops of HOP_S those that are louder (RMS) than PAUSE_SHARE of the whole file.
+    Steady noise counts as speech.
     """
     hop = min(round(HOP_S * SAMPLE_RATE), len(samples))
     hops = samples[: len(samples) // hop * hop].reshape(-1, hop).astype(np.float64)
@@ -132,7 +132,7 @@ def schedule(files: list[File], number: int, limits: Limits, end_s: float) -> li
         files[number % len(files)].windows,
     )
     index = int(random.integers(len(windows)))
-    now_s = -random.uniform(0, audio_input.seconds(windows[index]))
+    now_s = -float(random.uniform()) * audio_input.seconds(windows[index])
     heard = []
     while (now_s := now_s + audio_input.seconds(windows[index % len(windows)])) < end_s:
         heard.append(Window(now_s, number, windows[index % len(windows)]))

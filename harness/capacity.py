@@ -177,8 +177,8 @@ def search(
     """
     best, over, coming = 0, None, iter(levels)
     while over is None or (bisect and over - best > 1):
-        level = next(coming, None) if over is None else (best + over) // 2
-        result = None if level is None else sustained(level)
+        level = next(coming, 0) if over is None else (best + over) // 2
+        result = sustained(level) if level else None
         if result is None:
             break
         best, over = (level, over) if result else (best, level)
@@ -230,8 +230,8 @@ def find(
         level |= {key: last.usage[key] for key in ("busy_share_per_cpu", "other_cores_busy")}
         levels[count], monitors[count], lowest[count] = level, last, watched.bytes
         most = highest(levels)
-        so_far = {f"{name}s": [[most]], **samples[most or min(levels)]}
-        journal.replace(so_far, {"levels": dict(levels)})
+        number = {f"{name}s": [[float(most)]]}
+        journal.replace({**number, **samples[most or min(levels)]}, {"levels": dict(levels)})
         state = "sustained" if level["sustained"] else "not sustained"
         busy = last.usage["process_cores_busy"]
         print(f"{count} {name}(s): {state}; {sentence(level)}; {busy:.1f} cores busy", flush=True)

@@ -76,10 +76,10 @@ class User:
 
     def first_s(self) -> float:
         """From the beginning to the first question; who does not think asks while settling."""
-        return self.think_s() or self._random.uniform(0, self._settings.settle_s)
+        return self.think_s() or float(self._random.uniform(0, self._settings.settle_s))
 
     def think_s(self) -> float:
-        return self._random.exponential(self._settings.think_time_s)
+        return float(self._random.exponential(self._settings.think_time_s))
 
     def ask(self, runtime: ContinuousBatching, asked_s: float, due_s: float | None) -> None:
         """`due_s` is from when questions are counted; None: this one isn't."""

@@ -115,7 +115,8 @@ def play(
     ends_s = counted_s + duration_s
     cameras = []
     for number in numbers:
-        first_s = begins_s + np.random.default_rng([settings.seed, number]).uniform(0, interval_s)
+        phase = np.random.default_rng([settings.seed, number]).uniform()
+        first_s = begins_s + float(phase) * interval_s
         frames = math.ceil((ends_s - first_s) / interval_s)
         dues_s = [first_s + index * interval_s for index in range(frames)]
         cameras.append(Camera(dues_s, sum(due_s < counted_s for due_s in dues_s)))
