@@ -36,7 +36,7 @@ import model
 import numpy as np
 from audio_input import SAMPLE_RATE
 
-from harness import capacity, progress, run
+from harness import capacity, players, progress, run
 from harness.capacity import Stream
 
 LONGEST_WINDOW_S = 30.0  # what Whisper encodes at once
@@ -76,6 +76,7 @@ def parse_args() -> argparse.Namespace:
     add("--window", type=cli.positive_float, default=10.0, metavar="S", help=window)
     delay = "from a window's last sample to its transcript, above which it is late"
     add("--max_delay", type=cli.positive_float, default=2.0, metavar="S", help=delay)
+    players.add_arguments(parser)
     capacity.add_arguments(parser, "call", 60.0)
     capacity.add_seed(parser)
     cli.add_common_arguments(parser, iteration=None)
@@ -255,18 +256,17 @@ def prepare(args: argparse.Namespace) -> capacity.Job:
 def main() -> int:
     args = parse_args()
     capacity.check_plot(args)
-    job = prepare(args)
+    with players.job(args, prepare, "call") as job:
+        found = capacity.find(job, args, "call", run.start(args, **job.described))
     outputs, scores = job.extra
-    found = capacity.find(job.play, args, "call", run.start(args, **job.described))
     capacity.draw(found, args, "call", {DELAY: args.max_delay})
     condition = f"with transcripts within {args.max_delay:g} s"
     condition += f" of windows of at most {args.window:g} s"
-    parts = found.record_parts(args, "call", condition)
+    parts = found.record_parts(job, args, "call", condition)
     parts["samples"] |= scores
     parts["output"]["files"] = outputs
     parts["details"].append(f"Speech: {job.described['input']['speech_share']:.0%} of the calls")
-    parts["warnings"] = job.described["warnings"] + parts["warnings"]
-    return run.finish(run.build(args, **{**job.described, **parts}), args)
+    return run.finish(run.build(args, **parts), args)
 
 
 if __name__ == "__main__":

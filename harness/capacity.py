@@ -48,20 +48,32 @@ Play = Callable[[Sequence[int], float, float], list[Stream]]
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a workload prepares for the search; all but `play` can be pickled."""
-
-    described: dict  # for run.start() and run.build()
-    play: Play
-    extra: Any = None  # what the workload needs afterwards
-
-
-@dataclass(frozen=True)
 class Limit:
     """When streams are sustained."""
 
     late_share: float = 0.01  # of the observations: fewer must be late
     of_each: bool = True  # of each stream's, too, not only of all together
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Another workload's streams, of a fixed number, that are played beside each level."""
+
+    described: dict  # the record's
+    limit: Limit
+    begin: Callable[[float, float], None]  # as Play, but returns at once
+    streams: Callable[[], list[Stream]]  # what became of them
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a workload prepares for the search; all but `play` and `beside` can be
+    pickled."""
+
+    described: dict  # for run.start() and run.build()
+    play: Play
+    extra: Any = None  # what the workload needs afterwards
+    beside: Beside | None = None
 
 
 @dataclass(frozen=True)
@@ -75,18 +87,21 @@ class Found:
     warnings: list[str]
     all_tried: bool  # only the numbers to be tried limit `most`
 
-    def record_parts(self, args: argparse.Namespace, name: str, condition: str) -> dict:
+    def record_parts(self, job: Job, args: argparse.Namespace, name: str, condition: str) -> dict:
         """For run.build(): `name` is what a stream is called, `condition` says within what."""
         last = getattr(args, f"max_{name}s")
         more = ": as many as were tried" if self.all_tried else ""
         more += f"; --max_{name}s above {last} tries more" if more and self.most == last else ""
         levels = {str(count): level for count, level in self.levels.items()}
+        beside = {"beside": job.beside.described} if job.beside else {}
+        found = {f"{name}s": self.most, "first_over": self.first_over, "levels": levels}
         return {
+            **job.described,
             "samples": {f"{name}s": [[self.most]], **self.samples},
             "monitor": self.monitor,
-            "output": {f"{name}s": self.most, "first_over": self.first_over, "levels": levels},
+            "output": {**found, **beside},
             "details": [f"Capacity: {self.most} {name}(s) {condition}{more}"],
-            "warnings": self.warnings,
+            "warnings": [*job.described.get("warnings", ()), *self.warnings],
         }
 
 
@@ -186,7 +201,7 @@ def search(
 
 
 def find(
-    play: Play,
+    job: Job,
     args: argparse.Namespace,
     name: str,
     journal: Journal,
@@ -198,6 +213,7 @@ def find(
 
     Parameters
     ----------
+    job : with another workload beside it, a number is sustained where that is, too.
     args, name : as for add_arguments().
     journal : of the run; it gets all levels after each.
     exactly : play these numbers, whatever comes of each, instead of a search.
@@ -223,10 +239,17 @@ def find(
             return False
         last = SystemMonitor(keep=lambda: bool(levels))
         with last, memory.Lowest(available) as watched, progress.stage(f"{count} {name}(s)"):
-            streams = play(range(count), time.perf_counter() + START_S, duration_s)
+            begins_s = time.perf_counter() + START_S
+            if job.beside:
+                job.beside.begin(begins_s, duration_s)
+            streams = job.play(range(count), begins_s, duration_s)
+            others = job.beside.streams() if job.beside else []
         if last.status != "complete":
             return None
         level, samples[count] = measured(streams, duration_s, limit, args.min_observations)
+        if job.beside:
+            level["beside"], _ = measured(others, duration_s, job.beside.limit, 1)
+            level["sustained"] &= level["beside"]["sustained"]
         level |= {key: last.usage[key] for key in ("busy_share_per_cpu", "other_cores_busy")}
         levels[count], monitors[count], lowest[count] = level, last, watched.bytes
         most = highest(levels)

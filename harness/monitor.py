@@ -124,13 +124,19 @@ def _cpu_time_s(process: psutil.Process) -> float:
 
 
 def peak_rss_bytes() -> int:
-    """Largest resident memory of this program so far, mapped files included.
+    """Largest resident memory of this program so far, mapped files included, and of each of its
+    children that still runs.
 
     From the kernel's high-water mark: getrusage's ru_maxrss is inherited over exec, so it would
     count what the program that started this one held. It is used where the kernel has no mark.
     """
-    found = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    return (int(found[1]) if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * 1024
+    total = 0
+    for each in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        with contextlib.suppress(OSError):
+            status = Path(f"/proc/{each.pid}/status").read_text()
+            found = re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)
+            total += int(found[1]) * 1024 if found else 0
+    return total or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _throttle_events() -> int:

@@ -33,10 +33,11 @@ from runtimes import (
     GenerationConfig,
     GenerationResult,
     check_length,
+    length_warnings,
     truncate_at_eos,
 )
 
-from harness import capacity, run
+from harness import capacity, players, run
 from harness.capacity import Stream
 
 LIMIT = capacity.Limit(late_share=0.05, of_each=False)
@@ -71,7 +72,8 @@ class User:
         self._random = np.random.default_rng([settings.config.seed, number])
         self._settings, prompts = settings, settings.prompts
         self._prompts = replace(prompts, random=self._random) if prompts.random else prompts
-        self.stream = Stream(samples={TTFT: [], TPOT: []}, rates={RATE: 0.0})
+        counts = {"answers": 0, "generated_tokens": 0}
+        self.stream = Stream(samples={TTFT: [], TPOT: []}, rates={RATE: 0.0}, counts=counts)
         self.is_counted = False  # of the question asked last
 
     def first_s(self) -> float:
@@ -104,6 +106,8 @@ class User:
         self.is_counted = False
         result = GenerationResult([tokens], self._times_s, self._times_s[-1])
         self.stream.late[-1] = self._settings.is_late(result)
+        self.stream.counts["answers"] += 1
+        self.stream.counts["generated_tokens"] += result.count
         self.stream.samples[TTFT].append(result.time_to_first_token_s)
         if result.time_per_output_token_s is not None:
             self.stream.samples[TPOT].append(result.time_per_output_token_s)
@@ -203,6 +207,7 @@ def parse_args() -> argparse.Namespace:
     limit = {"type": cli.positive_float, "metavar": "S"}
     add("--max_ttft", **limit, default=2.0, help="above which an answer is late")
     add("--max_tpot", **limit, default=0.2, help="above which an answer is late")
+    players.add_arguments(parser)
     capacity.add_arguments(parser, "user", 60.0, LIMIT)
     cli.add_common_arguments(parser, iteration=None)
     args = parser.parse_args()
@@ -215,14 +220,17 @@ def main() -> int:
     args = parse_args()
     model.check_inputs(args)
     capacity.check_plot(args)
-    job = prepare(args)
-    journal = run.start(args, **job.described)
-    found = capacity.find(job.play, args, "user", journal, LIMIT, args.concurrency)
+    with players.job(args, prepare, "user", LIMIT) as job:
+        journal = run.start(args, **job.described)
+        found = capacity.find(job, args, "user", journal, LIMIT, args.concurrency)
     capacity.draw(found, args, "user", {TTFT: args.max_ttft, TPOT: args.max_tpot})
     limits = f"TTFT within {args.max_ttft:g} s and TPOT within {args.max_tpot:g} s"
     condition = f"with {limits} in over 95 % of the answers"
-    parts = found.record_parts(args, "user", condition)
-    return run.finish(run.build(args, **job.described, **parts), args)
+    parts = found.record_parts(job, args, "user", condition)
+    of_each = found.levels[found.shown]["of_each"]
+    counts = sum(of_each["generated_tokens"]), sum(of_each["answers"])
+    parts["warnings"] += length_warnings(*counts, args.max_new_tokens)
+    return run.finish(run.build(args, **parts), args)
 
 
 if __name__ == "__main__":

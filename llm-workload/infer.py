@@ -227,7 +227,7 @@ def make_record(
         args,
         **{**described, "reasons": reasons},
         warnings=runtimes.length_warnings(
-            sum(generated), len(generated) * job.batch_size, job.config
+            sum(generated), len(generated) * job.batch_size, job.config.max_new_tokens
         ),
         samples={
             **samples,

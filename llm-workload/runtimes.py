@@ -268,13 +268,13 @@ def check_length(answers: Sequence[Sequence[int]], config: GenerationConfig) -> 
         )
 
 
-def length_warnings(generated: int, answers: int, config: GenerationConfig) -> list[str]:
+def length_warnings(generated: int, answers: int, max_new_tokens: int) -> list[str]:
     """That answers ended early: a run whose answers are of another length did other work."""
-    if generated == answers * config.max_new_tokens:
+    if generated == answers * max_new_tokens:
         return []
     return [
         f"answers ended early (--stop_at_eos), with {generated / answers:.1f} of "
-        f"{config.max_new_tokens} tokens on average: compare only with answers as long"
+        f"{max_new_tokens} tokens on average: compare only with answers as long"
     ]
 
 

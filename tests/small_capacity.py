@@ -66,11 +66,9 @@ def main() -> int:
     run.check_destination(args)
     with players.job(args, prepare, "call", LIMIT) as job:
         journal = run.start(args, **job.described)
-        found = capacity.find(job.play, args, "call", journal, LIMIT, beside=job.beside)
-    parts = found.record_parts(args, "call", "in a test")
-    if job.beside:
-        parts["output"]["beside"] = job.beside.described
-    return run.finish(run.build(args, **{**job.described, **parts}), args)
+        found = capacity.find(job, args, "call", journal, LIMIT)
+    parts = found.record_parts(job, args, "call", "in a test")
+    return run.finish(run.build(args, **parts), args)
 
 
 if __name__ == "__main__":

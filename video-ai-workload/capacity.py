@@ -37,7 +37,7 @@ from pipeline import SPARE_REQUESTS
 from segmentation import Letterbox, Thresholds
 from video_source import VideoSource
 
-from harness import capacity, model_files, run
+from harness import capacity, model_files, players, run
 from harness.capacity import Stream
 from harness.cli import UserError
 
@@ -52,6 +52,7 @@ def parse_args() -> argparse.Namespace:
     add("--video", default=str(model_files.shown(model.DEMO_CLIP)), help=video)
     fps = "frames per second of each camera"
     add("--target_fps", type=cli.positive_float, default=model.CAMERA_FPS, help=fps)
+    players.add_arguments(parser)
     capacity.add_arguments(parser, "camera", 30.0)
     capacity.add_seed(parser)
     late = "from due to done, above which a frame is late"
@@ -218,15 +219,15 @@ def at_rate(args: argparse.Namespace) -> str:
 def main() -> int:
     args = parse_args()
     capacity.check_plot(args)
-    job = prepare(args)
-    found = capacity.find(job.play, args, "camera", run.start(args, **job.described))
+    with players.job(args, prepare, "camera") as job:
+        found = capacity.find(job, args, "camera", run.start(args, **job.described))
     capacity.draw(found, args, "camera", {DELAY: args.max_latency})
-    parts = found.record_parts(args, "camera", at_rate(args))
+    parts = found.record_parts(job, args, "camera", at_rate(args))
     parts["samples"] |= {
         "load_time_s": [[job.extra]],
         "peak_rss_bytes": [[found.monitor.usage["peak_rss_bytes"]]],
     }
-    return run.finish(run.build(args, **job.described, **parts), args)
+    return run.finish(run.build(args, **parts), args)
 
 
 if __name__ == "__main__":

@@ -100,12 +100,12 @@ def find(machine, first=1, last=256, min_observations=299, duration_s=60.0, **mo
     args = SimpleNamespace(
         min_calls=first, max_calls=last, duration=duration_s, min_observations=min_observations
     )
-    return capacity.find(machine.play, args, "call", Journal(), **more)
+    return capacity.find(capacity.Job({}, machine.play), args, "call", Journal(), **more)
 
 
 def sentence(found):
     args = SimpleNamespace(max_calls=256)
-    return found.record_parts(args, "call", "in time")["details"][-1]
+    return found.record_parts(capacity.Job({}, None), args, "call", "in time")["details"][-1]
 
 
 @pytest.mark.parametrize("most, at_first", [(1, 0), (7, 0), (7, 1), (7, 5), (40, 3), (0, 2)])

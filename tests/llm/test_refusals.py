@@ -111,11 +111,10 @@ def test_an_answer_of_another_length_than_requested_is_refused():
 
 
 def test_a_run_whose_answers_ended_early_says_so():
-    from runtimes import GenerationConfig, length_warnings
+    from runtimes import length_warnings
 
-    may_end = GenerationConfig(100, frozenset({2}), stop_at_eos=True)
-    assert length_warnings(800, 8, may_end) == []
-    (warning,) = length_warnings(296, 8, may_end)
+    assert length_warnings(800, 8, max_new_tokens=100) == []
+    (warning,) = length_warnings(296, 8, max_new_tokens=100)
     assert "37.0 of 100 tokens on average" in warning
 
 
