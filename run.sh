@@ -10,7 +10,8 @@ Usage: ./run.sh [--full] [--prepare]
        ./run.sh --study [--full] [--repeats N | --detect P] [--max_hours H] [--mlperf_duration]
 
 Sets up one virtual environment per workload, exports the models, measures LLM, video and audio on
-the CPU, prints a table and writes this machine's report. What is already there is used again.
+the CPU, prints a table and how many users, cameras and calls the machine carries, and writes its
+report. What is already there is used again.
 
   (default)    openly licensed demo models: SmolLM2-135M-Instruct, YOLOv8n-seg trained on drawn
                scenes, Whisper base; each workload once: a quick look
@@ -19,8 +20,9 @@ the CPU, prints a table and writes this machine's report. What is already there 
   --prepare    set up and export only
   -h, --help   this text
 
-A decision takes a study (docs/study.md): all workloads in turn, several runs of each, then capacity
-and accuracy. The same command continues one that was interrupted.
+A decision takes a study (docs/study.md): all workloads in turn, several runs of each, then capacity,
+the best layout of instances (--tune) and accuracy. The same command continues one that was
+interrupted.
 
   --study            measure so
   --repeats N        runs of each workload, 4 or more for a verdict (default: 5)
@@ -119,12 +121,24 @@ list_jobs() {
     --job "video video-ai-workload infer.py"
     --job "audio audio-ai-workload infer.py --reference sample.txt"
   )
-  $study || return 0
+  if ! $study; then # capacities at a glance: short, so not confirmed
+    job_options+=(
+      --job "llm-capacity llm-workload capacity.py $llm --min_users 8 --think_time 5 \
+        --max_new_tokens 32 --duration 12 --min_observations 1"
+      --job "video-capacity video-ai-workload capacity.py --target_fps 10 --duration 6 \
+        --min_observations 1"
+      --job "audio-capacity audio-ai-workload capacity.py --duration 20 --min_observations 1"
+    )
+    return
+  fi
   local truth="--ground_truth models/pharmacy_drivethru.json"
   job_options+=(
     --once "llm-capacity 600 llm-workload capacity.py $llm"
     --once "video-capacity 180 video-ai-workload capacity.py"
     --once "audio-capacity 1500 audio-ai-workload capacity.py"
+    --once "llm-tune 300 llm-workload infer.py $llm --tune"
+    --once "video-tune 300 video-ai-workload infer.py --tune"
+    --once "audio-tune 300 audio-ai-workload infer.py --tune"
     --once "llm-accuracy 180 llm-workload accuracy.py $llm"
     --once "video-accuracy 120 video-ai-workload accuracy.py $truth"
     --once "audio-accuracy 120 audio-ai-workload accuracy.py --reference sample.txt"

@@ -31,6 +31,7 @@ from harness.cli import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 PLAN = "study.json"
+CAPACITY = "Capacity: "  # begins the line that a record of capacity.py prints
 MIN_DURATION_S, MLPERF_DURATION_S = 60.0, 600.0
 REPEATS = 5
 MAX_HOURS = 12.0
@@ -339,6 +340,10 @@ def report(records: Sequence[dict], folder: Path) -> None:
     page = ["--html", str(folder / "report.html")]
     for command in (["analysis.summary", *paths], ["analysis.compare", *paths, *page]):
         subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False)
+    lines = [line for each in records for line in each["details"] if line.startswith(CAPACITY)]
+    if lines:
+        print("\nThis machine carries, one workload at a time:")
+        print("\n".join(f"  {line.removeprefix(CAPACITY)}" for line in lines), flush=True)
 
 
 def parse_job(text: str, is_repeated: bool) -> Job:
