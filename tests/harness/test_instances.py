@@ -146,3 +146,34 @@ def test_without_numactl_instances_are_pinned_and_a_warning_says_what_is_missing
     (run,) = records(tmp_path)
     assert any("numactl is not installed" in each for each in run["warnings"])
     assert run["output"]["instances"]["each"][0]["cpus"] == run["placement"]["cpus"]
+
+
+def test_where_numactl_is_refused_instances_are_pinned_all_the_same(tmp_path):
+    refusing = tmp_path / "bin/numactl"
+    refusing.parent.mkdir()
+    refusing.write_text("#!/bin/sh\necho 'set_mempolicy: Operation not permitted' >&2\nexit 1\n")
+    refusing.chmod(0o755)
+    words = [sys.executable, str(SCRIPT), "--results_dir", str(tmp_path), "--instances", "1"]
+    env = {**os.environ, "PATH": f"{refusing.parent}:{os.environ['PATH']}"}
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    (run,) = records(tmp_path)
+    assert any("numactl is refused here" in each for each in run["warnings"])
+
+
+def test_the_layout_of_another_machine_is_printed_and_nothing_is_run(tmp_path):
+    file = SCRIPT.parent.parent / "sut/R760xa.toml"
+    how = ("--topology", file, "--instances", 4, "--cores_per_instance", 16, "--num_iters", 3)
+    status, out, err = finish(start(tmp_path / "results", *how))
+    assert status == 0, err
+    commands = [line for line in out.splitlines() if line.startswith("OMP_NUM_THREADS=16 numactl")]
+    assert len(commands) == 4 and "--physcpubind=0-15 python3" in commands[0]
+    assert all(line.endswith("--num_iters 3") for line in commands)
+    assert not list((tmp_path / "results").glob("*.json"))
+    status, _, err = finish(start(tmp_path, "--topology", tmp_path / "missing.json"))
+    assert status == 1 and "missing.json" in err and "Traceback" not in err
+
+
+def test_instances_are_of_the_cpu(tmp_path):
+    status, _, err = finish(start(tmp_path, "--instances", 1, "--device", "GPU"))
+    assert status == 1 and "leave --device out" in err
