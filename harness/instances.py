@@ -94,7 +94,7 @@ def measure(args: argparse.Namespace) -> int:
 
 
 def print_layout(slots: Sequence[Slot]) -> None:
-    print("\n".join(topology.lines(slots, own_command())), "\n", flush=True)
+    print("\n".join([*topology.lines(slots, own_command()), ""]), flush=True)
 
 
 def own_command() -> list[str]:
