@@ -130,31 +130,34 @@ def play(
     asking = [(begins_s + user.first_s(), index) for index, user in enumerate(users)]
     heapq.heapify(asking)
     answered: dict[int, User] = {}  # by index, those who are being answered
-    while (now_s := time.perf_counter()) < ends_s or (
-        now_s < ends_s + settings.longest_s and any(user.is_counted for user in answered.values())
-    ):
-        while asking and asking[0][0] <= now_s:
-            asked_s, index = heapq.heappop(asking)
-            due_s = asked_s - counted_s
-            users[index].ask(runtime, asked_s, due_s if 0 <= due_s < duration_s else None)
-            answered[index] = users[index]
-        if not answered:
-            time.sleep(max(0.0, min(asking[0][0], ends_s) - now_s))
-            continue
-        runtime.step()
-        now_s = time.perf_counter()
-        for index, user in list(answered.items()):
-            user.read(new := runtime.read(user.handle), now_s)
-            if counted_s <= now_s < ends_s:
-                user.stream.rates[RATE] += len(new) / duration_s
-            if runtime.is_finished(user.handle):
-                user.finish()
-                heapq.heappush(asking, (now_s + user.think_s(), index))
-                del answered[index]
-    for user in answered.values():
-        user.handle.cancel()
-    while runtime.is_busy():
-        runtime.step()
+    try:
+        while (now_s := time.perf_counter()) < ends_s or (
+            now_s < ends_s + settings.longest_s
+            and any(user.is_counted for user in answered.values())
+        ):
+            while asking and asking[0][0] <= now_s:
+                asked_s, index = heapq.heappop(asking)
+                due_s = asked_s - counted_s
+                users[index].ask(runtime, asked_s, due_s if 0 <= due_s < duration_s else None)
+                answered[index] = users[index]
+            if not answered:
+                time.sleep(max(0.0, min(asking[0][0], ends_s) - now_s))
+                continue
+            runtime.step()
+            now_s = time.perf_counter()
+            for index, user in list(answered.items()):
+                user.read(new := runtime.read(user.handle), now_s)
+                if counted_s <= now_s < ends_s:
+                    user.stream.rates[RATE] += len(new) / duration_s
+                if runtime.is_finished(user.handle):
+                    user.finish()
+                    heapq.heappush(asking, (now_s + user.think_s(), index))
+                    del answered[index]
+    finally:
+        for user in answered.values():
+            user.handle.cancel()
+        while runtime.is_busy():
+            runtime.step()
     return [user.stream for user in users]
 
 
