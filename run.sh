@@ -133,7 +133,7 @@ list_jobs() {
   fi
   local truth="--ground_truth models/pharmacy_drivethru.json"
   job_options+=(
-    --once "llm-capacity 600 llm-workload capacity.py $llm"
+    --once "llm-capacity 600 llm-workload capacity.py $llm --min_users 8 --duration 40"
     --once "video-capacity 180 video-ai-workload capacity.py"
     --once "audio-capacity 1500 audio-ai-workload capacity.py"
     --once "llm-tune 300 llm-workload infer.py $llm --tune"
