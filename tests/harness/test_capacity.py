@@ -122,6 +122,23 @@ def test_the_result_is_confirmed_on_enough_observations(most, at_first, capsys):
     assert sentence(found) == f"Capacity: {most} call(s) in time"
 
 
+def test_one_late_observation_is_played_longer_before_fewer_streams_are_tried():
+    class Once(Machine):
+        def play(self, numbers, begins_s, duration_s):
+            streams = super().play(numbers, begins_s, duration_s)
+            if len(numbers) == 7 and self.runs[-1][1] > 60 and len(self.long_runs()) == 1:
+                streams[0].late[0] = True
+            return streams
+
+        def long_runs(self):
+            return [count for count, duration_s in self.runs if duration_s > 60]
+
+    machine = Once(7)
+    found = find(machine, limit=capacity.Limit(of_each=False))
+    assert found.most == 7 and machine.long_runs() == [7, 7]
+    assert found.levels[7]["observations"] >= observations_needed(0.01, late=1)
+
+
 def test_a_first_number_above_what_is_sustained_goes_down():
     assert find(Machine(3), first=20).most == 3
 
