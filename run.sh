@@ -20,9 +20,9 @@ report. What is already there is used again.
   --prepare    set up and export only
   -h, --help   this text
 
-A decision takes a study (docs/study.md): all workloads in turn, several runs of each, then capacity,
-the best layout of instances (--tune) and accuracy. The same command continues one that was
-interrupted.
+A decision takes a study (docs/study.md): all workloads in turn, several runs of each, then
+capacity, the best layout of instances (--tune) and accuracy. The same command continues one that
+was interrupted.
 
   --study            measure so
   --repeats N        runs of each workload, 4 or more for a verdict (default: 5)
