@@ -51,7 +51,8 @@ def amount(value: float, unit: str) -> str:
     """A metric's value with its unit; shares in percent, bytes in GiB."""
     if unit == "bytes" or record.is_share(unit):
         return record.amount(value, unit)
-    return f"{number(value)} {unit}"
+    is_count = unit.isalpha() and len(unit) > 1 and float(value).is_integer()  # users, cameras
+    return f"{value:,.0f} {unit}" if is_count else f"{number(value)} {unit}"
 
 
 def interval(ci95: tuple[float, float] | None) -> str:
