@@ -98,9 +98,11 @@ def print_layout(slots: Sequence[Slot]) -> None:
 
 
 def own_command() -> list[str]:
-    """The command line without the options of this module, to be repeated by hand."""
+    """The command line without the options of this module, to be repeated by hand: as no part of a
+    study."""
     parser = argparse.ArgumentParser(add_help=False)
     add_arguments(parser)
+    parser.add_argument("--study")
     _, others = parser.parse_known_args(sys.argv[1:])
     return ["python3", sys.argv[0], *others]
 

@@ -163,12 +163,13 @@ def test_where_numactl_is_refused_instances_are_pinned_all_the_same(tmp_path):
 
 def test_the_layout_of_another_machine_is_printed_and_nothing_is_run(tmp_path):
     file = SCRIPT.parent.parent / "sut/R760xa.toml"
-    how = ("--topology", file, "--instances", 4, "--cores_per_instance", 16, "--num_iters", 3)
+    how = ("--topology", file, "--instances", 4, "--cores_per_instance", 16, "--study", "x/y/1")
+    how = (*how, "--num_iters", 3)
     status, out, err = finish(start(tmp_path / "results", *how))
     assert status == 0, err
     commands = [line for line in out.splitlines() if line.startswith("OMP_NUM_THREADS=16 numactl")]
     assert len(commands) == 4 and "--physcpubind=0-15 python3" in commands[0]
-    assert all(line.endswith("--num_iters 3") for line in commands)
+    assert all(line.endswith("--num_iters 3") and "--study" not in line for line in commands)
     assert not list((tmp_path / "results").glob("*.json"))
     status, _, err = finish(start(tmp_path, "--topology", tmp_path / "missing.json"))
     assert status == 1 and "missing.json" in err and "Traceback" not in err
