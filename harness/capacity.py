@@ -25,7 +25,7 @@ from harness.monitor import SystemMonitor
 CONFIDENCE = 0.95  # in the share of all streams together
 LONGER_TRIES = 1  # of a number that was within the limit, but not shown to be
 MORE_THAN_NEEDED = 1.2  # as random arrivals may bring fewer observations than before
-MIN_MEMORY_SHARE = 0.1  # of the memory, to be left available
+RESULT = "Capacity: "  # begins the line that says it
 START_S = 0.2  # until all streams are ready to begin
 PLOT = "capacity.png"
 SUMMARY = ("unit", "n", "median", "mean", "min", "max", *stats.PERCENTILES)
@@ -68,8 +68,7 @@ class Beside:
 
 @dataclass(frozen=True)
 class Job:
-    """What a workload prepares for the search; all but `play` and `beside` can be
-    pickled."""
+    """What a workload prepares for the search; all but `play` and `beside` can be pickled."""
 
     described: dict  # for run.start() and run.build()
     play: Play
@@ -101,7 +100,7 @@ class Found:
             "samples": {f"{name}s": [[self.most]], **self.samples},
             "monitor": self.monitor,
             "output": {**found, **beside},
-            "details": [f"Capacity: {self.most} {name}(s) {condition}{more}"],
+            "details": [f"{RESULT}{self.most} {name}(s) {condition}{more}"],
             "warnings": [*job.described.get("warnings", ()), *self.warnings],
         }
 
@@ -219,7 +218,7 @@ def find(
     journal : of the run; it gets all levels after each.
     exactly : play these numbers, whatever comes of each, instead of a search.
     available : bytes of memory available, and in all. A number of streams that would leave less
-        than MIN_MEMORY_SHARE, by the bytes per stream so far, is not tried.
+        than memory.MIN_SHARE, by the bytes per stream so far, is not tried.
 
     Raises what ended the first number of streams before it was measured.
     """
@@ -234,7 +233,7 @@ def find(
     def sustained(count: int, duration_s: float = args.duration) -> bool | None:
         nonlocal last
         left = memory_left(count, before, lowest)
-        if lowest and left < MIN_MEMORY_SHARE * total and count not in levels:
+        if lowest and left < memory.MIN_SHARE * total and count not in levels:
             too_many[count] = left
             print(f"{count} {name}(s): not tried, for lack of memory", flush=True)
             return False

@@ -19,7 +19,7 @@ from typing import Any
 
 from harness import instance, system
 from harness.cli import UserError
-from harness.topology import Slot, format_cpus
+from harness.topology import Slot, numactl
 
 GRACE_S = 4.0  # for what was measured to be handed over, when one has ended early
 LAST = "record"  # the kind of the last message
@@ -89,7 +89,8 @@ def gather(children: Sequence[Child], kind: str) -> list[Any]:
         for child in waiting:
             if child.pipe in ready:
                 child.receive()
-    return [child.messages.pop(kind, None) for child in children]
+    take = dict.get if kind == LAST else dict.pop  # LAST stays: with it a child is finished
+    return [take(child.messages, kind, None) for child in children]
 
 
 def end(children: Sequence[Child]) -> None:
@@ -154,11 +155,6 @@ def _start(start: Start, scratch: Path, index: int, with_numactl: bool) -> Child
         os.sched_setaffinity(0, mask)
         its.close()
     return Child(start.name, process, ours, log)
-
-
-def numactl(slot: Slot) -> list[str]:
-    """What binds a command to a slot's CPUs and its memory to their node."""
-    return ["numactl", "--localalloc", f"--physcpubind={format_cpus(slot.cpus)}"]
 
 
 def numactl_problem(slot: Slot) -> str | None:

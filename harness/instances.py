@@ -202,14 +202,10 @@ def measured_together(
         finally:
             if monitor.status != "complete":
                 children.end(running)
-        for child in running:
+        parts = []
+        for slot, child in zip(slots, running):
             with contextlib.suppress(children.Ended):  # that one has nothing
-                child.messages[children.LAST] = children.gather([child], children.LAST)[0]
-        parts = [
-            Part(slot, *child.messages[children.LAST])
-            for slot, child in zip(slots, running)
-            if children.LAST in child.messages
-        ]
+                parts.append(Part(slot, *children.gather([child], children.LAST)[0]))
     measured = [part for part in parts if part.ends_s]
     return Together(monitor, [warning] if warning else [], measured)
 

@@ -13,6 +13,7 @@ from harness.system import read
 
 CGROUPS = Path("/sys/fs/cgroup")
 EVERY_S = 0.5
+MIN_SHARE = 0.1  # of the memory, to be left available by what is tried
 
 
 def available() -> tuple[int, int]:

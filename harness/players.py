@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness import children, instance, instances, progress
+from harness import children, cli, instance, instances, progress
 from harness.capacity import Beside, Job, Limit, Play, Stream
 from harness.children import Child, Start
 from harness.cli import UserError
@@ -83,6 +83,8 @@ def _nothing(numbers: Sequence[int], begins_s: float, duration_s: float) -> list
 def _instances(args: argparse.Namespace) -> Iterator[Job]:
     slots = instances.layout(args)
     instances.print_layout(slots)
+    if args.topology:
+        sys.exit(cli.EXIT_OK)
     warning = children.numactl_problem(slots[0])
     with children.started(instances.starts(slots), not warning) as running:
         with progress.stage(f"{len(slots)} instances: loading"):

@@ -26,12 +26,11 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from harness import cli, files, quiet, record, sample_size, system
+from harness import capacity, cli, files, quiet, record, sample_size, system
 from harness.cli import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 PLAN = "study.json"
-CAPACITY = "Capacity: "  # begins the line that a record of capacity.py prints
 MIN_DURATION_S, MLPERF_DURATION_S = 60.0, 600.0
 REPEATS = 5
 MAX_HOURS = 12.0
@@ -340,10 +339,12 @@ def report(records: Sequence[dict], folder: Path) -> None:
     page = ["--html", str(folder / "report.html")]
     for command in (["analysis.summary", *paths], ["analysis.compare", *paths, *page]):
         subprocess.run([sys.executable, "-m", *command], cwd=ROOT, check=False)
-    lines = [line for each in records for line in each["details"] if line.startswith(CAPACITY)]
+    lines = [
+        line for each in records for line in each["details"] if line.startswith(capacity.RESULT)
+    ]
     if lines:
         print("\nThis machine carries, one workload at a time:")
-        print("\n".join(f"  {line.removeprefix(CAPACITY)}" for line in lines), flush=True)
+        print("\n".join(f"  {line.removeprefix(capacity.RESULT)}" for line in lines), flush=True)
 
 
 def parse_job(text: str, is_repeated: bool) -> Job:

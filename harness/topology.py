@@ -160,10 +160,14 @@ def format_cpus(cpus: Iterable[int]) -> str:
     return ",".join("-".join(map(str, run)) for run in runs)
 
 
+def numactl(slot: Slot) -> list[str]:
+    """What binds a command to a slot's CPUs and its memory to their node."""
+    return ["numactl", "--localalloc", f"--physcpubind={format_cpus(slot.cpus)}"]
+
+
 def command(slot: Slot, words: Sequence[str]) -> str:
     """The shell command that runs `words` (program and arguments) as the instance of this slot."""
-    bound = ["numactl", "--localalloc", f"--physcpubind={format_cpus(slot.cpus)}"]
-    return f"OMP_NUM_THREADS={len(slot.cpus)} {shlex.join([*bound, *words])}"
+    return f"OMP_NUM_THREADS={len(slot.cpus)} {shlex.join([*numactl(slot), *words])}"
 
 
 def lines(slots: Sequence[Slot], words: Sequence[str]) -> list[str]:

@@ -16,16 +16,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
-from harness import cli, files, instances, plot, run, topology
+from harness import cli, files, instances, memory, plot, run, topology
 from harness.cli import UserError
 from harness.instances import Together
 from harness.topology import Slot, Topology
 
 PLOT = "tune.png"
 TRIAL_S, NUM_ITERS = 5.0, 3  # measured by each trial, at least
-FREE_SHARE = 0.1  # of the memory, to be left free
 GAIN = 1.05  # of one instance's throughput from twice the cores, below which they stopped helping
 FIRST_COMMANDS = 4  # of a layout, printed
 
@@ -126,11 +123,11 @@ class Tuner:
     def _memory_reason(self, layout: Layout) -> str | None:
         """An instance needs about what those tried before needed."""
         known = [trial.peak_rss_bytes / len(trial.layout.slots) for trial in self.trials]
-        memory = psutil.virtual_memory()
+        available, total = memory.available()
         needed = max(known, default=0.0) * len(layout.slots)
-        if needed <= memory.available - FREE_SHARE * memory.total:
+        if needed <= available - memory.MIN_SHARE * total:
             return None
-        have = f"{memory.available / 2**30:.0f} GiB are free"
+        have = f"{available / 2**30:.0f} GiB are free"
         return f"would take about {needed / 2**30:.0f} GiB of memory, {have}: not tried"
 
 
@@ -198,6 +195,8 @@ def measure(
     args: argparse.Namespace, primary: str, latency: str, options: Sequence[tuple[str, ...]]
 ) -> int:
     """Tune within args.tune minutes: the exit status."""
+    if args.topology:  # of another machine, where nothing can be tried
+        return instances.measure(args)
     run.check_destination(args)
     picture = files.output_path(None, PLOT, "the plot", args.overwrite)
     machine = topology.read()

@@ -47,13 +47,17 @@ def instances_of(process: subprocess.Popen, count: int) -> list[psutil.Process]:
     raise AssertionError("the instances did not start")
 
 
+def measure_two(folder: Path, *args) -> tuple[dict, str]:
+    """Two instances that must succeed: their record, and what was printed."""
+    status, out, err = finish(start(folder, "--instances", 2, "--pause", 0.03, *args))
+    assert status == 0, out + err
+    (run,) = records(folder)
+    return run, out
+
+
 @needs_two
 def test_two_instances_run_at_once_each_on_its_own_core_and_are_one_record(tmp_path):
-    status, out, err = finish(
-        start(tmp_path, "--instances", 2, "--num_iters", 100, "--pause", 0.03)
-    )
-    assert status == 0, out + err
-    (run,) = records(tmp_path)
+    run, out = measure_two(tmp_path, "--num_iters", 100)
     found = run["output"]["instances"]
     first, second = found["each"]
     assert not set(first["cpus"]) & set(second["cpus"])
@@ -71,11 +75,7 @@ def test_two_instances_run_at_once_each_on_its_own_core_and_are_one_record(tmp_p
 @needs_two
 def test_waiting_for_one_another_costs_next_to_nothing(tmp_path):
     """What an instance measures besides its own iterations, as a share of its time."""
-    status, out, err = finish(
-        start(tmp_path, "--instances", 2, "--min_duration", 3, "--pause", 0.03)
-    )
-    assert status == 0, out + err
-    (run,) = records(tmp_path)
+    run, _ = measure_two(tmp_path, "--min_duration", 3)
     times_s = [100 / rate for (rate,) in run["samples"]["hashes_per_second"]]
     counted_s = 2 * sum(times_s)  # each has half of the rate
     assert counted_s / run["usage"]["wall_s"] > 0.95

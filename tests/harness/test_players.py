@@ -44,6 +44,11 @@ def test_instances_share_a_levels_streams_and_carry_more_together(search):
     assert "--physcpubind" in done.stdout
 
 
+def test_the_layout_of_another_machine_is_printed_and_nothing_is_searched(search):
+    run, done = search("--topology", SCRIPT.parent.parent / "sut/R760xa.toml", "--instances", 2)
+    assert run is None and "--physcpubind=56-111" in done.stdout
+
+
 def test_one_process_carries_what_it_can(search):
     run, _ = search("--most", 3)
     assert (run["output"]["calls"], run["output"]["first_over"]) == (3, 4)

@@ -80,6 +80,14 @@ def test_instances_that_would_not_fit_into_memory_are_not_tried():
     assert "GiB of memory" in tuner.left_out[0] and "not tried" in tuner.left_out[0]
 
 
+def test_nothing_is_tried_for_another_machine(tmp_path):
+    words = [sys.executable, str(SCRIPT), "--tune", "--results_dir", str(tmp_path)]
+    words += ["--topology", str(SCRIPT.parent.parent / "sut/R760xa.toml")]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "--physcpubind=56-111" in done.stdout, done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_tuning_tries_real_instances_and_prints_the_commands_that_repeat_the_best(tmp_path):
     words = [sys.executable, str(SCRIPT), "--tune", "3", "--results_dir", str(tmp_path)]
     done = subprocess.run(
