@@ -28,7 +28,6 @@ from harness.cli import UserError
 
 EXIT_SLOWDOWN = 3
 CONFIDENCE = 0.95  # one-sided: the share of steady machines that raise no alarm
-PRIOR_RUNS = 4  # runs that --spread counts as
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,8 @@ def parse_args() -> argparse.Namespace:
     tolerance = "slowdown that is let pass, as a share"
     parser.add_argument("--tolerance", type=cli.share, default=0.02, help=tolerance)
     spread = "standard deviation between runs that is assumed at first, as a share; it counts as "
-    spread += f"{PRIOR_RUNS} runs"
-    parser.add_argument("--spread", type=cli.share, default=0.04, help=spread)
+    spread += f"{ratio.PRIOR_RUNS} runs"
+    parser.add_argument("--spread", type=cli.share, default=ratio.SPREAD, help=spread)
     allowed = "look at runs that are not valid as evidence, too"
     parser.add_argument("--allow_invalid", action="store_true", help=allowed)
     return parser.parse_args()
@@ -93,9 +92,8 @@ def judge(
     """(ratio to the earlier runs' geometric mean, verdict, margin of chance as a share).
 
     The newest run's logarithm is expected within Student's t of the mean of the earlier ones'. The
-    variance between runs is that of the earlier ones, moderated by `spread` as if by PRIOR_RUNS
-    more (Smyth, Statistical Applications in Genetics and Molecular Biology 3, 2004), so that one
-    earlier run is enough. A 0 has no logarithm: it is compared as it is.
+    variance between runs is ratio.moderated(), so that one earlier run is enough. A 0 has no
+    logarithm: it is compared as it is.
     """
     sign = 1 if better == "higher" else -1
     is_worst = all(sign * newest < sign * value for value in earlier)
@@ -106,8 +104,7 @@ def judge(
         return (newest / mean if mean else None), verdict, 0.0
     logs = np.log(earlier)
     change = math.log(newest) - float(logs.mean())
-    degrees = PRIOR_RUNS + len(logs) - 1
-    variance = (PRIOR_RUNS * spread**2 + float(((logs - logs.mean()) ** 2).sum())) / degrees
+    variance, degrees = ratio.moderated(logs, spread)
     by_chance = ratio.t_quantile(CONFIDENCE, degrees) * math.sqrt(variance * (1 + 1 / len(logs)))
     gain = sign * change
     if is_worst and gain < -by_chance + math.log(1 - tolerance):

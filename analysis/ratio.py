@@ -11,6 +11,7 @@ import numpy as np
 
 CONFIDENCE = 0.95
 MIN_RUNS = 4  # per side: with fewer there is neither interval nor verdict
+SPREAD, PRIOR_RUNS = 0.04, 4  # between runs: what is assumed at first, and the runs it counts as
 NO_DIFFERENCE, MORE_RUNS = "no difference shown", "more runs needed"
 
 
@@ -78,8 +79,23 @@ def welch_interval(baseline: np.ndarray, side: np.ndarray) -> tuple[float, float
     return difference - half, difference + half
 
 
+def moderated(logs: np.ndarray, spread: float = SPREAD) -> tuple[float, float]:
+    """(variance between runs, its degrees of freedom), of one run or more.
+
+    It is that of the runs' logarithms, moderated by `spread`, a share, as if by PRIOR_RUNS more
+    (Smyth, Statistical Applications in Genetics and Molecular Biology 3, 2004).
+    """
+    degrees = PRIOR_RUNS + len(logs) - 1
+    squares = float(((logs - logs.mean()) ** 2).sum())
+    return (PRIOR_RUNS * spread**2 + squares) / degrees, degrees
+
+
 def t_quantile(probability: float, degrees: float) -> float:
-    """Of Student's t distribution, for a probability from 0.5 on; `degrees` >= 1, any number.
+    return float(t_quantiles(np.array(probability), degrees))
+
+
+def t_quantiles(probabilities: np.ndarray, degrees: float) -> np.ndarray:
+    """Of Student's t distribution; `degrees` >= 1, any number.
 
     With t = sqrt(degrees) tan(a), the density of a is proportional to cos(a) ** (degrees - 1)
     (Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3-4): summed by trapezoids.
@@ -87,5 +103,6 @@ def t_quantile(probability: float, degrees: float) -> float:
     angles = np.linspace(0, np.pi / 2, 10_001)
     density = np.cos(angles) ** (degrees - 1)
     below = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
-    angle = np.interp(2 * probability - 1, below / below[-1], angles)
-    return math.sqrt(degrees) * math.tan(angle)
+    from_middle = 2 * np.asarray(probabilities) - 1
+    angle = np.interp(np.abs(from_middle), below / below[-1], angles)
+    return np.sign(from_middle) * math.sqrt(degrees) * np.tan(angle)
