@@ -6,7 +6,6 @@ The shipped figures are in assumptions.toml; a user's TOML and --set replace the
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ KEYS = ("value", "low", "high", "source", "date")  # that a user's TOML may have
 GIVEN = "given"
 FORMS = "VALUE, LOW..HIGH or LOW..VALUE..HIGH"
 OPTIONS = ("years", "utilization", "usd_per_kwh", "pue", "maintenance_share", "load")
+PLAIN = ("share", "ratio")  # units that a sentence leaves out
 Quantity = Any  # a float, or an array of one float per draw
 
 
@@ -51,7 +51,8 @@ class Assumption:
         if self.value is None:
             return f"{self.label}: unknown"
         stated = "" if self.is_exact else f" ({self.low:g} to {self.high:g})"
-        return f"{self.label}: {self.value:g}{stated} {self.unit}"
+        unit = "" if self.unit in PLAIN else f" {self.unit}"
+        return f"{self.label}: {self.value:g}{stated}{unit}"
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ def read(path: Path | None = None, given: Mapping[str, str] | None = None) -> di
     A single value is exact. Raises UserError, one line, on a name that is not known and on a figure
     that is not allowed.
     """
-    found = {name: _shipped(name, table) for name, table in _load(SHIPPED).items()}
-    for name, table in (_load(path) if path else {}).items():
+    found = {name: _shipped(name, table) for name, table in load_toml(SHIPPED).items()}
+    for name, table in (load_toml(path) if path else {}).items():
         found[name] = _changed(_known(found, name, f"{path}"), table, path)
     for name, text in (given or {}).items():
         assumption = _known(found, name, "--set")
@@ -182,11 +183,12 @@ def _known(found: Mapping[str, Assumption], name: str, where: str) -> Assumption
     return found[name]
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load_toml(path: Path) -> dict[str, Any]:
+    """A TOML of the user's. Raises UserError, one line, where it cannot be read."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror} (--assumptions)") from None
+        raise UserError(f"{path}: {error.strerror}") from None
     except ValueError as error:
         raise UserError(f"{path}: not TOML: {cli.one_line(error)}") from None
 
@@ -232,6 +234,5 @@ def _triangular(each: Assumption, uniform: np.ndarray) -> np.ndarray:
 
 
 def _spell(each: Assumption) -> str:
-    if each.is_exact:
-        return "unknown" if math.isnan(each.value or 0) else f"{each.value:g}"
-    return f"{each.low:g}..{each.value:g}..{each.high:g}"
+    figures = (each.value,) if each.is_exact else (each.low, each.value, each.high)
+    return "..".join(f"{figure:g}" for figure in figures)
