@@ -47,9 +47,22 @@ def price_of(system: dict) -> str:
     if not amounts:
         kinds = [kind for kind in ("reserved", "spot") if f"usd_per_hour_{kind}" in price]
         amounts = [f"{price[f'usd_per_hour_{kind}']:,} USD per hour {kind}" for kind in kinds]
+    amounts = amounts or commitments(system)
     if not amounts:
         return UNKNOWN_PRICE
     return _join(" or ".join(amounts), f"({price['basis']})" if "basis" in price else None)
+
+
+def commitments(system: dict) -> list[str]:
+    """Each term for which a machine can be reserved, in words."""
+    found = []
+    for term in system.get("price", {}).get("reserved", []):
+        paid = [f"{term['upfront_usd']:,.2f} USD at its start"] if "upfront_usd" in term else []
+        paid += [f"{term['usd_per_hour']:,} USD per hour"] if "usd_per_hour" in term else []
+        evidence = _join(term.get("source"), str(term.get("date", "")), by=", ")
+        words = f"{term['term_years']:g} years: {' and '.join(paid)}"
+        found.append(_join(words, f"({evidence})" if evidence else None))
+    return found
 
 
 def summary(system: dict) -> str:
@@ -73,6 +86,7 @@ def derived(system: dict) -> dict[str, Any]:
         "adapters": "\n".join(_device(adapter, "gbit_per_s", "Gbit/s") for adapter in adapters),
         "amount": price_of(system),
         "bios_version_date": _join(bios_version, str(bios.get("date", "")), by=", "),
+        "commitments": "\n".join(commitments(system)),
         "comparable_to": "\n".join(f"{pair['name']} ({pair['on']})" for pair in pairs),
         "cores": cpu["cores_per_socket"] * cpu["sockets"],
         "disks": "\n".join(_device(disk, "gb", "GB") for disk in storage.get("disks", [])),

@@ -55,8 +55,8 @@ PART = dict(cpu="name", memory="gb", gpu="name", board="model", bios="version", 
 HEADER = """\
 # Captured by python3 -m harness.capture. You may add the following, which later captures keep:
 # notes = [...] (above the first table), kind and comparable_to in [system], generation in [cpu],
-# used_for in [gpu], [price] usd or usd_per_hour, usd_per_hour_reserved, usd_per_hour_spot, basis,
-# source; [power] rated_w, source.
+# used_for in [gpu], [price] usd or usd_per_hour, usd_per_hour_spot, basis, source, date;
+# [[price.reserved]] term_years, upfront_usd, usd_per_hour; [power] rated_w, idle_w, source.
 """
 
 
