@@ -76,6 +76,8 @@ class Values:
     peak_factor: Quantity
     planning_share: Quantity
     interference_share: Quantity
+    purchase_price_factor: Quantity
+    rental_price_factor: Quantity
 
 
 def read(path: Path | None = None, given: Mapping[str, str] | None = None) -> dict[str, Assumption]:

@@ -19,7 +19,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
-from analysis.cost import BreakEven
+from analysis.pricing import BreakEven
 from analysis.records import Run, series
 from analysis.report import Report
 
@@ -68,9 +68,9 @@ class Chart:
 def drawn(report: Report) -> list[Chart]:
     """The charts of all there is something to draw for."""
     found = [*_ratios(report), *_per_dollar(report), *_durations(report), *_curves(report)]
-    for row in report.leading_costs:
-        label = f"Cost over time: {row.label}, {row.unit}"
-        found += [_cost_over_time(label, even) for even in row.break_evens]
+    for work in report.leading_costs:
+        label = f"Cost over time: {work.label}, {work.unit}"
+        found += [_cost_over_time(label, even) for even in work.break_evens]
     return found
 
 
@@ -110,10 +110,10 @@ def _ratios(report: Report) -> Iterator[Chart]:
 
 def _per_dollar(report: Report) -> Iterator[Chart]:
     rows = [
-        (row.unit, name, side.usd_per_unit)
-        for row in report.leading_costs
-        for name, side in row.sides.items()
-        if side.usd_per_unit
+        (work.unit, each.side, each.usd.usd)
+        for work in report.leading_costs
+        for each in work.alternatives
+        if each.usd.usd
     ]
     rows = list(dict.fromkeys(rows))[:20]
 
@@ -221,28 +221,27 @@ def _curve(
 
 
 def _cost_over_time(title: str, even: BreakEven) -> Chart:
-    """What owning and renting have cost by each month, and where the lines meet."""
-    months = np.arange(even.months + 1)
-    renting = even.renting_usd_per_month * months
+    """What owning and renting have cost by each month, with 90 % ranges, and where they meet."""
 
     def draw(axes: Axes, colours: Colours) -> None:
-        owning = even.purchase_usd + even.owning_usd_per_month * months
-        axes.plot(months, owning, color=colours[0], label=f"owning {_short(even.owned)}")
-        same_work = f"renting {_short(even.rented)} for the same work"
-        axes.plot(months, renting, color=colours[1], linestyle="--", label=same_work)
-        if even.month is not None:
-            at = even.month, renting[even.month]
+        for curve, colour, style in zip(even.curves, colours, ("-", "--")):
+            months = range(len(curve.usd))
+            axes.plot(months, curve.usd, style, color=colour, label=_short(curve.name))
+            axes.fill_between(months, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
+        if even.month:
+            at = even.month.usd, even.curves[0].usd[int(even.month.usd)]
             axes.plot(*at, "o", color=matplotlib.rcParams["text.color"])
             beside: Options = {"xytext": (-6, 8), "textcoords": "offset points", "ha": "right"}
-            axes.annotate(f"month {even.month}", at, **beside)
-        axes.set(xlabel="months", ylabel="USD spent", ylim=(0, None), xlim=(0, even.months))
+            axes.annotate(f"month {at[0]:.0f}", at, **beside)
+        last = len(even.curves[0].usd) - 1
+        axes.set(xlabel="months", ylabel="USD, present value", ylim=(0, None), xlim=(0, last))
         axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.legend()
 
-    meets = f"owning has cost less from month {even.month} on"
-    if even.month is None:
-        meets = f"within {even.months} months owning does not cost less"
-    return Chart(title, f"Cost of owning {even.owned} and of renting {even.rented}: {meets}", draw)
+    meets = f"owning has cost less from month {even.month.usd:.0f} on" if even.month else ""
+    words = meets or f"within {len(even.curves[0].usd) - 1} months owning does not cost less"
+    both = " and of ".join(curve.name for curve in even.curves)
+    return Chart(title, f"Cost of {both}: {words}", draw)
 
 
 def _short(label: str) -> str:

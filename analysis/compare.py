@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from analysis import comparison, cost, report
+from analysis import assumptions, comparison, cost, report
 from analysis.records import expand, read_runs
 from analysis.report import Report, Side
 from analysis.text import plain
@@ -77,20 +77,20 @@ def build(args: argparse.Namespace) -> Report:
     baseline = comparison.pick_baseline(runs, plain(args.baseline))
     counts = Counter(run.side for run in runs)
     first = {run.side: run for run in reversed(runs)}
-    machines = cost.machines_of({side: run.machine for side, run in first.items()}, args)
+    systems = cost.systems_of({side: cost.machine_of(run) for side, run in first.items()}, args)
+    given = assumptions.from_args(args)
     comparisons = comparison.compare(runs, baseline, args.allow_invalid, dict(args.limit))
-    a = cost.assumptions(args)
     return Report(
         made_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         baseline=baseline,
         sides={
-            side: Side(str(first[side].context.get("machine")), counts[side], machines[side])
+            side: Side(str(first[side].context.get("machine")), counts[side], systems[side])
             for side in sorted(counts, key=lambda side: (side != baseline, side))
         },
         comparisons=comparisons,
         leading=list(dict.fromkeys(c.label for c in comparisons if c.leads)),
-        costs=cost.price_comparisons(comparisons, machines, args.unit, a),
-        assumptions=cost.describe(a),
+        costs=cost.price_comparisons(comparisons, systems, args.unit, given, args.share),
+        assumptions=given,
         runs=runs,
         skipped=skipped,
     )

@@ -30,6 +30,7 @@ class Comparison:
     work: list[Unit] = field(default_factory=list)
     leads: bool = True  # whether a summary mentions it
     gate: str | None = None  # the accuracy gate that was missed
+    shares: dict[str, float] = field(default_factory=dict)  # of its machine's CPUs, by side
     ratios: dict[str, ratio.Ratio] = field(default_factory=dict)  # by metric, the primary first
     labels: dict[str, str] = field(default_factory=dict)  # by metric
     units: dict[str, str] = field(default_factory=dict)
@@ -164,6 +165,7 @@ def _compare_sides(base: list[Run], side: list[Run], allow_invalid: bool) -> Ite
             runs=(theirs[near].carrying, ours.carrying),
             work=runs[0].work,
             gate=missed[0] if missed else None,
+            shares={each[0].side: min(r.share_of_machine for r in each) for each in (against, runs)},
             marks=[*dict.fromkeys(missed), *theirs[near].marks, *ours.marks],
             notes=[*theirs[near].notes, *ours.notes, *_unknown_quality(against + runs)],
         )

@@ -1,307 +1,275 @@
-"""What a throughput costs, on a server one owns and on an instance one rents.
+"""What work costs on machines that one owns, rents or calls as a hosted API.
 
-docs/comparing-and-cost.md has the formulas. `utilization` is the share of all hours in which there
-is work; an instance is stopped when it has none. What is not known stays unknown.
+A demand on the machines whose capacity was measured:
+  python3 -m analysis.cost --demand cameras=120,calls=40,users=200 results/edge results/cloud
+A unit of work at throughputs of your own:
+  python3 -m analysis.cost "million tokens" R760xa=1200 m7i.48xlarge=1000
+docs/cost.md has the formulas, docs/sizing.md how machines are counted.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
+import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from itertools import permutations
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from analysis import sut
+from analysis import assumptions as assuming
+from analysis import prices, pricing, sizing, sut, tco, uncertainty
+from analysis.assumptions import Assumption
 from analysis.comparison import Comparison
-from analysis.records import Unit
-from analysis.text import number, plain
+from analysis.prices import System
+from analysis.pricing import BreakEven, Demand, PricedWork
+from analysis.records import Run, Unit, read_runs
+from analysis.text import Table, number, plain
+from analysis.uncertainty import Decision, Estimate
 from harness import cli
 from harness.cli import UserError
 
-HOURS_PER_YEAR, HOURS_PER_MONTH = 8760, 730
 SUT_DIR = Path(__file__).resolve().parent.parent / "sut"
 QUANTITY = cli.between(1e-9, 1e24)  # of work, power or throughput
 QUANTITIES = {"hour": 3600.0, "thousand": 1e3, "million": 1e6, "billion": 1e9}
-
-
-def _assumed(default: float, check: Callable[[str], float], label: str) -> Any:
-    return field(default=default, metadata={"check": check, "label": label})
-
-
-@dataclass(frozen=True)
-class Assumptions:
-    """What no record says. The defaults are starting points to be replaced by one's own figures."""
-
-    years: float = _assumed(4.0, cli.between(0.1, 100), "years a server is kept")
-    utilization: float = _assumed(0.5, cli.share, "share of all hours with work")
-    usd_per_kwh: float = _assumed(0.15, cli.between(0, 1000), "USD per kWh")
-    pue: float = _assumed(1.5, cli.between(1, 10), "power of the site over that of its machines")
-    maintenance_share: float = _assumed(
-        0.1, cli.between(0, 10), "maintenance per year, share of the price"
-    )
-    load: float = _assumed(0.7, cli.share, "share of rated power drawn while working")
-
-
-@dataclass(frozen=True)
-class Assumed:
-    """One assumption, with where it comes from."""
-
-    label: str
-    value: float
-    source: str
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A system's price and power, each None where unknown."""
-
-    name: str
-    usd: float | None = None  # to buy
-    usd_per_hour: float | None = None  # to rent
-    power_w: float | None = None  # drawn while working
-    price_source: str = "unknown"
-    power_source: str = "unknown"
-
-    @property
-    def is_rented(self) -> bool:
-        return self.usd is None and self.usd_per_hour is not None
-
-    def missing(self) -> list[str]:
-        """What its cost would need; empty where nothing is missing."""
-        needed = {} if self.is_rented else {"price": self.usd, "power": self.power_w}
-        return [name for name, value in needed.items() if value is None]
-
-
-@dataclass(frozen=True)
-class BreakEven:
-    """When owning costs less than renting, for the same work."""
-
-    owned: str
-    rented: str
-    owned_usd_per_unit: float | None
-    rented_usd_per_unit: float | None
-    instances: float  # rented, that do the work of one owned server
-    utilization: float | None  # from which on owning costs less over `years`; None: at none
-    month: int | None  # from which on owning has cost less, as assumed; None: not within `years`
-    months: int  # the server's life
-    purchase_usd: float
-    owning_usd_per_month: float  # besides the purchase
-    renting_usd_per_month: float
-
-    def __str__(self) -> str:
-        at, by = self.utilization, self.month
-        share = "at no utilization" if at is None else f"from {at:.0%} of all hours on"
-        month = "not within its life" if by is None else f"from month {by} on"
-        does = f"one {self.owned} does the work of {self.instances:.2f} {self.rented}"
-        return f"{does}. Owning costs less {share}; as assumed, {month}."
-
-
-@dataclass(frozen=True)
-class Priced:
-    """A machine's work; costs are None where unknown."""
-
-    units_per_hour: float
-    usd_per_hour: float | None
-    usd_per_unit: float | None
-
-
-@dataclass
-class CostRow:
-    """One unit of work on several machines, and each way to own or rent between them."""
-
-    label: str
-    unit: str
-    sides: dict[str, Priced]
-    missing: list[str]
-    break_evens: list[BreakEven] = field(default_factory=list)
-    sensitivity: list[dict[str, BreakEven]] = field(default_factory=list)  # by what is changed
-
-
-Machines = Mapping[str, Machine | None]  # by side; None where no system is known
-
-
-def machine(system: dict, measured_w: float | None, load: float, rate: str) -> Machine:
-    """A system's TOML as a Machine; power as measured, else as rated times `load`."""
-    price, rated_w = system.get("price", {}), system.get("power", {}).get("rated_w")
-    usd = price.get("usd")
-    usd_per_hour = price.get("usd_per_hour" if rate == "on_demand" else f"usd_per_hour_{rate}")
-    power_w, power_source = measured_w, "unknown" if measured_w is None else "measured"
-    if measured_w is None and rated_w is not None:
-        power_w, power_source = rated_w * load, f"rated {rated_w:g} W x load {load:g}"
-    if usd is None and usd_per_hour is not None:
-        power_source = "in the price"
-    source = ", ".join(filter(None, [price.get("basis"), price.get("source")])) or "entered"
-    known = usd is not None or usd_per_hour is not None
-    name = system["system"]["name"]
-    return Machine(name, usd, usd_per_hour, power_w, source if known else "unknown", power_source)
-
-
-def fixed_per_hour(usd: float, a: Assumptions) -> float:
-    """USD per hour of the calendar, worked or not."""
-    return (usd / a.years + usd * a.maintenance_share) / HOURS_PER_YEAR
-
-
-def energy_per_hour(power_w: float, a: Assumptions) -> float:
-    """USD per hour in use."""
-    return power_w / 1000 * a.pue * a.usd_per_kwh
-
-
-def per_hour(m: Machine, a: Assumptions) -> float | None:
-    """USD per hour in use, owned or rented; None where something is unknown."""
-    if m.is_rented:
-        return m.usd_per_hour
-    if m.usd is None or m.power_w is None or not a.utilization:
-        return None
-    return fixed_per_hour(m.usd, a) / a.utilization + energy_per_hour(m.power_w, a)
-
-
-def price(m: Machine | None, units_per_hour: float, a: Assumptions) -> Priced:
-    usd = per_hour(m, a) if m else None
-    return Priced(
-        units_per_hour,
-        usd,
-        usd / units_per_hour if usd is not None and units_per_hour > 0 else None,
-    )
-
-
-def break_even(
-    owned: Machine, rented: Machine, owned_units: float, rented_units: float, a: Assumptions
-) -> BreakEven | None:
-    """For units per hour of both; None where a price, the power or a throughput is unknown."""
-    if owned.usd is None or owned.power_w is None or rented.usd_per_hour is None:
-        return None
-    if min(owned_units, rented_units) <= 0:
-        return None
-    instances = owned_units / rented_units
-    energy = energy_per_hour(owned.power_w, a)
-    saved = rented.usd_per_hour * instances - energy  # per hour in use
-    utilization = fixed_per_hour(owned.usd, a) / saved if saved > 0 else math.inf
-    hours = a.utilization * HOURS_PER_MONTH
-    owning = owned.usd * a.maintenance_share / 12 + energy * hours
-    renting = rented.usd_per_hour * instances * hours
-    month = math.ceil(owned.usd / (renting - owning)) if renting > owning else math.inf
-    months = int(a.years * 12)
-    return BreakEven(
-        *(owned.name, rented.name),
-        price(owned, owned_units, a).usd_per_unit,
-        price(rented, rented_units, a).usd_per_unit,
-        instances,
-        utilization if utilization <= 1 else None,
-        int(month) if month <= months else None,
-        months,
-        owned.usd,
-        *(owning, renting),
-    )
-
-
-def alternatives(a: Assumptions) -> dict[str, Assumptions]:
-    """One assumption changed at a time, by what is changed."""
-    changes = [("usd_per_kwh", a.usd_per_kwh * factor) for factor in (0.5, 2.0)]
-    changes += [("years", years) for years in (3.0, 5.0)]
-    changes += [("utilization", share) for share in (0.25, 0.5, 0.75, 1.0)]
-    return {
-        f"{name} {value:g}": replace(a, **{name: value})
-        for name, value in changes
-        if value != getattr(a, name)
-    }
-
-
-def price_work(
-    label: str, unit: Unit, rates: Mapping[str, float], machines: Machines, a: Assumptions
-) -> CostRow:
-    """The costs of one unit of work, from each side's rate of its metric."""
-    units = {side: unit.per_hour(rate) for side, rate in rates.items()}
-    known = {side: replace(m, name=side) for side in units if (m := machines[side])}
-    no_system = ["price, power: no system of sut/ is this side (--sut)"]
-    missing = {side: known[side].missing() if side in known else no_system for side in units}
-    row = CostRow(
-        label,
-        unit.name,
-        {side: price(machines[side], units[side], a) for side in units},
-        [f"{side}: {what}" for side in units for what in missing[side]],
-    )
-    for owned, rented in permutations(known.values(), 2):
-        work = owned, rented, units[owned.name], units[rented.name]
-        if rented.is_rented and (even := break_even(*work, a)):
-            changed = {name: break_even(*work, b) for name, b in alternatives(a).items()}
-            row.break_evens.append(even)
-            row.sensitivity.append({name: other for name, other in changed.items() if other})
-    return row
+MAX_SWINGS = 6  # of a tornado chart that are shown
 
 
 def price_comparisons(
-    comparisons: list[Comparison], machines: Machines, own_units: list[Unit], a: Assumptions
-) -> list[CostRow]:
-    """One row for each fair comparison and unit of its work, or of the user's own."""
+    comparisons: list[Comparison],
+    systems: Mapping[str, System | None],
+    own_units: list[Unit],
+    given: Mapping[str, Assumption],
+    share: bool = False,
+) -> list[PricedWork]:
+    """Each fair comparison's units of work, and the user's own, priced.
+
+    A side that was allowed a part of its machine has no cost, unless `share`: then that part of the
+    machine is priced.
+    """
     measured = {name for comparison in comparisons for name in comparison.ratios}
     for unit in own_units:
         if measured and unit.metric not in measured:
             known = ", ".join(sorted(measured))
             raise UserError(f"--unit {unit.name}: no metric {unit.metric}; there are {known}")
-    return [
-        price_work(c.label, unit, {c.baseline: ratio.baseline, c.side: ratio.side}, machines, a)
-        for c in comparisons
-        for unit in [*c.work, *own_units]
-        if (ratio := c.ratios.get(unit.metric))
-    ]
+    found = []
+    for c in comparisons:
+        for unit in [*c.work, *own_units]:
+            ratio = c.ratios.get(unit.metric)
+            if not ratio or min(*ratio.medians[0], *ratio.medians[1]) <= 0:
+                continue
+            rates, missing = {}, []
+            for side, medians in zip((c.baseline, c.side), ratio.medians):
+                part = c.shares.get(side, 1.0)
+                if part < 1 and not share:
+                    missing.append(
+                        f"{side}: was allowed {part:.0%} of its machine's CPUs: --share prices "
+                        "that part of the machine"
+                    )
+                    continue
+                per_hour = [unit.per_hour(median) / part for median in medians]
+                label, more = f"{c.labels[unit.metric]} of {side}", f"more runs of {side}"
+                rates[side] = uncertainty.measured(f"rate of {side}", label, per_hour, more)
+            priced = pricing.price_unit(c.label, unit.name, rates, systems, given)
+            found.append(replace(priced, missing=missing + priced.missing, marks=tuple(c.marks)))
+    return found
 
 
-def machines_of(sides: Mapping[str, str], args: argparse.Namespace) -> dict[str, Machine | None]:
+def systems_of(sides: Mapping[str, str | None], args: argparse.Namespace) -> dict[str, System | None]:
     """By side, the system of sut/ that it is: by --sut, else named like it or its machine.
 
-    `sides` has each side's machine. None where there is no such system.
+    `sides` has each side's machine; None where that is another than what did the work, so that only
+    --sut names it. The result is None where there is no such system.
     """
-    systems = {system["system"]["name"]: system for system in sut.read_all(args.sut_dir)}
-    chosen, power_w = dict(args.sut), dict(args.power_w)
-    for name in [*chosen, *power_w]:
+    tomls = {system["system"]["name"]: system for system in sut.read_all(args.sut_dir)}
+    chosen, power_w, idle_w = dict(args.sut), dict(args.power_w), dict(args.idle_w)
+    for name in [*chosen, *power_w, *idle_w]:
         if name not in sides:
             raise UserError(f"{name} is no side: there are {', '.join(sorted(sides))}")
-    by_name = {name.lower(): name for name in systems}
-    found: dict[str, Machine | None] = {}
+    by_name = {name.lower(): name for name in tomls}
+    found: dict[str, System | None] = {}
     for side, product in sides.items():
-        if side in chosen and chosen[side] not in systems:
+        if side in chosen and chosen[side] not in tomls:
             raise UserError(f"--sut {side}={chosen[side]}: no {chosen[side]}.toml")
-        names = [product.lower(), side.lower(), *product.lower().split()]
+        names = [product.lower(), side.lower(), *product.lower().split()] if product else []
         alike = [by_name[name] for name in names if name in by_name]
-        system = next((systems[name] for name in [chosen.get(side), *alike] if name), None)
-        watts = power_w.get(side)
-        if watts is not None and not system:
+        toml = next((tomls[name] for name in [chosen.get(side), *alike] if name), None)
+        watts = power_w.get(side), idle_w.get(side)
+        if watts != (None, None) and not toml:
             raise UserError(f"--power_w {side}: no system of sut/ is {side}: add --sut {side}=NAME")
-        found[side] = made = machine(system, watts, args.load, args.rate) if system else None
-        if watts is not None and made and made.is_rented:
+        made = prices.read_system(toml, date.today(), *watts) if toml else None
+        if watts != (None, None) and made and made.offers and not made.offers[0].is_owned:
             raise UserError(f"--power_w {side}: {made.name} is rented, its power is in the price")
+        found[side] = made
     return found
+
+
+def machine_of(run: Run) -> str | None:
+    """The machine that did a run's work; None where that is a server elsewhere."""
+    return None if run.is_remote else run.machine
+
+
+def describe(estimate: Estimate | None, unit: str = "") -> str:
+    """A value with its 90 % range: '301,000 (262,000–349,000)'."""
+    if estimate is None:
+        return "unknown"
+    value, low, high = map(money, (estimate.usd, estimate.low, estimate.high))
+    return f"{value}{unit}" if low == high else f"{value}{unit} ({low}–{high})"
+
+
+def money(value: float) -> str:
+    """With the digits that matter: '301,234', '7.09', '0.00123'."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else number(value)
+
+
+def whole(estimate: Estimate) -> str:
+    low, high = round(estimate.low), round(estimate.high)
+    value = f"{estimate.usd:.3g}"
+    return value if low == high else f"{value} ({low}–{high})"
+
+
+def sentences(work: PricedWork, years: float) -> list[str]:
+    """What the work costs, and which way costs less, how sure that is, and what it hangs on."""
+    about = f"{work.label}: " if work.label else ""
+    lines = []
+    if work.alternatives:
+        least = min(work.alternatives, key=lambda each: each.usd.usd)
+        if least.machines is None:
+            each = (f"{money(a.usd.usd)} on {a.name}" for a in work.alternatives)
+            lines.append(f"{about}USD per {work.unit}: {'; '.join(each)}.")
+        else:
+            lines.append(
+                f"{work.unit} cost least on {whole(least.machines)} × {least.name}: "
+                f"{describe(least.usd, ' USD')} over {years:g} years{_without(least.without)}."
+            )
+    lines += [f"{about}no cost of {line}." for line in work.missing]
+    return lines + [f"{about}{line}" for even in work.break_evens for line in verdict(even)]
+
+
+def _without(items: Sequence[str]) -> str:
+    return f", without {', '.join(items)}" if items else ""
+
+
+def verdict(even: BreakEven) -> list[str]:
+    d = even.decision
+    less, more, sure = d.first, d.other, d.probability
+    if sure < 0.5:
+        less, more, sure = d.other, d.first, 1 - sure
+    lines = [f"{less} costs less than {more} with a probability of {percent(sure)}."]
+    if not d.is_decided:
+        lines[0] = f"The data do not decide: {lines[0]}"
+        if d.swings:
+            lines.append(f"What would narrow it most: {d.swings[0].remedy}.")
+    if even.month:
+        lines[0] += f" Owning has cost less from month {months(even)} on."
+    if d.flip and d.flip.usd > 0:
+        lines.append(f"Both cost the same at {factor(d.flip)} of the price of {d.first}.")
+    return lines
+
+
+def months(even: BreakEven) -> str:
+    """'26 (19–34)'; 'never' where it does not pay."""
+    if even.month is None:
+        return "never"
+    low, high = (
+        "never" if value == float("inf") else f"{value:.0f}"
+        for value in (even.month.low, even.month.high)
+    )
+    return f"{even.month.usd:.0f}" + (f" ({low}–{high})" if low != high else "")
+
+
+def percent(share: float) -> str:
+    return "over 99 %" if share > 0.99 else "under 1 %" if share < 0.01 else f"{share:.0%}"
+
+
+def factor(flip: Estimate) -> str:
+    """'83 % (70–98 %)'"""
+    return f"{flip.usd:.0%} ({flip.low:.0%}–{flip.high:.0%})"
+
+
+def tables(work: PricedWork) -> list[Table]:
+    """The ways with their costs, their line items, and of each decision what it hangs on."""
+    about = f": {work.label}, {work.unit}" if work.label else f": {work.unit}"
+    is_demand = any(a.machines for a in work.alternatives)
+    unit = "USD over the years" if is_demand else f"USD per {work.unit}"
+    rows = [
+        [
+            a.side,
+            a.offer,
+            *([whole(a.machines) if a.machines else "–"] if is_demand else []),
+            describe(a.usd),
+            ", ".join(a.without) or "–",
+            a.evidence,
+        ]
+        for a in work.alternatives
+    ]
+    machines = ["Machines"] if is_demand else []
+    headings = ["Side", "Paid", *machines, f"{unit} (90 %)", "Without", "Price from"]
+    found = [Table(f"Cost{about}", headings, rows)]
+    items = [
+        [a.name, item.name, "unknown" if item.usd is None else money(float(item.usd)), item.source]
+        for a in work.alternatives
+        for item in a.items
+    ]
+    found.append(Table(f"Line items{about}", ["Way", "Item", "USD, present value", "From"], items))
+    rows = []
+    for even in work.break_evens:
+        share = "–" if even.utilization is None else f"{even.utilization:.0%}"
+        d = even.decision
+        flips = factor(d.flip) if d.flip else "–"
+        cells = percent(d.probability), months(even), share, flips, describe(even.instances)
+        rows.append([d.first, d.other, *cells])
+    headings = "Owned|Rented|Owning costs less with probability|from month|from utilization|"
+    headings += "at a purchase price of|Rented machines"
+    found.append(Table(f"Owning against renting{about}", headings.split("|"), rows))
+    for even in work.break_evens:
+        d = even.decision
+        swings = [
+            [s.label, f"{s.low:.4g}–{s.high:.4g}", money(s.usd_at_low), money(s.usd_at_high)]
+            + ["yes" if s.flips else "no", s.remedy]
+            for s in d.swings[:MAX_SWINGS]
+        ]
+        headings = "What|90 % range|Saved at low|Saved at high|Changes the answer|Narrowed by"
+        title = f"What decides: {d.first} against {d.other}{about}"
+        found.append(Table(title, headings.split("|"), swings))
+    return [table for table in found if table.rows]
+
+
+def assumption_table(given: Mapping[str, Assumption]) -> Table:
+    rows = []
+    for a in given.values():
+        stated = "–" if a.value is None or a.is_exact else f"{a.low:g}–{a.high:g}"
+        value = "unknown" if a.value is None else f"{a.value:g}"
+        rows.append([a.label, value, stated, a.unit, ", ".join(filter(None, [a.source, a.date]))])
+    return Table("Assumptions", ["What", "Value", "Range", "Unit", "Source"], rows)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options for the assumptions, units, prices and power."""
     about = "prices and rated power stand in sut/*.toml; unknown ones stay unknown"
     add = parser.add_argument_group("cost", about).add_argument
-    for each in fields(Assumptions):
-        check, label = each.metadata["check"], each.metadata["label"]
-        add(f"--{each.name}", type=check, default=each.default, help=label)
     many: dict[str, Any] = {"action": "append", "default": []}
     power = "power that the whole machine drew while it worked"
     add("--power_w", type=positive_number, metavar="SIDE=WATTS", **many, help=power)
-    add("--rate", choices=("on_demand", "reserved", "spot"), default="on_demand", help="of renting")
+    add("--idle_w", type=positive_number, metavar="SIDE=WATTS", **many, help="the same when idle")
     own = "another unit to price: units per hour = METRIC x 3600 / AMOUNT"
     add("--unit", type=unit_of_work, metavar="NAME=METRIC:AMOUNT", **many, help=own)
     chosen = "sut/NAME.toml that a side is (default: the one named like its machine or folder)"
     add("--sut", type=assignment, metavar="SIDE=NAME", **many, help=chosen)
     add("--sut_dir", type=Path, default=SUT_DIR, help="folder of the systems")
+    part = "price a part of a machine where runs were allowed only a part of its CPUs"
+    add("--share", action="store_true", help=part)
+    assuming.add_arguments(parser)
 
 
 def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """End with wrong usage where an option says two things of the same name."""
-    named = {"--sut": args.sut, "--power_w": args.power_w}
+    named = {"--sut": args.sut, "--power_w": args.power_w, "--idle_w": args.idle_w}
     named["--unit"] = [(unit.name, unit) for unit in args.unit]
     for option, pairs in named.items():
         _check_once(parser, f"argument {option}", pairs)
@@ -313,22 +281,6 @@ def _check_once(
     for name, times in Counter(name for name, _ in pairs).items():
         if times > 1:
             parser.error(f"{where}: {name} is given {times} times")
-
-
-def assumptions(args: argparse.Namespace) -> Assumptions:
-    return Assumptions(**{each.name: getattr(args, each.name) for each in fields(Assumptions)})
-
-
-def describe(a: Assumptions) -> dict[str, Assumed]:
-    """By name, each assumption as a report lists it."""
-    return {
-        each.name: Assumed(
-            each.metadata["label"],
-            value := getattr(a, each.name),
-            "the kit's default" if value == each.default else "given",
-        )
-        for each in fields(a)
-    }
 
 
 def assignment(text: str) -> tuple[str, str]:
@@ -360,41 +312,183 @@ def unit_of_work(text: str) -> Unit:
         raise argparse.ArgumentTypeError(f"{text!r} says no amount: {forms}") from None
 
 
+def streams(text: str) -> dict[str, float]:
+    """'cameras=120,calls=40'"""
+    pairs = [positive_number(part) for part in text.split(",")]
+    if len(dict(pairs)) < len(pairs):
+        raise argparse.ArgumentTypeError(f"{text!r}: a unit is given twice")
+    return dict(pairs)
+
+
+def side_streams(text: str) -> tuple[str, dict[str, float]]:
+    """'R760xa:cameras=40,calls=60'"""
+    side, _, counts = plain(text).rpartition(":")
+    if not side:
+        raise argparse.ArgumentTypeError(f"{text!r} is not SIDE:UNIT=NUMBER,...")
+    return side, streams(counts)
+
+
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python3 -m analysis.cost",
-        description="What a unit of work costs on systems of sut/, at throughputs given by you.",
-        formatter_class=cli.HelpFormatter,
+        prog="python3 -m analysis.cost", description=__doc__, formatter_class=cli.HelpFormatter
     )
-    what = "what is priced: 'million items', '1,000 items', 'hour of work' or NAME=METRIC:AMOUNT"
-    parser.add_argument("priced", type=unit_of_work, metavar="UNIT", help=what)
-    rate = "throughput of a system, per second"
-    parser.add_argument("rates", type=positive_number, nargs="+", metavar="SYSTEM=RATE", help=rate)
+    add = parser.add_argument
+    what = "with --demand: records (JSON) or folders of them; else UNIT and SYSTEM=RATE ...: what is "
+    what += "priced ('million items', '1,000 items', 'hour of work' or NAME=METRIC:AMOUNT) and each "
+    what += "system's throughput per second"
+    add("what", nargs="*", help=what)
+    add("--json", action="store_true", help="print all as JSON")
+    add = parser.add_argument_group("demand").add_argument
+    live = "live streams to be carried at the busiest hour, e.g. cameras=120,calls=40,users=200"
+    add("--demand", type=streams, metavar="UNIT=NUMBER,...", help=live)
+    many: dict[str, Any] = {"action": "append", "default": []}
+    own = "a capacity of your own, of one whole machine: SIDE:cameras=40,users=300"
+    add("--capacity", type=side_streams, metavar="SIDE:UNIT=NUMBER,...", **many, help=own)
+    load = "load over the day, by a name of analysis/profiles.toml or of --profiles"
+    add("--profile", default="always", metavar="NAME", help=load)
+    add("--profiles", type=Path, metavar="FILE", help="TOML with profiles of your own")
+    billed = "what on-demand and spot machines do with less work: stay on, are off in hours "
+    billed += "without work, or as many are on as each hour takes"
+    add("--billing", choices=sizing.BILLING, default="always_on", help=billed)
+    add("--spare", type=cli.non_negative_int, default=0, help="machines more, for ones that fail (N+1: 1)")
+    add("--headroom", type=cli.between(0, 100), default=0.0, help="growth, as a share of the demand")
+    kept = "kept per stream on rented storage: cameras=20"
+    add("--storage_gb", type=streams, metavar="UNIT=GB,...", help=kept)
+    sent = "sent out of the cloud per stream and hour: cameras=0.1"
+    add("--egress_gb", type=streams, metavar="UNIT=GB,...", help=sent)
+    hosted = "TOML with the prices of a hosted API (docs/cost.md)"
+    add("--api", type=Path, metavar="FILE", help=hosted)
+    used = 'what one stream takes of it per hour: "users:million output tokens=0.02"'
+    add("--api_use", type=side_streams, metavar="UNIT:WORK=NUMBER,...", **many, help=used)
+    allowed = "use runs that are not valid as evidence, too"
+    add("--allow_invalid", action="store_true", help=allowed)
     add_arguments(parser)
     args = parser.parse_args()
     check_arguments(parser, args)
-    _check_once(parser, "argument SYSTEM=RATE", args.rates)
+    if args.demand is None:
+        if len(args.what) < 2:
+            parser.error("give a UNIT and SYSTEM=RATE ..., or --demand and records")
+        try:
+            args.priced = unit_of_work(args.what[0])
+            args.rates = [positive_number(each) for each in args.what[1:]]
+        except argparse.ArgumentTypeError as error:
+            parser.error(str(error))
+        _check_once(parser, "argument SYSTEM=RATE", args.rates)
+    elif not (args.what or args.capacity):
+        parser.error("--demand takes records to know capacities from, or --capacity")
     return args
 
 
-def main() -> int:
-    """Print the costs of the systems of sut/ at throughputs that the user gives."""
-    args = parse_args()
-    rates, a = dict(args.rates), assumptions(args)
-    machines = machines_of({name: name for name in rates}, args)
+def price_rates(args: argparse.Namespace, given: Mapping[str, Assumption]) -> list[PricedWork]:
+    """Throughputs that the user gives."""
+    rates = dict(args.rates)
+    systems = systems_of({name: name for name in rates}, args)
+    for name, system in systems.items():
+        if not system:
+            raise UserError(f"{name} is no system: {args.sut_dir} has no {name}.toml")
+    found = []
     for unit in [args.priced, *args.unit]:
-        row = price_work("", unit, rates, machines, a)
-        cells = [["System", "USD per hour in use", f"USD per {unit.name}", "price", "power"]]
-        for name, m in machines.items():
-            if not m:
-                raise UserError(f"{name} is no system: {args.sut_dir} has no {name}.toml")
-            usd = row.sides[name].usd_per_hour, row.sides[name].usd_per_unit
-            cells.append([name, *map(number, usd), m.price_source, m.power_source])
-        print("\n".join(f"  {line}" for line in cli.columns(cells)))
-        print("\n".join([*map(str, row.break_evens), *(f"missing: {m}" for m in row.missing)]))
-    for assumed in describe(a).values():
-        print(f"assumed: {assumed.label}: {assumed.value:g}")
+        exact = {name: unit.per_hour(rate) for name, rate in rates.items()}
+        inputs = {
+            name: uncertainty.assumed(f"rate of {name}", name, rate, rate, rate, "")
+            for name, rate in exact.items()
+        }
+        found.append(pricing.price_unit("", unit.name, inputs, systems, given))
+    return found
+
+
+@dataclass(frozen=True)
+class Sized:
+    """A demand that was priced, and what it rests on."""
+
+    work: PricedWork
+    capacities: Mapping[str, Mapping[str, sizing.Capacity]]
+    notes: list[str]
+
+
+def price_streams(args: argparse.Namespace, given: Mapping[str, Assumption]) -> Sized:
+    runs, notes = read_runs(map(Path, args.what)) if args.what else ([], [])
+    capacities, mixes, problems = sizing.from_runs(runs, args.allow_invalid, args.share)
+    sides = {run.side: machine_of(run) for run in runs if run.side in capacities}
+    for side, counts in args.capacity:
+        own = capacities.setdefault(side, {})
+        own |= {unit: sizing.given(side, unit, count) for unit, count in counts.items()}
+        sides.setdefault(side, side)
+    notes += problems
+    if not capacities:
+        raise UserError("; ".join(["no capacity was measured (capacity.py)", *notes]))
+    profiles = sizing.read_profiles(args.profiles)
+    if args.profile not in profiles:
+        raise UserError(f"--profile {args.profile}: there are {', '.join(profiles)}")
+    demand = Demand(
+        args.demand,
+        profiles[args.profile],
+        args.billing,
+        args.spare,
+        args.headroom,
+        args.storage_gb,
+        args.egress_gb,
+    )
+    systems = systems_of(sides, args)
+    apis = {}
+    if args.api:
+        api = prices.read_api(args.api, date.today())
+        per_month: Counter[str] = Counter()
+        for unit, used in args.api_use:
+            hours = demand.streams.get(unit, 0.0) * demand.mean_share * tco.HOURS_PER_MONTH
+            for work, amount in used.items():
+                per_month[work] += hours * amount
+        unused = [unit for unit in demand.streams if unit not in dict(args.api_use)]
+        if unused:
+            raise UserError(f"--api needs --api_use of {', '.join(unused)}: {unused[0]}:WORK=NUMBER")
+        apis[api.name] = api, per_month
+        notes += api.notes
+    for system in filter(None, systems.values()):
+        notes += [f"{system.name}, {note}" for note in system.notes]
+    work = pricing.price_demand(demand, capacities, mixes, systems, given, apis)
+    return Sized(work, capacities, list(dict.fromkeys(notes)))
+
+
+def capacity_table(capacities: Mapping[str, Mapping[str, sizing.Capacity]]) -> Table:
+    """What each machine carries, and within what: a price holds for this service level only."""
+    rows = [
+        [side, f"{c.count:g} {unit}", "–" if c.low == c.high else f"{c.low:g}–{c.high:g}"]
+        + [str(c.runs) if c.runs else "given", c.conditions, "; ".join(c.marks) or "–"]
+        for side, own in capacities.items()
+        for unit, c in own.items()
+    ]
+    headings = ["Side", "One machine carries", "95 % CI", "Runs", "Within", "Marks"]
+    return Table("Capacity", headings, rows)
+
+
+def main() -> int:
+    """Print what a unit of work, or a demand, costs."""
+    args = parse_args()
+    given = assuming.from_args(args)
+    years = given["years"].value or 0.0
+    if args.demand is None:
+        works, shown, notes = price_rates(args, given), [], []
+    else:
+        sized = price_streams(args, given)
+        works, notes = [sized.work], sized.notes
+        shown = [capacity_table(sized.capacities)]
+    if args.json:
+        content = {"works": works, "capacities": shown and sized.capacities, "assumptions": given}
+        print(json.dumps(content, indent=1, ensure_ascii=False, default=_plain))
+        return cli.EXIT_OK
+    lines = [line for work in works for line in sentences(work, years)]
+    shown += [table for work in works for table in tables(work)]
+    for table in [*shown, assumption_table(given)]:
+        cells = cli.columns([table.headings, *table.rows])
+        lines += ["", table.title, *(f"  {line}" for line in cells)]
+    print("\n".join([*lines, *(f"note: {note}" for note in notes)]))
     return cli.EXIT_OK
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: getattr(value, name) for name in value.__dataclass_fields__}
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,14 @@ class Offer:
         return self.kind == BOUGHT
 
     @property
+    def price(self) -> str:
+        """'86,169.07 USD', '2,000 USD up-front and 1.5 USD per hour'"""
+        once = self.usd or self.upfront_usd
+        up_front = f"{once:,.2f} USD{'' if self.is_owned else ' up-front'}" if once else ""
+        hourly = f"{self.usd_per_hour:g} USD per hour" if self.usd_per_hour else ""
+        return " and ".join(filter(None, [up_front, hourly])) or "0 USD"
+
+    @property
     def evidence(self) -> str:
         """Where the price is from, and of when."""
         return f"{self.source}, {self.date or 'no date'}"

@@ -25,6 +25,7 @@ class Ratio:
     ci95: tuple[float, float] | None  # None where there are too few runs, or no ratio
     better: str  # "higher" or "lower": what is good for this metric
     verdict: str | None  # of the side: "better", "worse", or why neither can be said
+    medians: tuple[list[float], list[float]]  # of the baseline's runs and of the side's
 
 
 def compare(baseline: Sequence[float], side: Sequence[float], better: str) -> Ratio:
@@ -46,7 +47,8 @@ def compare(baseline: Sequence[float], side: Sequence[float], better: str) -> Ra
         low, high = welch_interval(np.log(baseline), np.log(side))
         interval = math.exp(low), math.exp(high)
     verdict = _verdict(ratio, interval, better)
-    return Ratio(base_mean, side_mean, ratio, interval, better, verdict)
+    medians = [*map(float, baseline)], [*map(float, side)]
+    return Ratio(base_mean, side_mean, ratio, interval, better, verdict, medians)
 
 
 def _verdict(ratio: float | None, interval: tuple[float, float] | None, better: str) -> str:

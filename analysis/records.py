@@ -59,6 +59,7 @@ class Run:
     machine: str
     host: str
     share_of_machine: float  # CPUs that the run was allowed, over all
+    is_remote: bool  # the work was done by a server elsewhere, not by `machine`
     workload: str
     title: str
     task: dict[str, Scalar]  # runs of different tasks have nothing to compare
@@ -175,6 +176,7 @@ def _run(found: dict, path: Path) -> Run:
         machine=plain(machine["instance_type"] or machine["product"] or hostname) or "unnamed",
         host=plain(hostname),
         share_of_machine=placement.get("share_of_machine", share),
+        is_remote=not found.get("server", {}).get("is_local", True),
         work=[Unit(each["unit"], each["metric"], each["amount"]) for each in known.pop("work")],
         metrics=metrics,
         durations={

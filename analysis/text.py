@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import Any
 
 from harness import record
@@ -11,6 +12,13 @@ from harness import record
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 # What Markdown reads as more than text: anywhere, around words, and at a line's beginning.
 MARKUP = re.compile(r"[\\`*<>&|\[\]~$]|(?<!\w)_|_(?!\w)|^(?=[#+=-])|(?<=^\d)(?=[.)])")
+
+
+@dataclass(frozen=True)
+class Table:
+    title: str
+    headings: list[str]
+    rows: list[list[str]]
 
 
 def plain(value: Any) -> Any:
