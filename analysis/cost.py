@@ -140,7 +140,9 @@ def sentences(work: PricedWork, years: float) -> list[str]:
     if work.alternatives:
         least = min(work.alternatives, key=lambda each: each.usd.usd)
         if least.machines is None:
-            each = (f"{money(a.usd.usd)} on {a.name}" for a in work.alternatives)
+            each = (
+                f"{describe(a.usd)} on {a.name}{_without(a.without)}" for a in work.alternatives
+            )
             lines.append(f"{about}USD per {work.unit}: {'; '.join(each)}.")
         else:
             lines.append(
@@ -152,7 +154,7 @@ def sentences(work: PricedWork, years: float) -> list[str]:
 
 
 def _without(items: Sequence[str]) -> str:
-    return f", without {', '.join(items)}" if items else ""
+    return f" without {' and '.join(items)}" if items else ""
 
 
 def verdict(even: BreakEven) -> list[str]:
@@ -167,8 +169,13 @@ def verdict(even: BreakEven) -> list[str]:
             lines.append(f"What would narrow it most: {d.swings[0].remedy}.")
     if even.month:
         lines[0] += f" Owning has cost less from month {months(even)} on."
-    if d.flip and d.flip.usd > 0:
-        lines.append(f"Both cost the same at {factor(d.flip)} of the price of {d.first}.")
+    prices_of = [
+        f"at {factor(flip)} of the {price} of {name}"
+        for name, flip, price in zip((d.first, d.other), d.flips, even.paid)
+        if flip.usd > 0
+    ]
+    if prices_of:
+        lines.append(f"Both cost the same {' or '.join(prices_of)}.")
     return lines
 
 
@@ -221,11 +228,11 @@ def tables(work: PricedWork) -> list[Table]:
     for even in work.break_evens:
         share = "–" if even.utilization is None else f"{even.utilization:.0%}"
         d = even.decision
-        flips = factor(d.flip) if d.flip else "–"
-        cells = percent(d.probability), months(even), share, flips, describe(even.instances)
+        flips = map(factor, d.flips)
+        cells = percent(d.probability), months(even), share, *flips, describe(even.instances)
         rows.append([d.first, d.other, *cells])
     headings = "Owned|Rented|Owning costs less with probability|from month|from utilization|"
-    headings += "at a purchase price of|Rented machines"
+    headings += "at purchase price ×|at rent ×|Rented machines"
     found.append(Table(f"Owning against renting{about}", headings.split("|"), rows))
     for even in work.break_evens:
         d = even.decision

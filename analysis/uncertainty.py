@@ -126,7 +126,7 @@ class Decision:
     saved: Estimate  # by the first, USD
     probability: float  # that the first costs less
     swings: list[Swing]  # the widest first: a tornado chart
-    flip: Estimate | None  # factor on the first's price at which both cost the same
+    flips: tuple[Estimate, Estimate]  # factors on either's price at which both cost the same
 
     @property
     def is_decided(self) -> bool:
@@ -136,7 +136,7 @@ class Decision:
 def decide(
     names: tuple[str, str],
     costs: tuple[Cost, Cost],
-    free: Cost | None,
+    free: tuple[Cost, Cost],
     inputs: Sequence[Input],
     drawn: Values,
 ) -> Decision:
@@ -145,8 +145,8 @@ def decide(
     Parameters
     ----------
     names, costs : of the first and the other.
-    free : the first's cost with its price at 0; None where no price is looked for. A cost is linear
-        in the price, so both cost the same at (other - free) / (first - free) of the price.
+    free : both costs with the alternative's own price at 0. A cost is linear in its price, so both
+        cost the same at (other - free) / (first - free) of the first's price.
     drawn : from draw(): both alternatives are computed from the same draws.
     """
     first, other = costs
@@ -162,15 +162,14 @@ def decide(
             at = [float(saved({**centre, each.name: np.array(value)})) for value in (low, high)]
             swings.append(Swing(each.label, low, high, *at, each.remedy))
     swings.sort(key=lambda swing: -swing.width_usd)
-    flip = None
-    if free is not None:
+    flips = []
+    for paid, other_paid, unpriced in ((first, other, free[0]), (other, first, free[1])):
 
-        def factor(values: Values) -> Array:
-            unpriced = free(values)
-            return (other(values) - unpriced) / (first(values) - unpriced)
+        def factor(values: Values, own=paid, theirs=other_paid, free=unpriced) -> Array:
+            return (theirs(values) - free(values)) / (own(values) - free(values))
 
-        flip = estimate(factor, inputs, drawn)
+        flips.append(estimate(factor, inputs, drawn))
     differences = saved(drawn)
     ties = float((differences == 0).mean()) / 2
     probability = float((differences > 0).mean()) + ties
-    return Decision(*names, estimate(saved, inputs, drawn), probability, swings, flip)
+    return Decision(*names, estimate(saved, inputs, drawn), probability, swings, (flips[0], flips[1]))

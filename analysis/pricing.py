@@ -1,0 +1,404 @@
+"""What work costs on each machine, bought or rented, with ranges, and which costs less.
+
+Work is either a unit (a million tokens), at a measured rate and v.utilization, or a demand (120
+cameras), on as many whole machines as it takes. docs/cost.md has the formulas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import product
+
+import numpy as np
+
+from analysis import sizing, tco, uncertainty
+from analysis.assumptions import Assumption, Values
+from analysis.prices import ON_DEMAND, RESERVED, Api, Offer, System
+from analysis.uncertainty import Array, Cost, Decision, Estimate, Input
+
+CURVE_DRAWS = 400  # behind the band of a curve of cost over time
+POWER = ("load", "idle_power_share")
+PRICES = ("purchase_price_factor", "rental_price_factor")
+NO_SYSTEM = "no system of sut/ is this side: --sut {}=NAME names it"
+
+Priced = Callable[[Values, Mapping[str, Array], float], Array]  # USD, with a factor on the price
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """One way to have the work done."""
+
+    side: str
+    offer: str  # "bought", "on demand", ...
+    usd: Estimate  # per unit, or over the years
+    machines: Estimate | None  # whole ones, for a demand
+    items: list[tco.LineItem]  # of what `usd` is made, as far as it is known
+    evidence: str  # what the price is from, and of when
+    without: list[str]  # what is not known and not in it
+
+    @property
+    def name(self) -> str:
+        return f"{self.side}, {self.offer}"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What an alternative has cost by the end of each month: USD, and its 90 % range."""
+
+    name: str
+    usd: list[float]
+    low: list[float]
+    high: list[float]
+
+
+@dataclass(frozen=True)
+class BreakEven:
+    """A server one owns against an instance one rents, for the same work."""
+
+    decision: Decision  # whether owning costs less; the first is owned
+    instances: Estimate  # rented, for one owned server or for the demand
+    month: Estimate | None  # from which on owning has cost less; None: not within the years
+    within: float  # probability that it does within the years
+    utilization: float | None  # from which on owning costs less; None: at none, or for a demand
+    curves: tuple[Curve, Curve]
+    paid: tuple[str, str]  # the price of either: "86,169.07 USD", "9.6768 USD per hour"
+
+
+@dataclass(frozen=True)
+class PricedWork:
+    """One unit of work, or a demand, priced on several machines."""
+
+    label: str
+    unit: str  # "million tokens"; of a demand what it is
+    alternatives: list[Alternative]
+    missing: list[str]  # why a side has no cost
+    break_evens: list[BreakEven]
+    marks: tuple[str, ...] = ()  # what every sentence about it has to say
+
+
+@dataclass(frozen=True)
+class Way:
+    """An alternative before it is priced: cost, use and machines from the inputs' values."""
+
+    side: str
+    system: System
+    offer: Offer
+    use: Callable[[Values, Mapping[str, Array]], tco.Use]
+    priced: Priced
+
+    @property
+    def name(self) -> str:
+        return f"{self.side}, {self.offer.name}"
+
+    def cost(self, price: float = 1.0) -> Cost:
+        return lambda drawn: self.priced(values_of(drawn), drawn, price)
+
+
+def values_of(drawn: Mapping[str, Array]) -> Values:
+    return Values(**{each.name: drawn.get(each.name) for each in fields(Values)})
+
+
+def inputs_of(assumptions: Mapping[str, Assumption]) -> list[Input]:
+    """The assumptions that have a value, as inputs of a cost."""
+    known = [each for each in assumptions.values() if each.value is not None]
+    return [
+        uncertainty.assumed(a.name, a.label, a.value, a.low, a.high, _remedy(a)) for a in known
+    ]
+
+
+def _remedy(assumption: Assumption) -> str:
+    if assumption.name in POWER:
+        return "a power meter at the whole machine (--power_w)"
+    if assumption.name in PRICES:
+        return f"a firm quote (--set {assumption.name}=1)"
+    return f"your own figure (--set {assumption.name}=...)"
+
+
+def _at_price(offer: Offer, v: Values, price: float) -> Offer:
+    factor = price * (v.purchase_price_factor if offer.is_owned else v.rental_price_factor)
+    return replace(
+        offer,
+        usd=offer.usd * factor,
+        usd_per_hour=offer.usd_per_hour * factor,
+        upfront_usd=offer.upfront_usd * factor,
+    )
+
+
+def price_unit(
+    label: str,
+    unit: str,
+    rates: Mapping[str, Input],
+    systems: Mapping[str, System | None],
+    assumptions: Mapping[str, Assumption],
+) -> PricedWork:
+    """USD per unit of work on every side.
+
+    Parameters
+    ----------
+    rates : by side, units per hour of the whole machine while it works.
+    systems : by side; None where no system is known.
+    """
+    ways = [
+        _unit_way(side, system, offer, rate.name)
+        for side, rate in rates.items()
+        if (system := systems[side])
+        for offer in system.offers
+    ]
+    inputs = [*rates.values(), *inputs_of(assumptions)]
+    missing = [f"{side}: {why}" for side in rates if (why := _unpriced(side, systems[side]))]
+
+    def same_work(owned: Way, rented: Way, drawn: Mapping[str, Array]) -> Array:
+        return drawn[rates[owned.side].name] / drawn[rates[rented.side].name]
+
+    return _priced_work(label, unit, ways, inputs, missing, same_work)
+
+
+def _unit_way(side: str, system: System, offer: Offer, rate: str) -> Way:
+    def use(v: Values, drawn: Mapping[str, Array]) -> tco.Use:
+        return tco.Use(1.0, v.utilization, v.utilization)
+
+    def priced(v: Values, drawn: Mapping[str, Array], price: float) -> Array:
+        return tco.per_unit(_at_price(offer, v, price), system, drawn[rate], v)
+
+    return Way(side, system, offer, use, priced)
+
+
+def _unpriced(side: str, system: System | None) -> str | None:
+    if system is None:
+        return NO_SYSTEM.format(side)
+    return None if system.offers else f"sut/{system.name}.toml has no price"
+
+
+@dataclass(frozen=True)
+class Demand:
+    """Live streams by unit, and how they come over the day."""
+
+    streams: Mapping[str, float]
+    profile: sizing.Profile
+    billing: str  # of sizing.BILLING: what on-demand and spot machines do when there is less work
+    spare: int = 0
+    headroom: float = 0.0
+    storage_gb: Mapping[str, float] | None = None  # kept per stream, by unit
+    egress_gb: Mapping[str, float] | None = None  # per stream and hour, by unit
+
+    def __str__(self) -> str:
+        names = [f"{count:,g} {unit}" for unit, count in self.streams.items()]
+        return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+    @property
+    def mean_share(self) -> float:
+        return sum(self.profile.shares) / len(self.profile.shares)
+
+
+def price_demand(
+    demand: Demand,
+    capacities: Mapping[str, Mapping[str, sizing.Capacity]],
+    mixes: Mapping[str, Sequence[sizing.Mix]],
+    systems: Mapping[str, System | None],
+    assumptions: Mapping[str, Assumption],
+    apis: Mapping[str, tuple[Api, Mapping[str, float]]] | None = None,
+) -> PricedWork:
+    """USD over the years of every side for a demand.
+
+    Parameters
+    ----------
+    capacities, mixes : by side, as sizing.from_runs() has them.
+    apis : by name a hosted API, and its units that the demand takes per month.
+    """
+    inputs, missing, ways = inputs_of(assumptions), [], []
+    for side, own in capacities.items():
+        lacking = [unit for unit in demand.streams if unit not in own]
+        if lacking:
+            missing.append(f"{side}: no capacity of {', '.join(lacking)} was measured")
+            continue
+        measured = {unit: own[unit] for unit in demand.streams}
+        inputs += [_capacity_input(side, each) for each in measured.values()]
+        if why := _unpriced(side, systems[side]):
+            missing.append(f"{side}: {why}")
+            continue
+        system = systems[side]
+        for offer in system.offers:
+            ways.append(_demand_way(side, system, offer, demand, measured, mixes.get(side, ())))
+    for name, (api, per_month) in (apis or {}).items():
+        ways.append(_api_way(name, api, per_month))
+    return _priced_work("", str(demand), ways, inputs, missing, None)
+
+
+def _capacity_name(side: str, unit: str) -> str:
+    return f"{unit} of {side}"
+
+
+def _capacity_input(side: str, capacity: sizing.Capacity) -> Input:
+    name = _capacity_name(side, capacity.unit)
+    return Input(
+        name,
+        f"{capacity.unit} per machine of {side}",
+        capacity.count,
+        lambda p: sizing.quantiles(capacity, p),
+        f"more capacity runs of {side}",
+    )
+
+
+def _demand_way(
+    side: str,
+    system: System,
+    offer: Offer,
+    demand: Demand,
+    capacities: Mapping[str, sizing.Capacity],
+    mixes: Sequence[sizing.Mix],
+) -> Way:
+    share = min(each.share for each in capacities.values())
+
+    def use(v: Values, drawn: Mapping[str, Array]) -> tco.Use:
+        counts = {unit: drawn[_capacity_name(side, unit)] for unit in demand.streams}
+        common = (demand.streams, capacities, mixes, v, demand.spare, demand.headroom, counts)
+        plan = sizing.machines_needed(*common)
+        billing = "always_on" if offer.is_owned or offer.kind == RESERVED else demand.billing
+        day = sizing.day(demand.profile, billing, *common)
+        kept, sent = (
+            sum(gb.get(unit, 0.0) * count for unit, count in demand.streams.items()) if gb else None
+            for gb in (demand.storage_gb, demand.egress_gb)
+        )
+        monthly = None if sent is None else sent * demand.mean_share * tco.HOURS_PER_MONTH
+        return tco.Use(plan.machines * share, day.busy_share, day.on_share, kept, monthly)
+
+    def priced(v: Values, drawn: Mapping[str, Array], price: float) -> Array:
+        return tco.total(_at_price(offer, v, price), system, use(v, drawn), v)
+
+    return Way(side, system, offer, use, priced)
+
+
+def _api_way(name: str, api: Api, per_month: Mapping[str, float]) -> Way:
+    offer = Offer("hosted API", ON_DEMAND, source=api.source, date=api.date)
+
+    def priced(v: Values, drawn: Mapping[str, Array], price: float) -> Array:
+        return tco.api_total(api, per_month, v) * price
+
+    return Way(name, System(name), offer, lambda v, drawn: tco.Use(0.0), priced)
+
+
+def _priced_work(
+    label: str,
+    unit: str,
+    ways: Sequence[Way],
+    inputs: Sequence[Input],
+    missing: list[str],
+    same_work: Callable[[Way, Way, Mapping[str, Array]], Array] | None,
+) -> PricedWork:
+    drawn = uncertainty.draw(inputs)
+    found = {way.name: _alternative(way, inputs, drawn, of_demand=not same_work) for way in ways}
+    cheapest = {}  # of each side's ways to own, and to rent but for spot
+    for way in sorted(ways, key=lambda way: found[way.name].usd.usd):
+        if way.offer.kind != "spot":
+            cheapest.setdefault((way.side, way.offer.is_owned), way)
+    owned, rented = ([way for (_, own), way in cheapest.items() if own is is_owned]
+                     for is_owned in (True, False))  # fmt: skip
+    evens = [_break_even(*pair, inputs, drawn, same_work) for pair in product(owned, rented)]
+    return PricedWork(label, unit, list(found.values()), missing, evens)
+
+
+def _alternative(
+    way: Way, inputs: Sequence[Input], drawn: Mapping[str, Array], of_demand: bool
+) -> Alternative:
+    centre = uncertainty.best(inputs)
+    v = values_of(centre)
+    use, offer = way.use(v, centre), _at_price(way.offer, v, 1.0)
+    is_api = not way.system.offers
+    machines = None
+    if of_demand and not is_api:
+        machines = uncertainty.estimate(
+            lambda values: way.use(values_of(values), values).machines, inputs, drawn
+        )
+    return Alternative(
+        way.side,
+        way.offer.name,
+        uncertainty.estimate(way.cost(), inputs, drawn),
+        machines,
+        [] if is_api or not of_demand else tco.line_items(offer, way.system, use, v),
+        way.offer.evidence,
+        [] if is_api else tco.missing(offer, way.system, use, v),
+    )
+
+
+def _break_even(
+    owned: Way,
+    rented: Way,
+    inputs: Sequence[Input],
+    drawn: Mapping[str, Array],
+    same_work: Callable[[Way, Way, Mapping[str, Array]], Array] | None,
+) -> BreakEven:
+    decision = uncertainty.decide(
+        (owned.name, rented.name),
+        (owned.cost(), rented.cost()),
+        (owned.cost(0.0), rented.cost(0.0)),
+        inputs,
+        drawn,
+    )
+
+    def instances(values: Mapping[str, Array]) -> Array:
+        if same_work:
+            return same_work(owned, rented, values)
+        return rented.use(values_of(values), values).machines
+
+    def by_month(way: Way, values: Mapping[str, Array]) -> Array:
+        v = values_of(values)
+        use = way.use(v, values)
+        if same_work and way is rented:
+            use = replace(use, machines=use.machines * instances(values))
+        if not way.system.offers:  # a hosted API: paid as it is used
+            months = np.arange(int(np.ceil(12 * np.max(v.years))) + 1.0)
+            total = np.asarray(way.cost()(values)) / (12 * v.years)
+            return np.minimum(months[:, None], 12 * v.years) * total
+        return tco.cumulative(_at_price(way.offer, v, 1.0), way.system, use, v)
+
+    few = {name: each[:CURVE_DRAWS] for name, each in drawn.items()}
+    # all draws end with the longest years, so that curves are as long as each other
+    few["years"] = np.full(CURVE_DRAWS, uncertainty.best(inputs)["years"])
+    centre = uncertainty.best(inputs)
+    curves, spread = [], []
+    for way in (owned, rented):
+        usd, of_draws = by_month(way, centre), np.asarray(by_month(way, few))
+        of_draws = np.broadcast_to(of_draws.reshape(len(usd), -1), (len(usd), CURVE_DRAWS))
+        low, high = np.quantile(of_draws, [uncertainty.LOW, uncertainty.HIGH], axis=1)
+        curves.append(Curve(way.name, *([*map(float, each)] for each in (usd, low, high))))
+        spread.append(of_draws)
+    month, months = _first_month(spread[0] - spread[1]), None
+    at_best = _first_month(np.array(curves[0].usd) - np.array(curves[1].usd))[()]
+    if np.isfinite(at_best):
+        low, high = np.quantile(month, [uncertainty.LOW, uncertainty.HIGH], method="nearest")
+        months = Estimate(float(at_best), float(low), float(high))
+    return BreakEven(
+        decision,
+        uncertainty.estimate(instances, inputs, drawn),
+        months,
+        float(np.isfinite(month).mean()),
+        _utilization(owned, rented, centre, same_work),
+        (curves[0], curves[1]),
+        (owned.offer.price, rented.offer.price),
+    )
+
+
+def _first_month(owning_more: Array) -> Array:
+    """The month from which on to the end owning has cost less, of [months + 1, ...]; inf: none."""
+    pays = np.logical_and.accumulate(owning_more[::-1] < 0)
+    months = pays.sum(axis=0)
+    return np.where(months > 0, len(pays) - months, np.inf)
+
+
+def _utilization(
+    owned: Way,
+    rented: Way,
+    centre: Mapping[str, Array],
+    same_work: Callable[[Way, Way, Mapping[str, Array]], Array] | None,
+) -> float | None:
+    if not same_work:
+        return None
+    v = values_of(centre)
+    rate = float(same_work(owned, rented, centre))
+    sides = [
+        (_at_price(way.offer, v, 1.0), way.system, units)
+        for way, units in ((owned, rate), (rented, 1.0))
+    ]
+    found = float(tco.break_even_utilization(*sides, v))
+    return found if np.isfinite(found) else None
