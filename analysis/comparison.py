@@ -83,19 +83,19 @@ def compare(
             raise UserError(f"--limit {name}: no record has this metric")
     comparisons: list[Comparison] = []
     swept = set()
-    for key, sides in _grouped(measured, _load_key).items():
+    for key, sides in grouped(measured, _load_key).items():
         if len({run.task[run.level] for run in chain(*sides.values()) if run.level}) > 1:
             swept.add(key)
             best = {side: [_as_setting(run) for run in each] for side, each in sides.items()}
             comparisons += _against(baseline, best, allow_invalid, limits or {})
-    for sides in _grouped(measured, lambda run: run.work_key).values():
+    for sides in grouped(measured, lambda run: run.work_key).values():
         for comparison in _against(baseline, sides, allow_invalid, {}):
             comparison.leads = _load_key(sides[baseline][0]) not in swept
             comparisons.append(comparison)
     return sorted(comparisons, key=lambda comparison: (not comparison.leads, comparison.label))
 
 
-def _grouped(runs: Iterable[Run], key: Callable[[Run], object]) -> dict[object, Sides]:
+def grouped(runs: Iterable[Run], key: Callable[[Run], object]) -> dict[object, Sides]:
     """Runs by key, then side."""
     groups: dict[object, Sides] = defaultdict(lambda: defaultdict(list))
     for run in runs:
@@ -145,8 +145,8 @@ def _is_within(run: Run, limits: Limits) -> bool:
 
 def _compare_sides(base: list[Run], side: list[Run], allow_invalid: bool) -> Iterable[Comparison]:
     """One comparison for each fair setting of `side`, with the nearest one of the baseline."""
-    theirs = _best_by_setting(base, allow_invalid)
-    for setting, ours in _best_by_setting(side, allow_invalid).items():
+    theirs = best_by_setting(base, allow_invalid)
+    for setting, ours in best_by_setting(side, allow_invalid).items():
         near = max(theirs, key=lambda other: (other == setting, len(other & setting)))
         against, runs = theirs[near].runs, ours.runs
         first, second = against[0].comparable_by, runs[0].comparable_by
@@ -161,7 +161,7 @@ def _compare_sides(base: list[Run], side: list[Run], allow_invalid: bool) -> Ite
             side=runs[0].side,
             primary=runs[0].primary,
             unfair=unfair,
-            differences=_differences(against, runs),
+            differences=differences(against, runs),
             runs=(theirs[near].carrying, ours.carrying),
             work=runs[0].work,
             gate=missed[0] if missed else None,
@@ -193,7 +193,7 @@ def _add_ratios(comparison: Comparison, against: list[Run], runs: list[Run]) -> 
         comparison.ratios[name] = found
 
 
-def _best_by_setting(runs: list[Run], allow_invalid: bool) -> dict[Key, Chosen]:
+def best_by_setting(runs: list[Run], allow_invalid: bool) -> dict[Key, Chosen]:
     """A side's runs by what must be equal for a ratio to be fair.
 
     Runs of other configurations are no repetitions of each other: those with the best primary
@@ -249,7 +249,7 @@ def _unknown_quality(runs: list[Run]) -> list[str]:
     return [f"no accuracy record with a gate, so its quality is not known: {s}" for s in settings]
 
 
-def _differences(base: list[Run], side: list[Run]) -> dict[str, tuple[str, str]]:
+def differences(base: list[Run], side: list[Run]) -> dict[str, tuple[str, str]]:
     """What is not the same on both sides; several values of a side are all named."""
 
     def values(runs: list[Run], name: str) -> str:

@@ -69,15 +69,17 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.exp(np.mean(np.log(values))))
 
 
-def welch_interval(baseline: np.ndarray, side: np.ndarray) -> tuple[float, float]:
-    """95 % confidence interval of mean(side) - mean(baseline); two values or more of each."""
+def welch_interval(
+    baseline: np.ndarray, side: np.ndarray, confidence: float = CONFIDENCE
+) -> tuple[float, float]:
+    """Confidence interval of mean(side) - mean(baseline); two values or more of each."""
     difference = float(side.mean() - baseline.mean())
     variances = [float(values.var(ddof=1)) / len(values) for values in (baseline, side)]
     if not sum(variances):
         return difference, difference
     parts = [v**2 / (len(values) - 1) for v, values in zip(variances, (baseline, side))]
     degrees = sum(variances) ** 2 / sum(parts)  # Satterthwaite's
-    half = t_quantile((1 + CONFIDENCE) / 2, degrees) * math.sqrt(sum(variances))
+    half = t_quantile((1 + confidence) / 2, degrees) * math.sqrt(sum(variances))
     return difference - half, difference + half
 
 

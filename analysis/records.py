@@ -49,6 +49,25 @@ class Metric:
     ci95: tuple[float, float] | None
 
 
+@dataclass(frozen=True)
+class Beside:
+    """Another workload's streams, of a fixed number, that a capacity run was measured beside."""
+
+    unit: str  # what they are: "users"
+    count: float
+    workload: str
+    task: dict[str, Scalar]  # without its input, which the record has not
+    comparable_by: dict[str, Scalar]
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a capacity record says besides the number of streams, its primary metric."""
+
+    first_over: float | None  # the lowest number not sustained; None: as many as were tried were
+    beside: Beside | None
+
+
 @dataclass
 class Run:
     """What a comparison needs of a record."""
@@ -74,7 +93,8 @@ class Run:
     reasons: list[str]  # why it is not valid as evidence
     gate: gates.Gate | None  # of a record that measured quality
     level: str | None  # the entry of the task that is a level of load, not another work
-    quality: gates.Gate | None = None  # what such a record says about this run's setting
+    search: Search | None = None  # of a capacity record
+    quality: gates.Gate | None = None  # what a record of quality says about this run's setting
     side: str = ""
     label: str = ""  # the title, and what sets this task apart from the others here
 
@@ -187,9 +207,31 @@ def _run(found: dict, path: Path) -> Run:
         reasons=known.pop("validity")["reasons"],
         gate=gates.of_record({**found, "output": {"gate": plain(found["output"].get("gate"))}}),
         level=level if is_number(given["task"].get(level)) else None,
+        search=_search(found["primary"], plain(found["output"])),
         **known,
         **given,  # type: ignore[arg-type]
     )
+
+
+def _search(primary: str, output: dict) -> Search | None:
+    """None for what is no capacity record, or for one that says not in full what was beside it."""
+    first_over, beside = output.get("first_over"), output.get("beside")
+    if not is_number(output.get(primary)) or "first_over" not in output:
+        return None
+    over = first_over if is_number(first_over) else None
+    if beside is None:
+        return Search(over, None)
+    try:
+        task, comparable_by = _given(beside["task"]), _given(beside.get("comparable_by") or {})
+        if model := beside.get("model"):  # as harness.run has it of a record of its own
+            name = model["sha256"][:12] if model["sha256"] else model["name"]
+            comparable_by |= {"model": name, "weight format": model["weight_format"]}
+        if precision := (beside.get("placement") or {}).get("precision_effective"):
+            comparable_by["precision"] = precision
+        unit, count = f"{beside['called']}s", float(beside["streams"])
+        return Search(over, Beside(unit, count, beside["workload"], task, comparable_by))
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return None
 
 
 def _measured(iterations: list[list[float | None]]) -> list[float]:

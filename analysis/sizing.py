@@ -10,18 +10,33 @@ Numbers may be floats or NumPy arrays (n samples each), which are then planned o
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from statistics import median
 from typing import Protocol
 
 import numpy as np
 
-from analysis.records import Run
+from analysis import ratio
+from analysis.comparison import Chosen, best_by_setting, grouped
+from analysis.history import PRIOR_RUNS
+from analysis.records import Key, Run, Scalar, differing, is_number, listed
+from analysis.text import plain
+from harness.cli import UserError, one_line
+from harness.sut_toml import tomllib
 
 Number = float | np.ndarray
 BILLING = ("always_on", "active_hours", "scale_to_zero")
 PROFILES = Path(__file__).resolve().parent / "profiles.toml"
+HOURS = 24
+SPREAD = 0.04  # standard deviation between runs that is assumed of fewer than ratio.MIN_RUNS
+EPSILON = 1e-9  # so that rounding errors make no whole number another one
+MAX_LOG = 60.0  # of a number drawn, so that none overflows
+ADDED = "shares added"
 
 
 class Values(Protocol):
@@ -68,7 +83,9 @@ class Plan:
     alone: Mapping[str, Number]  # by unit: machines if it shared none; without spare
     shares: Mapping[str, Number]  # by unit: machines' worth of streams at the peak, a fraction
     at_peak: Number  # mean load at the peak of the machines that are not spare, 0 to 1
-    method: str  # "one workload", "machines of their own", "measured mix of ...", "shares added ..."
+    method: (
+        str  # "one workload", "machines of their own", "measured mix of ...", "shares added ..."
+    )
     notes: tuple[str, ...] = ()
 
 
@@ -105,12 +122,175 @@ def from_runs(
     where : (unit, entry of the task or of what is comparable) -> value, to choose one work where
         several were measured: {("users", "max TTFT s"): "1"}.
     """
-    raise NotImplementedError
+    problems: list[str] = []
+    found: list[Run] = []
+    for run in runs:
+        if run.search is None or not _is_chosen(run, where or {}):
+            continue
+        if run.share_of_machine < 1 and not share:
+            part = f"allowed {run.share_of_machine:.0%} of its machine's CPUs"
+            problems.append(f"{run.side}: {run.primary}: {part}, left out (--share takes a part)")
+        else:
+            found.append(run)
+    works = _works([run for run in found if not run.search.beside], allow_invalid, problems)
+    chosen = {unit: work for unit in works if (work := _shared_work(unit, works[unit], problems))}
+    capacities: dict[str, dict[str, Capacity]] = defaultdict(dict)
+    for unit, work in chosen.items():
+        for side, best in works[unit][work].items():
+            capacities[side][unit] = _capacity(best)
+    mixes = _mixes([run for run in found if run.search.beside], chosen, allow_invalid, problems)
+    return dict(capacities), mixes, list(dict.fromkeys(problems))
+
+
+Work = tuple[str, Key, Key]  # workload, task, what must be equal for a ratio to be fair
+Works = dict[str, dict[Work, dict[str, Chosen]]]  # by unit, work, side
+
+
+def _is_chosen(run: Run, where: Mapping[tuple[str, str], str]) -> bool:
+    """Whether the entries named for the run's unit have the values wanted."""
+    entries = {**run.comparable_by, **run.task}
+    return all(
+        unit != run.primary or value in (str(entries.get(name)), str(_short(entries.get(name, ""))))
+        for (unit, name), value in where.items()
+    )
+
+
+def _works(runs: list[Run], allow_invalid: bool, problems: list[str]) -> Works:
+    """Each side's runs that count, for each unit and work."""
+    works: Works = defaultdict(lambda: defaultdict(dict))
+    for sides in grouped(runs, lambda run: run.work_key).values():
+        for side, each in sides.items():
+            for setting, best in best_by_setting(each, allow_invalid).items():
+                first = best.runs[0]
+                if best.carrying:
+                    works[first.primary][(*first.work_key, setting)][side] = best
+                else:
+                    why = "; ".join(dict.fromkeys(chain(*(run.reasons for run in best.runs))))
+                    problems.append(f"{side}: {first.primary}: no valid run: {why}")
+    return works
+
+
+def _shared_work(
+    unit: str, works: Mapping[Work, Mapping[str, Chosen]], problems: list[str]
+) -> Work | None:
+    """The work that most sides did; None where several are as good."""
+    most = max(map(len, works.values()))
+    best = [work for work, sides in works.items() if len(sides) == most]
+    entries = [{**dict(task), **dict(setting)} for _, task, setting in works]
+    names = differing(entries)
+    said = {work: _described(each, names) for work, each in zip(works, entries)}
+    if len(best) > 1:
+        several = " / ".join(f"{', '.join(works[work])}: {said[work]}" for work in best)
+        problems.append(f"{unit}: left out, measured in several ways, choose one: {several}")
+        return None
+    for work, sides in works.items():
+        if lacking := [side for side in sides if side not in works[best[0]]]:
+            problems.append(
+                f"{', '.join(lacking)}: {unit}: measured with {said[work]}, "
+                f"not with {said[best[0]]} as elsewhere"
+            )
+    return best[0]
+
+
+def _described(entries: Mapping[str, Scalar], names: Sequence[str]) -> str:
+    shown = {name: _short(entries[name]) for name in names if name in entries}
+    return listed(shown) or "nothing more"
+
+
+def _short(value: Scalar) -> Scalar:
+    """A hash by its first digits, as labels have it; 1.0 as 1."""
+    if isinstance(value, str):
+        return value[:8] if len(value) == 64 else value
+    return f"{value:g}" if is_number(value) else value
+
+
+def _capacity(best: Chosen) -> Capacity:
+    first = best.runs[0]
+    counts = [run.result.median for run in best.runs]
+    logs = np.log(np.array(counts) + 0.5)  # a count of n is a capacity from n to below n + 1
+    marks = [*best.marks, *(note for note in best.notes if "invalid" in note)]
+    if len(counts) >= ratio.MIN_RUNS:
+        variance, degrees = float(logs.var(ddof=1)), len(counts) - 1
+    else:
+        degrees = PRIOR_RUNS + len(counts) - 1
+        squares = float(((logs - logs.mean()) ** 2).sum())
+        variance = (PRIOR_RUNS * SPREAD**2 + squares) / degrees
+        marks.append(f"{first.side}: {first.primary} from {len(counts)} run(s)")
+    if all(run.search and run.search.first_over is None for run in best.runs):
+        marks.append(f"{first.side}: {first.primary}: as many as were tried, may be more")
+    error = math.sqrt(variance / len(counts))
+    half = ratio.t_quantile((1 + ratio.CONFIDENCE) / 2, degrees) * error
+    count, mean = float(math.floor(median(counts))), float(logs.mean())
+    low, high = (float(math.floor(math.exp(mean + way * half) + EPSILON)) for way in (-1, 1))
+    setting = {k: v for k, v in first.comparable_by.items() if k != "model"}
+    work = {k: v for k, v in first.task.items() if not (isinstance(v, str) and len(v) == 64)}
+    return Capacity(
+        first.primary,
+        first.machine,
+        count,
+        min(low, count),
+        max(high, count),
+        len(counts),
+        listed({name: _short(value) for name, value in {**work, **setting}.items()}),
+        tuple(marks),
+        first.share_of_machine,
+        mean,
+        error,
+        degrees,
+    )
+
+
+def _mixes(
+    runs: list[Run], chosen: Mapping[str, Work], allow_invalid: bool, problems: list[str]
+) -> dict[str, list[Mix]]:
+    """By side, the mixes whose both works are those that the capacities are of."""
+    mixes: dict[str, list[Mix]] = defaultdict(list)
+    for sides in grouped(runs, lambda run: run.work_key).values():
+        for side, each in sides.items():
+            for best in best_by_setting(each, allow_invalid).values():
+                first = best.runs[0]
+                assert first.search and first.search.beside
+                beside = first.search.beside
+                what = f"{side}: {first.primary} beside {beside.count:g} {beside.unit}"
+                if not best.carrying:
+                    problems.append(f"{what}: no valid run")
+                elif not _is_same_work(first, chosen):
+                    problems.append(f"{what}: not the work that is sized, left out")
+                else:
+                    count = float(math.floor(median(run.result.median for run in best.runs)))
+                    over = any(run.search and run.search.first_over for run in best.runs)
+                    counts = {first.primary: count, beside.unit: beside.count}
+                    mixes[side].append(Mix(counts, len(best.runs), over))
+    return dict(mixes)
+
+
+def _is_same_work(run: Run, chosen: Mapping[str, Work]) -> bool:
+    """Whether both workloads of a mixed run did the work, alone, that was chosen for their unit."""
+    assert run.search and run.search.beside
+    beside = run.search.beside
+    if run.primary not in chosen or beside.unit not in chosen or run.primary == beside.unit:
+        return False
+    own = {k: v for k, v in run.task.items() if k != "beside" and not k.startswith("beside: ")}
+    if (run.workload, frozenset(own.items())) != chosen[run.primary][:2]:
+        return False
+    if frozenset(run.comparable_by.items()) != chosen[run.primary][2]:
+        return False
+    workload, task, setting = chosen[beside.unit]
+    theirs = {name: value for name, value in task if name != "input"}
+    own_task = {name: value for name, value in beside.task.items() if name != "input"}
+    if (beside.workload, own_task) != (workload, theirs):
+        return False
+    known = beside.comparable_by.items()
+    return all(dict(setting).get(name) == value for name, value in known)
 
 
 def sample(capacity: Capacity, n: int, rng: np.random.Generator) -> np.ndarray:
-    """[n] counts that the machine may sustain, whole, by how far the runs differ."""
-    raise NotImplementedError
+    """[n] counts that the machine may sustain, whole, by how far the runs differ.
+
+    Student's t on the logarithm, as the interval is; 1 at least, which was seen to be sustained.
+    """
+    drawn = capacity.log_mean + capacity.log_error * rng.standard_t(capacity.degrees, n)
+    return np.maximum(np.floor(np.exp(np.minimum(drawn, MAX_LOG)) + EPSILON), 1.0)
 
 
 def machines_needed(
@@ -134,7 +314,134 @@ def machines_needed(
 
     Raises UserError where a unit was not measured on this side, or not one stream was sustained.
     """
-    raise NotImplementedError
+    for unit in demand:
+        _check(unit, capacities)
+    if len({capacities[unit].share for unit in demand}) > 1:
+        raise UserError("capacities of parts of a machine of different sizes can't share machines")
+    fleet = _fleet(demand, capacities, mixes, v, headroom, counts or {})
+    units = list(fleet.shares)
+    notes = []
+    if len(units) < 2:
+        method = "one workload"
+    elif fleet.way == ADDED:
+        method = f"shares added, {np.mean(fleet.interference):.1%} {fleet.source} interference"
+        notes.append("whether the workloads fit into a machine's memory together was not measured")
+    else:
+        method = fleet.way
+    busy = sum(fleet.shares.values()) / np.maximum(fleet.machines, 1.0) if units else 0.0
+    return Plan(
+        fleet.machines + spare,
+        spare,
+        fleet.alone,
+        fleet.shares,
+        np.minimum(busy, 1.0),
+        method,
+        tuple(notes),
+    )
+
+
+def _check(unit: str, capacities: Mapping[str, Capacity]) -> None:
+    if unit not in capacities:
+        known = ", ".join(sorted(capacities)) or "none"
+        raise UserError(f"no capacity was measured for {unit}; there is: {known}")
+    found = capacities[unit]
+    if found.count < 1:
+        raise UserError(f"{found.system} sustained not one of {unit}: {found.conditions}")
+
+
+@dataclass(frozen=True)
+class _Fleet:
+    machines: Number  # without spare
+    alone: dict[str, Number]
+    shares: dict[str, Number]
+    way: str
+    interference: Number
+    source: str  # "measured" or "assumed"
+
+
+def _fleet(
+    demand: Mapping[str, Number],
+    capacities: Mapping[str, Capacity],
+    mixes: Sequence[Mix],
+    v: Values,
+    headroom: float,
+    counts: Mapping[str, Number],
+) -> _Fleet:
+    """The fewest machines of three ways to place whole streams, each within what was measured:
+    workloads apart, in a measured mix, or with their shares added."""
+    units = [unit for unit, number in demand.items() if np.any(np.asarray(number) > 0)]
+    most = {unit: counts.get(unit, capacities[unit].count) for unit in units}
+    peak = {unit: demand[unit] * v.peak_factor * (1 + headroom) for unit in units}
+    planned = {unit: _whole(peak[unit] / v.planning_share) for unit in units}
+    alone = {unit: _whole(planned[unit] / most[unit]) for unit in units}
+    shares = {unit: peak[unit] / most[unit] for unit in units}
+    joint = [mix for mix in mixes if sum(unit in mix.counts for unit in units) > 1]
+    measured = [
+        max(0.0, 1 / sum(n / capacities[unit].count for unit, n in mix.counts.items()) - 1)
+        for mix in joint
+        if mix.is_limit and set(units) <= set(mix.counts) <= set(capacities)
+    ]
+    interference = max(measured) if measured else v.interference_share
+    best, way = sum(alone.values()), "each workload on machines of its own"
+    ways = []
+    for mix in joint:
+        scaled = {
+            unit: np.floor(mix.counts[unit] * most[unit] / capacities[unit].count + EPSILON)
+            for unit in units
+            if unit in mix.counts
+        }
+        named = " + ".join(f"{mix.counts[unit]:g} {unit}" for unit in scaled)
+        ways.append((f"measured mix of {named}", _mixed(planned, most, scaled, interference)))
+    ways.append((ADDED, _packed(planned, most, interference)))
+    for name, machines in ways:
+        if np.mean(machines) < np.mean(best):
+            way = name
+        best = np.minimum(best, machines)
+    source = "measured" if measured else "assumed"
+    return _Fleet(best, alone, shares, way, interference, source)
+
+
+def _whole(value: Number) -> Number:
+    """Rounded up, but for what is a whole number in all but the last digits of a float."""
+    return np.ceil(value * (1 - EPSILON))
+
+
+def _mixed(
+    planned: Mapping[str, Number],
+    most: Mapping[str, Number],
+    mix: Mapping[str, Number],
+    interference: Number,
+) -> Number:
+    """Machines of which as many as is best carry a mix, or less; the others as in _packed()."""
+    best: Number = np.inf
+    for unit, count in mix.items():
+        for turn in (np.floor, np.ceil):
+            mixed = turn(planned[unit] / np.maximum(count, 1.0))
+            rest = {u: np.maximum(n - mixed * mix.get(u, 0.0), 0.0) for u, n in planned.items()}
+            best = np.minimum(best, mixed + _packed(rest, most, interference))
+    return best
+
+
+def _packed(
+    planned: Mapping[str, Number], most: Mapping[str, Number], interference: Number
+) -> Number:
+    """Machines of one workload as long as they are full, and what remains first fit.
+
+    A machine with streams of several workloads carries them where the sum of their shares (streams
+    over capacity) x (1 + interference) is at most 1. Never more machines than without sharing: a
+    remainder opens one at most.
+    """
+    full: Number = 0.0
+    taken: list[Number] = []  # of each machine that is shared: the sum of shares
+    for unit, number in planned.items():
+        whole = np.floor(number / most[unit])
+        full, left = full + whole, number - whole * most[unit]
+        for index, share in enumerate(taken):
+            room = np.floor(np.maximum(1 / (1 + interference) - share, 0) * most[unit] + EPSILON)
+            added = np.where(share > 0, np.minimum(left, room), 0.0)
+            taken[index], left = share + added / most[unit], left - added
+        taken.append(left / most[unit])
+    return full + sum(np.where(share > 0, 1.0, 0.0) for share in taken)
 
 
 def day(
@@ -151,11 +458,54 @@ def day(
     """How many of machines_needed()'s machines a day keeps on, and how busy these are.
 
     `billing` "always_on": all of them, all hours. "active_hours": all of them in the hours with
-    any demand. "scale_to_zero": in each hour as many as its own demand takes, with the spare.
+    any demand. "scale_to_zero": in each hour as many as its own demand takes, with the spare. The
+    load is that of the demand itself; the peak factor is for bursts, which don't last.
     """
-    raise NotImplementedError
+    assert billing in BILLING, billing
+
+    def fleet(share: float) -> _Fleet:
+        hourly = {unit: number * share for unit, number in demand.items()}
+        return _fleet(hourly, capacities, mixes, v, headroom, counts or {})
+
+    peak = fleet(1.0)
+    total = peak.machines + spare
+    machines: dict[float, Number] = {}  # that are on, by the hour's share of the peak
+    for share in set(profile.shares):
+        if billing == "always_on" or (billing == "active_hours" and share > 0):
+            machines[share] = total
+        elif share > 0:  # what carries the peak carries less, too
+            machines[share] = np.minimum(fleet(share).machines, peak.machines) + spare
+        else:
+            machines[share] = 0.0
+    on = sum(machines[share] for share in profile.shares)
+    work = sum(profile.shares) * sum(peak.shares.values()) / v.peak_factor
+    some = np.maximum(on, 1.0)  # machines are whole: either none at all, or 1
+    return Day(on / np.maximum(total, 1.0) / HOURS, np.minimum(work / some, 1.0))
 
 
 def read_profiles(path: Path | None = None) -> dict[str, Profile]:
     """By name, those of a TOML file, else the kit's. Raises UserError for a file that is wrong."""
-    raise NotImplementedError
+    path = path or PROFILES
+    try:
+        found = plain(tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not TOML: {one_line(error)}") from None
+    return {name: _profile(path, name, table) for name, table in found.items()}
+
+
+def _profile(path: Path, name: str, table: object) -> Profile:
+    label, shares = (
+        (table.get("label"), table.get("shares")) if isinstance(table, dict) else (None, None)
+    )
+    if (
+        not isinstance(label, str)
+        or not isinstance(shares, list)
+        or len(shares) != HOURS
+        or not all(is_number(share) and 0 <= share <= 1 for share in shares)
+        or max(shares) < 1
+    ):
+        needs = f"a label and {HOURS} shares from 0 to 1, of which at least one is 1"
+        raise UserError(f"{path}: {name}: a profile needs {needs}")
+    return Profile(name, label, tuple(map(float, shares)))
