@@ -96,9 +96,7 @@ def read(path: Path | None = None, given: Mapping[str, str] | None = None) -> di
             low, value, high = parse(text, assumption.allowed)
         except argparse.ArgumentTypeError as error:
             raise UserError(f"--set {name}: {error}") from None
-        found[name] = replace(
-            assumption, low=low, value=value, high=high, source=GIVEN, date=None
-        )
+        found[name] = replace(assumption, low=low, value=value, high=high, source=GIVEN, date=None)
     return found
 
 

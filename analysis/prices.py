@@ -120,7 +120,8 @@ def read_system(
 def _offers(price: Mapping[str, Any]) -> tuple[Offer, ...]:
     def offer(name: str, kind: str, table: Mapping[str, Any] = price, **usd: Any) -> Offer:
         priced = {**price, **table}
-        source = ", ".join(filter(None, [price.get("basis"), priced.get("source")])) or "entered"
+        basis = price.get("basis") if kind in (BOUGHT, ON_DEMAND) else None
+        source = ", ".join(filter(None, [basis, priced.get("source")])) or "entered"
         priced_on = priced.get("date")
         return Offer(name, kind, **usd, source=source, date=priced_on and str(priced_on))
 
@@ -181,7 +182,11 @@ def read_api(path: Path, today: date) -> Api:
         raise UserError(f"{path}: date must be like {today.isoformat()}") from None
     note = age_note(priced_on, today)
     return Api(
-        plain(name), plain(usd_per), plain(source), priced_on, (f"{plain(name)}: {note}",) * bool(note)
+        plain(name),
+        plain(usd_per),
+        plain(source),
+        priced_on,
+        (f"{plain(name)}: {note}",) * bool(note),
     )
 
 

@@ -60,7 +60,8 @@ def commitments(system: dict) -> list[str]:
         paid = [f"{term['upfront_usd']:,.2f} USD at its start"] if "upfront_usd" in term else []
         paid += [f"{term['usd_per_hour']:,} USD per hour"] if "usd_per_hour" in term else []
         evidence = _join(term.get("source"), str(term.get("date", "")), by=", ")
-        words = f"{term['term_years']:g} years: {' and '.join(paid)}"
+        years = f"{term['term_years']:g} year{'s' * (term['term_years'] != 1)}"
+        words = f"{years}: {' and '.join(paid)}"
         found.append(_join(words, f"({evidence})" if evidence else None))
     return found
 

@@ -182,16 +182,14 @@ def break_even_utilization(
 
 
 def unused_commitment(offer: Offer, v: Values) -> str | None:
-    """That a reserved machine's last term ends after the years, and so is paid in part for nothing;
-    None where it does not. Floats, not draws."""
+    """That a reserved machine's last term ends after v.years, in words; None where it does not.
+    Floats, not draws."""
     if offer.kind != RESERVED or not offer.term_years:
         return None
-    terms = math.ceil(v.years / offer.term_years - ALMOST)
-    unused = terms * offer.term_years - v.years
-    if unused <= ALMOST:
+    paid = math.ceil(v.years / offer.term_years - ALMOST) * offer.term_years
+    if paid - v.years <= ALMOST * paid:
         return None
-    paid = f"{v.years:g} years take {terms} terms of {offer.term_years:g}"
-    return f"{offer.name}: {paid}, of which {unused:g} years are paid and not used"
+    return f"{offer.name}: {paid:g} years are paid, of which {v.years:g} are used"
 
 
 def _wanted(offer: Offer) -> tuple[str, ...]:
@@ -227,9 +225,7 @@ def _owned_per_month(
         "rack space": v.rack_units_usd_per_month,
         "administration": None if admin is None else admin / 12,
     }
-    return {
-        name: None if usd is None else use.machines * usd for name, usd in per_machine.items()
-    }
+    return {name: None if usd is None else use.machines * usd for name, usd in per_machine.items()}
 
 
 def _rented_per_month(offer: Offer, use: Use, v: Values) -> dict[str, Quantity | None]:
