@@ -149,7 +149,7 @@ def sentences(work: PricedWork, years: float) -> list[str]:
                 f"{work.unit} cost least on {whole(least.machines)} × {least.name}: "
                 f"{describe(least.usd, ' USD')} over {years:g} years{_without(least.without)}."
             )
-    lines += [f"{about}no cost of {line}." for line in work.missing]
+    lines += [f"{about}not known: {line}." for line in work.missing]
     return lines + [f"{about}{line}" for even in work.break_evens for line in verdict(even)]
 
 
@@ -167,6 +167,10 @@ def verdict(even: BreakEven) -> list[str]:
         lines[0] = f"The data do not decide: {lines[0]}"
         if d.swings:
             lines.append(f"What would narrow it most: {d.swings[0].remedy}.")
+    if even.left_out:
+        until = f"; at {money(even.room_usd)} USD per server and month both cost the same"
+        until = until if even.room_usd > 0 else ""
+        lines.append(f"Not in it: {' and '.join(even.left_out)} of {d.first}{until}.")
     if even.month:
         lines[0] += f" Owning has cost less from month {months(even)} on."
     prices_of = [

@@ -18,6 +18,7 @@ from analysis.prices import ON_DEMAND, RESERVED, Api, Offer, System
 from analysis.uncertainty import Array, Cost, Decision, Estimate, Input
 
 CURVE_DRAWS = 400  # behind the band of a curve of cost over time
+ENERGY = "energy"
 POWER = ("load", "idle_power_share")
 PRICES = ("purchase_price_factor", "rental_price_factor")
 NO_SYSTEM = "no system of sut/ is this side: --sut {}=NAME names it"
@@ -63,6 +64,8 @@ class BreakEven:
     utilization: float | None  # from which on owning costs less; None: at none, or for a demand
     curves: tuple[Curve, Curve]
     paid: tuple[str, str]  # the price of either: "86,169.07 USD", "9.6768 USD per hour"
+    left_out: list[str]  # line items of owning that are not known and not in it
+    room_usd: float  # what these may come to per server and month, until both cost the same
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ class Way:
     offer: Offer
     use: Callable[[Values, Mapping[str, Array]], tco.Use]
     priced: Priced
+    rate: str = ""  # the input that is its units of work per hour; of a demand none
 
     @property
     def name(self) -> str:
@@ -148,10 +152,7 @@ def price_unit(
     inputs = [*rates.values(), *inputs_of(assumptions)]
     missing = [f"{side}: {why}" for side in rates if (why := _unpriced(side, systems[side]))]
 
-    def same_work(owned: Way, rented: Way, drawn: Mapping[str, Array]) -> Array:
-        return drawn[rates[owned.side].name] / drawn[rates[rented.side].name]
-
-    return _priced_work(label, unit, ways, inputs, missing, same_work)
+    return _priced_work(label, unit, ways, inputs, missing)
 
 
 def _unit_way(side: str, system: System, offer: Offer, rate: str) -> Way:
@@ -161,7 +162,7 @@ def _unit_way(side: str, system: System, offer: Offer, rate: str) -> Way:
     def priced(v: Values, drawn: Mapping[str, Array], price: float) -> Array:
         return tco.per_unit(_at_price(offer, v, price), system, drawn[rate], v)
 
-    return Way(side, system, offer, use, priced)
+    return Way(side, system, offer, use, priced, rate)
 
 
 def _unpriced(side: str, system: System | None) -> str | None:
@@ -222,7 +223,7 @@ def price_demand(
             ways.append(_demand_way(side, system, offer, demand, measured, mixes.get(side, ())))
     for name, (api, per_month) in (apis or {}).items():
         ways.append(_api_way(name, api, per_month))
-    return _priced_work("", str(demand), ways, inputs, missing, None)
+    return _priced_work("", str(demand), ways, inputs, missing)
 
 
 def _capacity_name(side: str, unit: str) -> str:
@@ -284,29 +285,30 @@ def _priced_work(
     ways: Sequence[Way],
     inputs: Sequence[Input],
     missing: list[str],
-    same_work: Callable[[Way, Way, Mapping[str, Array]], Array] | None,
 ) -> PricedWork:
     drawn = uncertainty.draw(inputs)
-    found = {way.name: _alternative(way, inputs, drawn, of_demand=not same_work) for way in ways}
+    found = {way.name: _alternative(way, inputs, drawn) for way in ways}
     cheapest = {}  # of each side's ways to own, and to rent but for spot
     for way in sorted(ways, key=lambda way: found[way.name].usd.usd):
         if way.offer.kind != "spot":
             cheapest.setdefault((way.side, way.offer.is_owned), way)
-    owned, rented = ([way for (_, own), way in cheapest.items() if own is is_owned]
-                     for is_owned in (True, False))  # fmt: skip
-    evens = [_break_even(*pair, inputs, drawn, same_work) for pair in product(owned, rented)]
+    owned, rented = ([], [])
+    for way in cheapest.values():
+        (owned if way.offer.is_owned else rented).append(way)
+    for way in [way for way in owned if ENERGY in found[way.name].without]:
+        owned.remove(way)
+        missing = [*missing, f"{way.side}'s power, so no verdict on owning it: --power_w"]
+    evens = [_break_even(*pair, inputs, drawn) for pair in product(owned, rented)]
     return PricedWork(label, unit, list(found.values()), missing, evens)
 
 
-def _alternative(
-    way: Way, inputs: Sequence[Input], drawn: Mapping[str, Array], of_demand: bool
-) -> Alternative:
+def _alternative(way: Way, inputs: Sequence[Input], drawn: Mapping[str, Array]) -> Alternative:
     centre = uncertainty.best(inputs)
     v = values_of(centre)
     use, offer = way.use(v, centre), _at_price(way.offer, v, 1.0)
     is_api = not way.system.offers
     machines = None
-    if of_demand and not is_api:
+    if not (way.rate or is_api):
         machines = uncertainty.estimate(
             lambda values: way.use(values_of(values), values).machines, inputs, drawn
         )
@@ -315,7 +317,7 @@ def _alternative(
         way.offer.name,
         uncertainty.estimate(way.cost(), inputs, drawn),
         machines,
-        [] if is_api or not of_demand else tco.line_items(offer, way.system, use, v),
+        [] if way.rate or is_api else tco.line_items(offer, way.system, use, v),
         way.offer.evidence,
         [] if is_api else tco.missing(offer, way.system, use, v),
     )
@@ -326,7 +328,6 @@ def _break_even(
     rented: Way,
     inputs: Sequence[Input],
     drawn: Mapping[str, Array],
-    same_work: Callable[[Way, Way, Mapping[str, Array]], Array] | None,
 ) -> BreakEven:
     decision = uncertainty.decide(
         (owned.name, rented.name),
@@ -337,14 +338,14 @@ def _break_even(
     )
 
     def instances(values: Mapping[str, Array]) -> Array:
-        if same_work:
-            return same_work(owned, rented, values)
+        if owned.rate:
+            return values[owned.rate] / values[rented.rate]
         return rented.use(values_of(values), values).machines
 
     def by_month(way: Way, values: Mapping[str, Array]) -> Array:
         v = values_of(values)
         use = way.use(v, values)
-        if same_work and way is rented:
+        if owned.rate and way is rented:
             use = replace(use, machines=use.machines * instances(values))
         if not way.system.offers:  # a hosted API: paid as it is used
             months = np.arange(int(np.ceil(12 * np.max(v.years))) + 1.0)
@@ -363,6 +364,12 @@ def _break_even(
         low, high = np.quantile(of_draws, [uncertainty.LOW, uncertainty.HIGH], axis=1)
         curves.append(Curve(way.name, *([*map(float, each)] for each in (usd, low, high))))
         spread.append(of_draws)
+    v, saved = values_of(centre), decision.saved.usd
+    if owned.rate:
+        room_usd = saved * float(centre[owned.rate]) * tco.HOURS_PER_MONTH * float(v.utilization)
+    else:
+        machines = float(owned.use(v, centre).machines)
+        room_usd = saved / machines / float(tco.annuity(12 * v.years, v))
     month, months = _first_month(spread[0] - spread[1]), None
     at_best = _first_month(np.array(curves[0].usd) - np.array(curves[1].usd))[()]
     if np.isfinite(at_best):
@@ -373,9 +380,11 @@ def _break_even(
         uncertainty.estimate(instances, inputs, drawn),
         months,
         float(np.isfinite(month).mean()),
-        _utilization(owned, rented, centre, same_work),
+        _utilization(owned, rented, centre),
         (curves[0], curves[1]),
         (owned.offer.price, rented.offer.price),
+        tco.missing(owned.offer, owned.system, owned.use(v, centre), v),
+        room_usd,
     )
 
 
@@ -386,19 +395,13 @@ def _first_month(owning_more: Array) -> Array:
     return np.where(months > 0, len(pays) - months, np.inf)
 
 
-def _utilization(
-    owned: Way,
-    rented: Way,
-    centre: Mapping[str, Array],
-    same_work: Callable[[Way, Way, Mapping[str, Array]], Array] | None,
-) -> float | None:
-    if not same_work:
+def _utilization(owned: Way, rented: Way, centre: Mapping[str, Array]) -> float | None:
+    if not owned.rate:
         return None
     v = values_of(centre)
-    rate = float(same_work(owned, rented, centre))
     sides = [
-        (_at_price(way.offer, v, 1.0), way.system, units)
-        for way, units in ((owned, rate), (rented, 1.0))
+        (_at_price(way.offer, v, 1.0), way.system, float(centre[way.rate]))
+        for way in (owned, rented)
     ]
     found = float(tco.break_even_utilization(*sides, v))
     return found if np.isfinite(found) else None

@@ -11,7 +11,8 @@ import numpy as np
 
 CONFIDENCE = 0.95
 MIN_RUNS = 4  # per side: with fewer there is neither interval nor verdict
-SPREAD, PRIOR_RUNS = 0.04, 4  # between runs: what is assumed at first, and the runs it counts as
+# between runs: what is assumed at first, and the runs it counts as
+SPREAD, PRIOR_RUNS = 0.04, 4
 NO_DIFFERENCE, MORE_RUNS = "no difference shown", "more runs needed"
 
 

@@ -23,7 +23,6 @@ import numpy as np
 
 from analysis import ratio
 from analysis.comparison import Chosen, best_by_setting, grouped
-from analysis.history import PRIOR_RUNS
 from analysis.records import Key, Run, Scalar, differing, is_number, listed
 from analysis.text import plain
 from harness.cli import UserError, one_line
@@ -33,7 +32,6 @@ Number = float | np.ndarray
 BILLING = ("always_on", "active_hours", "scale_to_zero")
 PROFILES = Path(__file__).resolve().parent / "profiles.toml"
 HOURS = 24
-SPREAD = 0.04  # standard deviation between runs that is assumed of fewer than ratio.MIN_RUNS
 EPSILON = 1e-9  # so that rounding errors make no whole number another one
 MAX_LOG = 60.0  # of a number drawn, so that none overflows
 ADDED = "shares added"
@@ -209,12 +207,8 @@ def _capacity(best: Chosen) -> Capacity:
     counts = [run.result.median for run in best.runs]
     logs = np.log(np.array(counts) + 0.5)  # a count of n is a capacity from n to below n + 1
     marks = [*best.marks, *(note for note in best.notes if "invalid" in note)]
-    if len(counts) >= ratio.MIN_RUNS:
-        variance, degrees = float(logs.var(ddof=1)), len(counts) - 1
-    else:
-        degrees = PRIOR_RUNS + len(counts) - 1
-        squares = float(((logs - logs.mean()) ** 2).sum())
-        variance = (PRIOR_RUNS * SPREAD**2 + squares) / degrees
+    variance, degrees = ratio.moderated(logs)
+    if len(counts) < ratio.MIN_RUNS:
         marks.append(f"{first.side}: {first.primary} from {len(counts)} run(s)")
     if all(run.search and run.search.first_over is None for run in best.runs):
         marks.append(f"{first.side}: {first.primary}: as many as were tried, may be more")
@@ -284,13 +278,21 @@ def _is_same_work(run: Run, chosen: Mapping[str, Work]) -> bool:
     return all(dict(setting).get(name) == value for name, value in known)
 
 
-def sample(capacity: Capacity, n: int, rng: np.random.Generator) -> np.ndarray:
-    """[n] counts that the machine may sustain, whole, by how far the runs differ.
+def given(side: str, unit: str, count: float) -> Capacity:
+    """A capacity that a user states: exact, of no run."""
+    return Capacity(unit, side, count, count, count, 0, "as given", ("not measured",))
+
+
+def quantiles(capacity: Capacity, probabilities: np.ndarray) -> np.ndarray:
+    """What the machine may sustain, whole, by how far the runs differ.
 
     Student's t on the logarithm, as the interval is; 1 at least, which was seen to be sustained.
     """
-    drawn = capacity.log_mean + capacity.log_error * rng.standard_t(capacity.degrees, n)
-    return np.maximum(np.floor(np.exp(np.minimum(drawn, MAX_LOG)) + EPSILON), 1.0)
+    if not capacity.runs:
+        return np.full(np.shape(probabilities), capacity.count)
+    by_chance = capacity.log_error * ratio.t_quantiles(probabilities, capacity.degrees)
+    drawn = np.exp(np.minimum(capacity.log_mean + by_chance, MAX_LOG))
+    return np.maximum(np.floor(drawn + EPSILON), 1.0)
 
 
 def machines_needed(

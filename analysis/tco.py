@@ -124,7 +124,7 @@ def per_unit(
         None if storage_gb_per_unit is None else storage_gb_per_unit * units,
         None if egress_gb_per_unit is None else egress_gb_per_unit * units,
     )
-    return total(offer, system, use, v) / (units * _annuity(12 * v.years, v))
+    return total(offer, system, use, v) / (units * annuity(12 * v.years, v))
 
 
 def api_total(api: Api, units_per_month: Mapping[str, Quantity], v: Values) -> Quantity:
@@ -134,7 +134,7 @@ def api_total(api: Api, units_per_month: Mapping[str, Quantity], v: Values) -> Q
             units = ", ".join(api.usd_per)
             raise UserError(f"{api.name}: no price per {unit}; there are prices per {units}")
     per_month = sum(api.usd_per[unit] * count for unit, count in units_per_month.items())
-    return per_month * _annuity(12 * v.years, v)
+    return per_month * annuity(12 * v.years, v)
 
 
 def break_even_month(
@@ -277,10 +277,10 @@ def _paid_of(flow: _Flow, until: Quantity, v: Values) -> Quantity:
     present_value = flow.usd * np.exp(-_per_month(v) * flow.start)
     if flow.months is None:
         return present_value * (flow.start <= until + ALMOST)
-    return present_value * _annuity(np.minimum(np.maximum(until - flow.start, 0.0), flow.months), v)
+    return present_value * annuity(np.minimum(np.maximum(until - flow.start, 0.0), flow.months), v)
 
 
-def _annuity(months: Quantity, v: Values) -> Quantity:
+def annuity(months: Quantity, v: Values) -> Quantity:
     """Present value of 1 USD at the end of each month; of a last part of a month, its share."""
     log_rate = _per_month(v)
     rate = np.expm1(log_rate)

@@ -161,7 +161,7 @@ def decide(
         if low < high:
             at = [float(saved({**centre, each.name: np.array(value)})) for value in (low, high)]
             swings.append(Swing(each.label, low, high, *at, each.remedy))
-    swings.sort(key=lambda swing: -swing.width_usd)
+    swings = sorted((s for s in swings if s.width_usd), key=lambda s: -s.width_usd)
     flips = []
     for paid, other_paid, unpriced in ((first, other, free[0]), (other, first, free[1])):
 
