@@ -46,6 +46,11 @@ class Assumption:
     def is_exact(self) -> bool:
         return self.low == self.high
 
+    @property
+    def evidence(self) -> str:
+        """Where the figure is from, and of when."""
+        return self.source if self.date is None else f"{self.source}, {self.date}"
+
     def __str__(self) -> str:
         """'price of electricity: 0.15 (0.08 to 0.3) USD per kWh'"""
         if self.value is None:

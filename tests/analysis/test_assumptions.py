@@ -56,7 +56,7 @@ def test_a_file_changes_only_its_tables_and_an_option_changes_the_file(tmp_path)
     )
     found = assumptions.read(path, {"pue": "1.4"})
     kwh = found["usd_per_kwh"]
-    assert (kwh.low, kwh.high, kwh.source, kwh.date) == (0.2, 0.4, "contract", "2026-01-31")
+    assert (kwh.low, kwh.high, kwh.evidence) == (0.2, 0.4, "contract, 2026-01-31")
     assert kwh.value == pytest.approx(0.3)
     assert (found["pue"].value, found["pue"].source) == (1.4, "given")
     assert found["admin_usd_per_year"].source == "given in mine.toml"

@@ -323,6 +323,7 @@ def test_break_even_is_the_month_from_which_owning_stays_cheaper():
             usd = tco.per_unit(owned, SYSTEM, rates[0], at)
             pays_now = usd < tco.per_unit(rented, SYSTEM, rates[1], at, 0.1, 0.2)
             if not np.isnan(share):
+                assert 0 <= share <= 1
                 assert pays_now == (utilization > share)
             elif utilization == 1:
                 assert not pays_now
