@@ -11,8 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from analysis.text import plain
 from harness import cli
 from harness.cli import UserError
@@ -108,19 +106,6 @@ def read(path: Path | None = None, given: Mapping[str, str] | None = None) -> di
 def values(assumptions: Mapping[str, Assumption]) -> Values:
     """Each assumption's value."""
     return Values(**{name: each.value for name, each in assumptions.items()})
-
-
-def sample(assumptions: Mapping[str, Assumption], n: int, rng: np.random.Generator) -> Values:
-    """`n` draws of each assumption: arrays of n, triangular over the stated range with its mode at
-    the value; constant where exact, None where unknown.
-
-    An assumption's draws do not depend on which of the others are exact.
-    """
-    drawn = {}
-    for name, each in assumptions.items():
-        uniform = rng.random(n)
-        drawn[name] = None if each.value is None else _triangular(each, uniform)
-    return Values(**drawn)
 
 
 def parse(text: str, allowed: tuple[float, float]) -> tuple[float, float, float]:
@@ -225,17 +210,6 @@ def _changed(assumption: Assumption, table: Any, path: Path | None) -> Assumptio
     source = plain(str(table.get("source", f"{GIVEN} in {path.name if path else ''}")))
     date = plain(str(table["date"])) if "date" in table else None
     return replace(assumption, low=low, value=value, high=high, source=source, date=date)
-
-
-def _triangular(each: Assumption, uniform: np.ndarray) -> np.ndarray:
-    """Inverse of the triangular distribution's cumulative one."""
-    low, mode, high = (float(x) for x in (each.low, each.value, each.high))  # type: ignore
-    if low == high:
-        return np.full(len(uniform), mode)
-    width, at = high - low, (mode - low) / (high - low)
-    rising = low + width * np.sqrt(uniform * at)
-    falling = high - width * np.sqrt((1 - uniform) * (1 - at))
-    return np.where(uniform < at, rising, falling)
 
 
 def _spell(each: Assumption) -> str:

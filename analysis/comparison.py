@@ -165,7 +165,9 @@ def _compare_sides(base: list[Run], side: list[Run], allow_invalid: bool) -> Ite
             runs=(theirs[near].carrying, ours.carrying),
             work=runs[0].work,
             gate=missed[0] if missed else None,
-            shares={each[0].side: min(r.share_of_machine for r in each) for each in (against, runs)},
+            shares={
+                each[0].side: min(r.share_of_machine for r in each) for each in (against, runs)
+            },
             marks=[*dict.fromkeys(missed), *theirs[near].marks, *ours.marks],
             notes=[*theirs[near].notes, *ours.notes, *_unknown_quality(against + runs)],
         )

@@ -30,7 +30,7 @@ from analysis.prices import System
 from analysis.pricing import BreakEven, Demand, PricedWork
 from analysis.records import Run, Unit, read_runs
 from analysis.text import Table, number, plain
-from analysis.uncertainty import Decision, Estimate
+from analysis.uncertainty import Estimate
 from harness import cli
 from harness.cli import UserError
 
@@ -80,7 +80,9 @@ def price_comparisons(
     return found
 
 
-def systems_of(sides: Mapping[str, str | None], args: argparse.Namespace) -> dict[str, System | None]:
+def systems_of(
+    sides: Mapping[str, str | None], args: argparse.Namespace
+) -> dict[str, System | None]:
     """By side, the system of sut/ that it is: by --sut, else named like it or its machine.
 
     `sides` has each side's machine; None where that is another than what did the work, so that only
@@ -235,9 +237,9 @@ def tables(work: PricedWork) -> list[Table]:
         flips = map(factor, d.flips)
         cells = percent(d.probability), months(even), share, *flips, describe(even.instances)
         rows.append([d.first, d.other, *cells])
-    headings = "Owned|Rented|Owning costs less with probability|from month|from utilization|"
-    headings += "at purchase price ×|at rent ×|Rented machines"
-    found.append(Table(f"Owning against renting{about}", headings.split("|"), rows))
+    names = "Owned|Rented|Owning costs less with probability|from month|from utilization|"
+    names += "at purchase price ×|at rent ×|Rented machines"
+    found.append(Table(f"Owning against renting{about}", names.split("|"), rows))
     for even in work.break_evens:
         d = even.decision
         swings = [
@@ -245,9 +247,9 @@ def tables(work: PricedWork) -> list[Table]:
             + ["yes" if s.flips else "no", s.remedy]
             for s in d.swings[:MAX_SWINGS]
         ]
-        headings = "What|90 % range|Saved at low|Saved at high|Changes the answer|Narrowed by"
+        names = "What|90 % range|Saved at low|Saved at high|Changes the answer|Narrowed by"
         title = f"What decides: {d.first} against {d.other}{about}"
-        found.append(Table(title, headings.split("|"), swings))
+        found.append(Table(title, names.split("|"), swings))
     return [table for table in found if table.rows]
 
 
@@ -344,8 +346,12 @@ def parse_args() -> argparse.Namespace:
         prog="python3 -m analysis.cost", description=__doc__, formatter_class=cli.HelpFormatter
     )
     add = parser.add_argument
-    what = "with --demand: records (JSON) or folders of them; else UNIT and SYSTEM=RATE ...: what is "
-    what += "priced ('million items', '1,000 items', 'hour of work' or NAME=METRIC:AMOUNT) and each "
+    what = (
+        "with --demand: records (JSON) or folders of them; else UNIT and SYSTEM=RATE ...: what is "
+    )
+    what += (
+        "priced ('million items', '1,000 items', 'hour of work' or NAME=METRIC:AMOUNT) and each "
+    )
     what += "system's throughput per second"
     add("what", nargs="*", help=what)
     add("--json", action="store_true", help="print all as JSON")
@@ -361,8 +367,15 @@ def parse_args() -> argparse.Namespace:
     billed = "what on-demand and spot machines do with less work: stay on, are off in hours "
     billed += "without work, or as many are on as each hour takes"
     add("--billing", choices=sizing.BILLING, default="always_on", help=billed)
-    add("--spare", type=cli.non_negative_int, default=0, help="machines more, for ones that fail (N+1: 1)")
-    add("--headroom", type=cli.between(0, 100), default=0.0, help="growth, as a share of the demand")
+    add(
+        "--spare",
+        type=cli.non_negative_int,
+        default=0,
+        help="machines more, for ones that fail (N+1: 1)",
+    )
+    add(
+        "--headroom", type=cli.between(0, 100), default=0.0, help="growth, as a share of the demand"
+    )
     kept = "kept per stream on rented storage: cameras=20"
     add("--storage_gb", type=streams, metavar="UNIT=GB,...", help=kept)
     sent = "sent out of the cloud per stream and hour: cameras=0.1"
@@ -451,13 +464,12 @@ def price_streams(args: argparse.Namespace, given: Mapping[str, Assumption]) -> 
                 per_month[work] += hours * amount
         unused = [unit for unit in demand.streams if unit not in dict(args.api_use)]
         if unused:
-            raise UserError(f"--api needs --api_use of {', '.join(unused)}: {unused[0]}:WORK=NUMBER")
+            raise UserError(
+                f"--api needs --api_use of {', '.join(unused)}: {unused[0]}:WORK=NUMBER"
+            )
         apis[api.name] = api, per_month
-        notes += api.notes
-    for system in filter(None, systems.values()):
-        notes += [f"{system.name}, {note}" for note in system.notes]
     work = pricing.price_demand(demand, capacities, mixes, systems, given, apis)
-    return Sized(work, capacities, list(dict.fromkeys(notes)))
+    return Sized(work, capacities, notes)
 
 
 def capacity_table(capacities: Mapping[str, Mapping[str, sizing.Capacity]]) -> Table:
@@ -492,7 +504,8 @@ def main() -> int:
     for table in [*shown, assumption_table(given)]:
         cells = cli.columns([table.headings, *table.rows])
         lines += ["", table.title, *(f"  {line}" for line in cells)]
-    print("\n".join([*lines, *(f"note: {note}" for note in notes)]))
+    notes += [note for work in works for note in work.notes]
+    print("\n".join([*lines, "", *(f"note: {note}" for note in dict.fromkeys(notes))]))
     return cli.EXIT_OK
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -77,6 +78,7 @@ class PricedWork:
     alternatives: list[Alternative]
     missing: list[str]  # why a side has no cost
     break_evens: list[BreakEven]
+    notes: list[str]  # what a reader must know of prices
     marks: tuple[str, ...] = ()  # what every sentence about it has to say
 
 
@@ -105,10 +107,11 @@ def values_of(drawn: Mapping[str, Array]) -> Values:
 
 def inputs_of(assumptions: Mapping[str, Assumption]) -> list[Input]:
     """The assumptions that have a value, as inputs of a cost."""
-    known = [each for each in assumptions.values() if each.value is not None]
-    return [
-        uncertainty.assumed(a.name, a.label, a.value, a.low, a.high, _remedy(a)) for a in known
-    ]
+    found = []
+    for a in assumptions.values():
+        if a.value is not None and a.low is not None and a.high is not None:
+            found.append(uncertainty.assumed(a.name, a.label, a.value, a.low, a.high, _remedy(a)))
+    return found
 
 
 def _remedy(assumption: Assumption) -> str:
@@ -215,11 +218,10 @@ def price_demand(
             continue
         measured = {unit: own[unit] for unit in demand.streams}
         inputs += [_capacity_input(side, each) for each in measured.values()]
-        if why := _unpriced(side, systems[side]):
-            missing.append(f"{side}: {why}")
-            continue
         system = systems[side]
-        for offer in system.offers:
+        if why := _unpriced(side, system):
+            missing.append(f"{side}: {why}")
+        for offer in system.offers if system else ():
             ways.append(_demand_way(side, system, offer, demand, measured, mixes.get(side, ())))
     for name, (api, per_month) in (apis or {}).items():
         ways.append(_api_way(name, api, per_month))
@@ -253,10 +255,12 @@ def _demand_way(
 
     def use(v: Values, drawn: Mapping[str, Array]) -> tco.Use:
         counts = {unit: drawn[_capacity_name(side, unit)] for unit in demand.streams}
-        common = (demand.streams, capacities, mixes, v, demand.spare, demand.headroom, counts)
-        plan = sizing.machines_needed(*common)
-        billing = "always_on" if offer.is_owned or offer.kind == RESERVED else demand.billing
-        day = sizing.day(demand.profile, billing, *common)
+        sized = (demand.streams, capacities, mixes, v)
+        more: dict[str, Any] = {"spare": demand.spare, "headroom": demand.headroom, "counts": counts}
+        plan = sizing.machines_needed(*sized, **more)
+        is_committed = offer.is_owned or offer.kind == RESERVED
+        billing = "always_on" if is_committed else demand.billing
+        day = sizing.day(demand.profile, billing, *sized, **more)
         kept, sent = (
             sum(gb.get(unit, 0.0) * count for unit, count in demand.streams.items()) if gb else None
             for gb in (demand.storage_gb, demand.egress_gb)
@@ -276,7 +280,7 @@ def _api_way(name: str, api: Api, per_month: Mapping[str, float]) -> Way:
     def priced(v: Values, drawn: Mapping[str, Array], price: float) -> Array:
         return tco.api_total(api, per_month, v) * price
 
-    return Way(name, System(name), offer, lambda v, drawn: tco.Use(0.0), priced)
+    return Way(name, System(name, notes=api.notes), offer, lambda v, drawn: tco.Use(0.0), priced)
 
 
 def _priced_work(
@@ -288,18 +292,21 @@ def _priced_work(
 ) -> PricedWork:
     drawn = uncertainty.draw(inputs)
     found = {way.name: _alternative(way, inputs, drawn) for way in ways}
-    cheapest = {}  # of each side's ways to own, and to rent but for spot
+    cheapest: dict[tuple[str, bool], Way] = {}  # of each side's ways to own, and to rent but for spot
     for way in sorted(ways, key=lambda way: found[way.name].usd.usd):
         if way.offer.kind != "spot":
             cheapest.setdefault((way.side, way.offer.is_owned), way)
-    owned, rented = ([], [])
-    for way in cheapest.values():
-        (owned if way.offer.is_owned else rented).append(way)
-    for way in [way for way in owned if ENERGY in found[way.name].without]:
-        owned.remove(way)
-        missing = [*missing, f"{way.side}'s power, so no verdict on owning it: --power_w"]
+    rented = [way for way in cheapest.values() if not way.offer.is_owned]
+    owned = [way for way in cheapest.values() if way.offer.is_owned]
+    unknown = [way for way in owned if ENERGY in found[way.name].without]
+    missing += [f"{way.side}'s power, so no verdict on owning it: --power_w" for way in unknown]
+    owned = [way for way in owned if way not in unknown]
     evens = [_break_even(*pair, inputs, drawn) for pair in product(owned, rented)]
-    return PricedWork(label, unit, list(found.values()), missing, evens)
+    v = values_of(uncertainty.best(inputs))
+    unused = (tco.unused_commitment(way.offer, v) for way in ways)
+    notes = [f"{way.side}, {note}" for way, note in zip(ways, unused) if note]
+    notes += [f"{way.side}, {note}" for way in ways for note in way.system.notes]
+    return PricedWork(label, unit, list(found.values()), missing, evens, list(dict.fromkeys(notes)))
 
 
 def _alternative(way: Way, inputs: Sequence[Input], drawn: Mapping[str, Array]) -> Alternative:
@@ -370,10 +377,11 @@ def _break_even(
     else:
         machines = float(owned.use(v, centre).machines)
         room_usd = saved / machines / float(tco.annuity(12 * v.years, v))
-    month, months = _first_month(spread[0] - spread[1]), None
-    at_best = _first_month(np.array(curves[0].usd) - np.array(curves[1].usd))[()]
+    month, months = tco.break_even_month(*spread), None
+    at_best = tco.break_even_month(curves[0].usd, curves[1].usd)
     if np.isfinite(at_best):
-        low, high = np.quantile(month, [uncertainty.LOW, uncertainty.HIGH], method="nearest")
+        never = np.where(np.isfinite(month), month, np.inf)
+        low, high = np.quantile(never, [uncertainty.LOW, uncertainty.HIGH], method="nearest")
         months = Estimate(float(at_best), float(low), float(high))
     return BreakEven(
         decision,
@@ -388,20 +396,13 @@ def _break_even(
     )
 
 
-def _first_month(owning_more: Array) -> Array:
-    """The month from which on to the end owning has cost less, of [months + 1, ...]; inf: none."""
-    pays = np.logical_and.accumulate(owning_more[::-1] < 0)
-    months = pays.sum(axis=0)
-    return np.where(months > 0, len(pays) - months, np.inf)
-
-
 def _utilization(owned: Way, rented: Way, centre: Mapping[str, Array]) -> float | None:
     if not owned.rate:
         return None
     v = values_of(centre)
-    sides = [
+    own, other = (
         (_at_price(way.offer, v, 1.0), way.system, float(centre[way.rate]))
         for way in (owned, rented)
-    ]
-    found = float(tco.break_even_utilization(*sides, v))
+    )
+    found = float(tco.break_even_utilization(own, other, v))
     return found if np.isfinite(found) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv as csv_module
 import io
 import json as json_module
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from analysis import cost, gates
@@ -32,10 +32,10 @@ METHOD = (
     "model, weight format, precision, runtime, device and what else their records name. Runs that "
     "are not valid as evidence, or whose setting missed its accuracy gate, carry no verdict. "
     "docs/records-and-statistics.md has the thresholds.",
-    "A cost is the present value of all that is paid over the years, per unit of work done in them. "
-    "Its 90 % range comes of the runs' spread and of each assumption's stated range (Monte Carlo, "
-    "4,000 draws, fixed seed). Between 10 and 90 % probability the data do not decide. docs/cost.md "
-    "has all formulas.",
+    "A cost is the present value of all that is paid over the years, per unit of work done in "
+    "them. Its 90 % range comes of the runs' spread and of each assumption's stated range (Monte "
+    "Carlo, fixed seed). Between 10 and 90 % probability the data do not decide. docs/cost.md has "
+    "all formulas.",
 )
 
 
@@ -138,6 +138,8 @@ def notes(report: Report) -> list[str]:
     for c in report.comparisons:
         for note in [*c.marks, *c.notes]:
             labels.setdefault(note, {})[c.label] = None
+    for work in report.leading_costs:
+        labels |= {note: {work.label: None} for note in work.notes}
     found = [
         f"{next(iter(works))}{f' and {len(works) - 1} more' if len(works) > 1 else ''}: {note}"
         for note, works in labels.items()
@@ -208,7 +210,13 @@ def _runs(report: Report) -> Table:
 
 def text(report: Report) -> str:
     """For the terminal: the summary, the most important tables, the notes."""
-    shown = ["Ratios", "What differs between the sides", "Cost", "Owning against renting", "Accuracy"]
+    shown = [
+        "Ratios",
+        "What differs between the sides",
+        "Cost",
+        "Owning against renting",
+        "Accuracy",
+    ]
     if any(work.alternatives for work in report.costs):
         shown += ["Systems", "Assumptions"]
     lines = [*summary(report), ""]

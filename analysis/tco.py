@@ -137,17 +137,14 @@ def api_total(api: Api, units_per_month: Mapping[str, Quantity], v: Values) -> Q
     return per_month * annuity(12 * v.years, v)
 
 
-def break_even_month(
-    owned: tuple[Offer, System, Use], rented: tuple[Offer, System, Use], v: Values
-) -> Quantity:
-    """The month from whose end on owning has cost less, up to the end of v.years; nan: none.
+def break_even_month(owning: Quantity, renting: Quantity) -> Quantity:
+    """The month from whose end on owning has cost less, up to the last; nan: none.
 
-    Owned machines are sold in the last month (residual).
+    Both as cumulative() has them. Owned machines are sold in the last month (residual).
     """
-    cheaper = _cumulative(*owned, v) < _cumulative(*rented, v)
+    cheaper = np.asarray(owning) < np.asarray(renting)
     months = np.logical_and.accumulate(cheaper[::-1]).sum(axis=0)  # from the last one back
-    found = np.where(months > 0, len(cheaper) - months, np.nan)
-    return found if len(found) > 1 else float(found[0])
+    return np.where(months > 0, len(cheaper) - months, np.nan)[()]
 
 
 def break_even_utilization(

@@ -8,6 +8,7 @@ assumptions, whose ranges are stated. A Monte Carlo simulation with a fixed seed
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -86,9 +87,14 @@ def best(inputs: Sequence[Input]) -> dict[str, Array]:
 
 
 def draw(inputs: Sequence[Input], draws: int = DRAWS, seed: int = SEED) -> dict[str, Array]:
-    """`draws` values of each input, independent of each other."""
-    random = np.random.default_rng(seed)
-    return {each.name: each.quantiles(random.random(draws)) for each in inputs}
+    """`draws` values of each input, independent of each other. They depend on its name and the
+    seed, not on what else is drawn."""
+    return {
+        each.name: each.quantiles(
+            np.random.default_rng([seed, zlib.crc32(each.name.encode())]).random(draws)
+        )
+        for each in inputs
+    }
 
 
 def estimate(cost: Cost, inputs: Sequence[Input], drawn: Values) -> Estimate:
@@ -159,8 +165,10 @@ def decide(
     for each in inputs:
         low, high = each.range
         if low < high:
-            at = [float(saved({**centre, each.name: np.array(value)})) for value in (low, high)]
-            swings.append(Swing(each.label, low, high, *at, each.remedy))
+            at_low, at_high = (
+                float(saved({**centre, each.name: np.array(value)})) for value in (low, high)
+            )
+            swings.append(Swing(each.label, low, high, at_low, at_high, each.remedy))
     swings = sorted((s for s in swings if s.width_usd), key=lambda s: -s.width_usd)
     flips = []
     for paid, other_paid, unpriced in ((first, other, free[0]), (other, first, free[1])):
@@ -172,4 +180,6 @@ def decide(
     differences = saved(drawn)
     ties = float((differences == 0).mean()) / 2
     probability = float((differences > 0).mean()) + ties
-    return Decision(*names, estimate(saved, inputs, drawn), probability, swings, (flips[0], flips[1]))
+    return Decision(
+        *names, estimate(saved, inputs, drawn), probability, swings, (flips[0], flips[1])
+    )

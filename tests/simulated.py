@@ -6,6 +6,7 @@ import uuid
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from analysis import pricing, uncertainty
 from harness import stats
 from harness.metrics import METRICS
 
@@ -114,3 +115,8 @@ def write(folder: Path, *records: dict) -> list[Path]:
         paths.append(folder / f"{made['id']}.json")
         paths[-1].write_text(json.dumps(made))
     return paths
+
+
+def sample(found, n):
+    """`n` draws of assumptions, as a Monte Carlo takes them."""
+    return pricing.values_of(uncertainty.draw(pricing.inputs_of(found), n))

@@ -7,6 +7,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 from conftest import REPO
+from simulated import sample
 
 from analysis import assumptions
 from harness.cli import UserError
@@ -118,7 +119,7 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path):
 
 def test_draws_are_triangular_over_the_range():
     found = assumptions.read(given={"usd_per_kwh": "0.1..0.15..0.3", "pue": "1.5"})
-    drawn = assumptions.sample(found, 100_000, np.random.default_rng(1))
+    drawn = sample(found, 100_000)
     kwh = drawn.usd_per_kwh
     assert 0.1 <= kwh.min() < 0.103 and 0.294 < kwh.max() <= 0.3
     assert kwh.mean() == pytest.approx((0.1 + 0.15 + 0.3) / 3, rel=0.005)
@@ -131,13 +132,13 @@ def test_draws_are_triangular_over_the_range():
 def test_the_mode_of_a_range_may_be_one_of_its_ends():
     for text in ("0.1..0.1..0.3", "0.1..0.3..0.3"):
         found = assumptions.read(given={"usd_per_kwh": text})
-        kwh = assumptions.sample(found, 1000, np.random.default_rng(1)).usd_per_kwh
+        kwh = sample(found, 1000).usd_per_kwh
         assert np.isfinite(kwh).all() and 0.1 <= kwh.min() and kwh.max() <= 0.3
 
 
 def test_draws_of_one_do_not_depend_on_another_being_exact():
     def draw(**given):
-        return assumptions.sample(assumptions.read(given=given), 50, np.random.default_rng(7))
+        return sample(assumptions.read(given=given), 50)
 
     both, fixed = draw(), draw(usd_per_kwh="0.2", admin_usd_per_year="500")
     assert (both.pue == fixed.pue).all() and (both.discount_rate == fixed.discount_rate).all()

@@ -1,49 +1,23 @@
-"""Costs against a spreadsheet worked by hand."""
+"""Costs of work and of demands, from the command line and in comparisons."""
 
 import argparse
 import json
+import math
 import subprocess
 import sys
-from dataclasses import replace
+import time
 
 import pytest
 from conftest import REPO, assert_one_line
 from simulated import record, write
 
-from analysis import cost
+from analysis import cost, tco
 
-# A server of 40,000 USD that draws 500 W, kept 4 years, 10 % maintenance, PUE 1.5, 0.20 USD/kWh,
-# in use half the time:
-#   a year      40,000 / 4 + 40,000 x 0.1 = 14,000 USD; per calendar hour 14,000 / 8760 = 1.59817
-#   energy      0.5 kW x 1.5 x 0.20 = 0.15 USD per hour in use
-#   in use      1.59817 / 0.5 + 0.15 = 3.34635 USD per hour
-OWNED = cost.Machine("server", usd=40_000, power_w=500)
-RENTED = cost.Machine("instance", usd_per_hour=2.00)
-ASSUMED = cost.Assumptions(
-    years=4, utilization=0.5, usd_per_kwh=0.20, pue=1.5, maintenance_share=0.1
-)
-
-
-def test_an_hour_of_a_server_and_of_an_instance():
-    assert cost.fixed_per_hour(OWNED.usd, ASSUMED) == pytest.approx(1.59817, abs=1e-5)
-    assert cost.energy_per_hour(OWNED.power_w, ASSUMED) == pytest.approx(0.15)
-    assert cost.per_hour(OWNED, ASSUMED) == pytest.approx(3.34635, abs=1e-5)
-    assert cost.per_hour(RENTED, ASSUMED) == 2.00
-
-
-@pytest.mark.parametrize(
-    "unit, throughput, usd",
-    [
-        ("million tokens", 100, 5.5556),  # 0.36 million tokens per hour; 2 / 0.36
-        ("hour of audio", 20, 0.1),  # 20 hours of audio per hour; 2 / 20
-        ("1,000 requests", 5, 2 / 18),  # 5/s are 18,000 per hour
-        # 3 cameras of 30 frames/s: 0.003 thousand camera-hours per hour; 2 / 0.003
-        ("1,000 camera-hours=frames_per_second:108e6", 90, 666.667),
-    ],
-)
-def test_a_unit_of_work(unit, throughput, usd):
-    units_per_hour = cost.unit_of_work(unit).per_hour(throughput)
-    assert cost.price(RENTED, units_per_hour, ASSUMED).usd_per_unit == pytest.approx(usd, rel=1e-4)
+EXACT = [  # no ranges, no cost of capital: sums to be worked out by hand
+    *("--utilization", "0.5", "--usd_per_kwh", "0.2", "--pue", "1.5", "--maintenance_share", "0.1"),
+    *("--set", "discount_rate=0", "--set", "residual_share=0", "--set", "idle_power_share=0"),
+    *("--set", "purchase_price_factor=1", "--set", "interference_share=0"),
+]
 
 
 @pytest.mark.parametrize("text", ["tokens", "x=metric", "x=metric:0", "x=metric:y", "0 things"])
@@ -52,52 +26,17 @@ def test_a_unit_that_says_no_amount_is_wrong_usage(text):
         cost.unit_of_work(text)
 
 
-def test_break_even():
-    # One server does the work of 1.5 instances: renting costs 3.00 USD per hour in use, 2.85 more
-    # than the server's energy.
-    #   utilization   1.59817 / 2.85 = 0.56076
-    #   month         at 0.75: saved 2.85 x 0.75 x 730 = 1,560.375 per month, less
-    #                 40,000 x 0.1 / 12 = 333.333 of maintenance: 1,227.04;
-    #                 40,000 / 1,227.04 = 32.6, so the 33rd
-    assumed = replace(ASSUMED, utilization=0.75)
-    even = cost.break_even(OWNED, RENTED, 3.0, 2.0, assumed)
-    assert (even.instances, even.month) == (1.5, 33)
-    assert even.utilization == pytest.approx(0.56076, abs=1e-5)
-    spent = [even.purchase_usd + even.owning_usd_per_month * month for month in (32, 33)]
-    assert even.months == 48 and even.purchase_usd == 40_000
-    assert even.renting_usd_per_month == pytest.approx(3 * 0.75 * 730)
-    assert spent[0] > even.renting_usd_per_month * 32
-    assert spent[1] < even.renting_usd_per_month * 33
-
-
-def test_owning_that_never_pays_is_said_so():
-    # 0.05 instances' work costs less than the energy
-    even = cost.break_even(OWNED, RENTED, 1.0, 20.0, ASSUMED)
-    assert even.utilization is None and even.month is None
-    assert cost.break_even(OWNED, RENTED, 3.0, 2.0, replace(ASSUMED, utilization=0.3)).month is None
-
-
-def test_unknown_stays_unknown():
-    for known in ({"power_w": 500}, {"usd": 40_000}, {}):
-        owned = cost.Machine("owned", **known)
-        assert cost.per_hour(owned, ASSUMED) is None and owned.missing()
-        assert cost.break_even(owned, RENTED, 1, 1, ASSUMED) is None
-    assert cost.break_even(OWNED, cost.Machine("no rate"), 1, 1, ASSUMED) is None
-
-
-def test_power_is_taken_as_measured_before_as_rated():
-    system = {"system": {"name": "s"}, "price": {"usd": 1.0}, "power": {"rated_w": 1000}}
-    assert cost.machine(system, None, 0.7, "on_demand").power_w == 700
-    assert cost.machine(system, 450.0, 0.7, "on_demand").power_w == 450
-    assert cost.machine({"system": {"name": "s"}}, None, 0.7, "on_demand").power_w is None
-
-
-def test_sensitivity_changes_one_thing_at_a_time():
-    cases = cost.alternatives(ASSUMED)
-    assert list(cases)[:3] == ["usd_per_kwh 0.1", "usd_per_kwh 0.4", "years 3"] and len(cases) == 7
-    assert cases["years 3"] == replace(ASSUMED, years=3)
-    dearer = cost.break_even(OWNED, RENTED, 3.0, 2.0, cases["usd_per_kwh 0.4"])
-    assert dearer.owned_usd_per_unit == pytest.approx((3.34635 + 0.15) / 3, abs=1e-5)
+@pytest.mark.parametrize(
+    "unit, throughput, units",
+    [
+        ("million tokens", 100, 0.36),
+        ("hour of audio", 20, 20),
+        ("1,000 requests", 5, 18),
+        ("1,000 camera-hours=frames_per_second:108e6", 90, 0.003),
+    ],
+)
+def test_units_of_work_per_hour(unit, throughput, units):
+    assert cost.unit_of_work(unit).per_hour(throughput) == pytest.approx(units)
 
 
 def run(module: str, *args) -> subprocess.CompletedProcess:
@@ -152,53 +91,211 @@ def edge_and_cloud(tmp_path):
     return tmp_path / "edge", tmp_path / "cloud"
 
 
+def usd(row: dict, side: str) -> float:
+    (found,) = [each["usd"]["usd"] for each in row["alternatives"] if each["side"] == side]
+    return found
+
+
 def test_a_comparison_has_the_costs_of_its_systems_with_every_input_and_its_source(edge_and_cloud):
-    options = ("--baseline", "cloud", "--power_w", "edge=900", "--usd_per_kwh", "0.2")
+    options = ("--baseline", "cloud", "--power_w", "edge=900", *EXACT)
     found = compared(*edge_and_cloud, *options)
     (row,) = found["costs"]
     # 86,169.07 x (1/4 + 0.1) / 8760 / 0.5 + 0.9 x 1.5 x 0.2 = 7.1557 USD per hour in use;
     # 0.432 million tokens per hour
-    assert row["sides"]["edge"]["usd_per_unit"] == pytest.approx(7.1557 / 0.432, rel=1e-4)
-    assert row["sides"]["cloud"]["usd_per_unit"] == pytest.approx(9.6768 / 0.36, rel=1e-6)
+    assert usd(row, "edge") == pytest.approx(7.1557 / 0.432, rel=1e-4)
+    assert usd(row, "cloud") == pytest.approx(9.6768 / 0.36, rel=1e-6)
     (even,) = row["break_evens"]
-    assert (even["owned"], even["rented"]) == ("edge", "cloud")
-    assert even["instances"] == pytest.approx(1.2)
+    assert (even["decision"]["first"], even["decision"]["other"]) == (
+        "edge, bought",
+        "cloud, on demand",
+    )
+    assert even["instances"]["usd"] == pytest.approx(1.2)
+    assert even["left_out"] == ["rack space", "administration"]
     prices = {side: each["price"] for side, each in found["sides"].items()}
-    assert prices["edge"]["power_source"] == "measured"
-    assert prices["cloud"]["price_source"].endswith("published with the original study")
-    given = {"label": "USD per kWh", "value": 0.2, "source": "given"}
-    assert found["assumptions"]["usd_per_kwh"] == given
-    assert found["assumptions"]["pue"]["source"] == "the kit's default"
+    assert prices["edge"]["full_w"] == 900
+    assert prices["cloud"]["offers"][0]["source"] == "published with the original study"
+    kwh = found["assumptions"]["usd_per_kwh"]
+    assert (kwh["value"], kwh["low"], kwh["source"]) == (0.2, 0.2, "given")
+    assert found["assumptions"]["load"]["source"].startswith("the kit's default")
+
+
+def test_the_runs_spread_is_carried_into_dollars(tmp_path):
+    for side, medians in (("edge", (119.0, 121.0, 120.0, 118.0)), ("cloud", (90.0, 110, 99, 101))):
+        for median in medians:
+            write(tmp_path / side, record([median] * 6, machine="m7i.48xlarge"))
+    (row,) = compared(tmp_path / "edge", tmp_path / "cloud", *EXACT, "--allow_invalid")["costs"]
+    widths = {a["side"]: (a["usd"]["high"] - a["usd"]["low"]) / a["usd"]["usd"] for a in
+              row["alternatives"]}  # fmt: skip
+    assert 0.02 < widths["edge"] < widths["cloud"] < 0.5
+
+
+def test_a_part_of_a_machine_is_priced_only_where_that_is_asked_for(tmp_path):
+    part = record([120.0] * 6, machine="R760xa")
+    part["placement"]["share_of_machine"] = 0.25
+    write(tmp_path / "edge", part)
+    write(tmp_path / "cloud", record([100.0] * 6, machine="m7i.48xlarge"))
+    both = tmp_path / "edge", tmp_path / "cloud", "--power_w", "edge=900", *EXACT
+    (row,) = compared(*both)["costs"]
+    assert [each["side"] for each in row["alternatives"]] == ["cloud"] and not row["break_evens"]
+    assert row["missing"] == [
+        "edge: was allowed 25% of its machine's CPUs: --share prices that part of the machine"
+    ]
+    (row,) = compared(*both, "--share")["costs"]
+    assert usd(row, "edge") == pytest.approx(7.1557 / 0.432 / 4, rel=1e-4)
+
+
+def test_a_server_elsewhere_is_not_priced_as_the_machine_that_sent_the_requests(tmp_path):
+    remote = record([5.0] * 6, workload="gpu-tgi", machine="m7i.48xlarge")
+    remote["server"] = {"name": "TGI", "url": "http://far", "is_local": False}
+    write(tmp_path / "far", remote)
+    write(tmp_path / "near", record([4.0] * 6, workload="gpu-tgi", machine="g5.8xlarge"))
+    both = tmp_path / "far", tmp_path / "near"
+    (row,) = compared(*both)["costs"]
+    assert [each["side"] for each in row["alternatives"]] == ["near"]
+    assert any("far: no system of sut/" in line and "--sut far=NAME" in line for line in
+               row["missing"])  # fmt: skip
+    (row,) = compared(*both, "--sut", "far=g5.8xlarge")["costs"]
+    assert usd(row, "far") == pytest.approx(2.448 / 18, rel=1e-6)
 
 
 def test_work_is_priced_in_a_unit_of_ones_own_too(edge_and_cloud):
     unit = "--unit", "page=tokens_per_second:500"
     found = compared(*edge_and_cloud, "--power_w", "edge=900", *unit)
     assert [row["unit"] for row in found["costs"]] == ["million tokens", "page"]
-    cloud = [row["sides"]["cloud"]["usd_per_unit"] for row in found["costs"]]
+    cloud = [usd(row, "cloud") for row in found["costs"]]
     assert cloud[1] == pytest.approx(cloud[0] * 500 / 1e6)
     unknown = run("compare", *edge_and_cloud, "--unit", "frame=frames_per_second:1")
     assert_one_line(unknown, "--unit frame", "no metric frames_per_second", "tokens_per_second")
 
 
-def test_without_price_or_power_the_cost_is_unknown_and_says_what_is_missing(tmp_path):
+def test_without_a_price_there_is_no_cost_and_without_power_no_verdict_on_owning(tmp_path):
     write(tmp_path / "edge", record([1.0] * 6, machine="PowerEdge XR4520c"))
     write(tmp_path / "home", record([1.0] * 6, machine="desk"))
     (row,) = compared(tmp_path / "edge", tmp_path / "home")["costs"]
-    assert all(side["usd_per_unit"] is None for side in row["sides"].values())
-    assert row["break_evens"] == []
-    assert "edge: price" in row["missing"] and "edge: power" in row["missing"]
-    assert any(missing.startswith("home: ") for missing in row["missing"])
+    assert row["alternatives"] == [] and row["break_evens"] == []
+    assert "edge: sut/XR4520c.toml has no price" in row["missing"]
+    assert any(missing.startswith("home: no system") for missing in row["missing"])
+    done = run("cost", "million tokens", "R760xa=1200", "m7i.48xlarge=1000")
+    assert "without energy and rack space and administration" in done.stdout
+    assert "not known: R760xa's power, so no verdict on owning it: --power_w." in done.stdout
+    assert "costs less than" not in done.stdout
 
 
 def test_the_published_systems_at_throughputs_of_ones_own():
     priced = "million tokens", "R760xa=1200", "m7i.48xlarge=1000", "--power_w", "R760xa=900"
     done = run("cost", *priced)
     assert done.returncode == 0, done.stderr
-    assert "one R760xa does the work of 1.20 m7i.48xlarge" in done.stdout
-    assert "USD per kWh: 0.15" in done.stdout
+    assert "R760xa, bought costs less than m7i.48xlarge, on demand with a prob" in done.stdout
+    assert "the price has no date" in done.stdout
+    assert "price of electricity" in done.stdout and "the kit's default" in done.stdout
     assert "USD per page" in run("cost", *priced, "--unit", "page=tokens:500").stdout
     assert_one_line(run("cost", "million tokens", "R760=1"), "R760 is no system")
-    for wrong in (("million tokens", "R760xa=fast"), ("tokens", "R760xa=1")):
+    for wrong in (("million tokens", "R760xa=fast"), ("tokens", "R760xa=1"), ("million tokens",)):
         done = run("cost", *wrong)
-        assert done.returncode == 2 and "error: argument" in done.stderr
+        assert done.returncode == 2 and "error: " in done.stderr, done.stderr
+
+
+CAPACITIES = [
+    *("--capacity", "R760xa:cameras=50,users=300", "--power_w", "R760xa=900"),
+    *("--capacity", "m7i.48xlarge:cameras=40,users=200"),
+]
+
+
+def priced(*args) -> dict:
+    done = run("cost", "--demand", *args, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_demand_takes_whole_machines_and_their_cost_over_the_years():
+    (work,) = priced("cameras=120", *CAPACITIES, *EXACT)["works"]
+    bought, rented = work["alternatives"]
+    # 90 % of 50 cameras: 45, so 3 servers; of 40: 36, so 4 instances
+    assert (bought["machines"]["usd"], rented["machines"]["usd"]) == (3, 4)
+    busy = 120 / 50 / 3  # the power follows the load
+    per_server = 86_169.07 * 1.4 + 4 * 8760 * 0.9 * busy * 1.5 * 0.2
+    assert bought["usd"]["usd"] == pytest.approx(3 * per_server, abs=0.01)
+    assert rented["usd"]["usd"] == pytest.approx(4 * 9.6768 * 8760 * 4, abs=0.01)
+    assert sum(item["usd"] or 0 for item in bought["items"]) == pytest.approx(bought["usd"]["usd"])
+    (even,) = work["break_evens"]
+    saved = rented["usd"]["usd"] - bought["usd"]["usd"]
+    assert even["decision"]["saved"]["usd"] == pytest.approx(saved)
+    assert even["room_usd"] == pytest.approx(saved / 3 / 48)
+    months = even["month"]["usd"]
+    fixed, per_month = 3 * 86_169.07, (3 * per_server - 3 * 86_169.07) / 48
+    assert months == math.ceil(fixed / (4 * 9.6768 * 730 - per_month))
+
+
+def test_less_is_rented_where_machines_are_off_without_work():
+    always, hours, scaled = (
+        priced("cameras=120", *CAPACITIES, *EXACT, "--profile", "office", "--billing", billing)
+        ["works"][0]["alternatives"][1]["usd"]["usd"]
+        for billing in ("always_on", "active_hours", "scale_to_zero")
+    )  # fmt: skip
+    assert hours == pytest.approx(always * 12 / 24)
+    assert scaled < hours
+
+
+def test_spare_machines_and_growth_cost_more():
+    args = "cameras=120", *CAPACITIES, *EXACT
+    plain, spare, growing = (
+        priced(*args, *more)["works"][0]["alternatives"][0]["machines"]["usd"]
+        for more in ((), ("--spare", "1"), ("--headroom", "0.5"))
+    )
+    assert (plain, spare, growing) == (3, 4, 4)
+
+
+def test_a_hosted_api_is_priced_by_what_the_demand_takes(tmp_path):
+    api = tmp_path / "api.toml"
+    api.write_text(
+        'name = "hosted"\nsource = "made up"\ndate = 2026-11-01\n'
+        '[usd_per]\n"million output tokens" = 2.0\n'
+    )
+    args = "users=200", *CAPACITIES, *EXACT, "--api", api
+    assert_one_line(run("cost", "--demand", *args), "--api needs --api_use of users")
+    used = "--api_use", "users:million output tokens=0.01"
+    (work,) = priced(*args, *used, "--profile", "always")["works"]
+    hosted = next(each for each in work["alternatives"] if each["side"] == "hosted")
+    assert hosted["usd"]["usd"] == pytest.approx(200 * 0.01 * 2 * 8760 * 4)
+    assert {e["decision"]["other"] for e in work["break_evens"]} >= {"hosted, hosted API"}
+
+
+def test_data_sent_and_kept_are_paid_where_stated():
+    args = "cameras=120", *CAPACITIES, *EXACT
+    options = "--egress_gb", "cameras=0.1", "--storage_gb", "cameras=20"
+    before, after = (
+        priced(*args, "--set", "usd_per_gb_egress=0.09", "--set", "usd_per_gb_month=0.1", *more)
+        ["works"][0]["alternatives"][1]
+        for more in ((), options)
+    )  # fmt: skip
+    more = 120 * 0.1 * 730 * 48 * 0.09 + 120 * 20 * 48 * 0.1
+    assert after["usd"]["usd"] - before["usd"]["usd"] == pytest.approx(more, abs=0.01)
+    assert before["without"] == ["storage", "egress"] and after["without"] == []
+
+
+def test_what_was_not_measured_is_no_capacity(tmp_path):
+    (work,) = priced("calls=3,users=5", *CAPACITIES)["works"]
+    assert work["alternatives"] == []
+    assert work["missing"][0] == "R760xa: no capacity of calls was measured"
+    write(tmp_path, record([1.0] * 6, machine="R760xa"))
+    assert_one_line(run("cost", "--demand", "users=5", tmp_path), "no capacity was measured")
+    done = run("cost", "--demand", "users=5")
+    assert done.returncode == 2 and "--capacity" in done.stderr
+    assert_one_line(
+        run("cost", "--demand", "users=5", *CAPACITIES, "--profile", "x"), "--profile x"
+    )
+
+
+def test_five_systems_are_priced_in_a_second_or_two():
+    sides = "R760xa", "XR4520c", "m7i.48xlarge", "m6i.8xlarge", "g5.8xlarge"
+    many = [word for s in sides for word in ("--capacity", f"{s}:cameras=40,calls=30,users=200")]
+    begin = time.monotonic()
+    done = run("cost", "--demand", "cameras=120,calls=40,users=200", *many, "--profile", "office",
+               "--billing", "scale_to_zero", "--power_w", "R760xa=900")  # fmt: skip
+    took = time.monotonic() - begin
+    print(f"{took:.2f} s")
+    assert done.returncode == 0 and took < 4, done.stderr
+
+
+def test_a_year_is_8760_hours_and_twelve_months():
+    assert tco.HOURS_PER_MONTH * 12 == tco.HOURS_PER_YEAR

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import REPO
+from simulated import sample
 
 from analysis import assumptions, prices, sut
 from harness import sut_toml
@@ -152,7 +153,7 @@ def test_power_is_taken_as_measured_before_as_rated(power, measured, idle_and_fu
 
 def test_assumed_power_is_drawn_and_idle_never_above_full_work():
     found = prices.read_system(system(power={"rated_w": 1000, "idle_w": 600}), TODAY)
-    drawn = assumptions.sample(assumptions.read(), 500, np.random.default_rng(1))
+    drawn = sample(assumptions.read(), 500)
     idle, full = found.power_w(drawn)
     assert np.ptp(full) > 0 and (idle <= full).all()
 

@@ -8,6 +8,7 @@ from decimal import Decimal, getcontext
 import numpy as np
 import pytest
 from conftest import REPO
+from simulated import sample
 
 from analysis import assumptions, tco
 from analysis.prices import Api, Offer, System
@@ -67,6 +68,10 @@ def test_every_form_of_price_agrees_with_the_docs_to_the_cent(title):
     assert {name: f"{usd:,.2f}" for name, usd in found.items()} == by_hand(title)
 
 
+def break_even_month(owned, rented, v):
+    return tco.break_even_month(tco.cumulative(*owned, v), tco.cumulative(*rented, v))
+
+
 def test_a_hosted_api_agrees_with_the_docs_to_the_cent():
     api = Api("api", {"million input tokens": 0.15, "million output tokens": 0.60}, "list", None)
     tokens = {"million input tokens": 300, "million output tokens": 50}
@@ -83,7 +88,7 @@ def test_costs_per_unit_agree_with_the_docs():
 
 def test_break_even_agrees_with_the_docs():
     rented = ON_DEMAND, SYSTEM, Use(1.5, 0.5, 0.8)
-    month = tco.break_even_month((BOUGHT, SYSTEM, USE), rented, V)
+    month = break_even_month((BOUGHT, SYSTEM, USE), rented, V)
     share = tco.break_even_utilization((BOUGHT, SYSTEM, 150), (ON_DEMAND, SYSTEM, 100), V)
     assert f"so from month {month:.0f} on" in DOCS
     assert f"= {share:.0%}: owning costs less" in DOCS.replace("\n", " ").replace("64 %", "64%")
@@ -156,10 +161,9 @@ def test_every_form_of_price_agrees_with_a_ledger_to_the_cent(offer):
 
 @cases
 def test_all_draws_cost_what_each_costs_alone(offer):
-    drawn = assumptions.sample(
+    drawn = sample(
         assumptions.read(given={"years": "2.5..5", "discount_rate": "0..0.1"}),
         25,
-        np.random.default_rng(3),
     )
     busy = np.linspace(0.1, 0.9, 25)
     used = replace(USE, machines=np.arange(1, 26), busy_share=busy, on_share=busy)
@@ -308,7 +312,7 @@ def test_break_even_is_the_month_from_which_owning_stays_cheaper():
         rng = np.random.default_rng(seed)
         rented = replace(list(OFFERS.values())[seed % 5 + 1], usd_per_hour=rng.uniform(0.5, 9))
         owned = replace(BOUGHT, usd=rng.uniform(2000, 60_000))
-        month = tco.break_even_month((owned, SYSTEM, use), (rented, SYSTEM, use), v)
+        month = break_even_month((owned, SYSTEM, use), (rented, SYSTEM, use), v)
         owning, renting = (tco.cumulative(o, SYSTEM, use, v) for o in (owned, rented))
         pays = [bool((owning[m:] < renting[m:]).all()) for m in range(len(owning))]
         assert (pays.index(True) if any(pays) else None) == (None if np.isnan(month) else month)
@@ -332,15 +336,15 @@ def test_break_even_is_the_month_from_which_owning_stays_cheaper():
 
 
 def test_break_even_of_all_draws_is_that_of_each():
-    drawn = assumptions.sample(assumptions.read(), 40, np.random.default_rng(5))
+    drawn = sample(assumptions.read(), 40)
     owned, rented = (BOUGHT, SYSTEM, Use(1, 0.5)), (ON_DEMAND, SYSTEM, Use(1.5, 0.5, 0.65))
-    months = tco.break_even_month(owned, rented, drawn)
+    months = break_even_month(owned, rented, drawn)
     shares = tco.break_even_utilization((BOUGHT, SYSTEM, 150), (ON_DEMAND, SYSTEM, 100), drawn)
     for draw in range(40):
         v = type(drawn)(
             **{k: None if x is None else float(x[draw]) for k, x in vars(drawn).items()}
         )
-        month = tco.break_even_month(owned, rented, v)
+        month = break_even_month(owned, rented, v)
         share = tco.break_even_utilization((BOUGHT, SYSTEM, 150), (ON_DEMAND, SYSTEM, 100), v)
         assert np.array_equal(months[draw], month, equal_nan=True)
         assert shares[draw] == pytest.approx(share, nan_ok=True)
@@ -350,6 +354,6 @@ def test_break_even_of_all_draws_is_that_of_each():
 def test_owning_from_the_first_month_and_never():
     free, dear = replace(BOUGHT, usd=1), replace(BOUGHT, usd=1e7)
     rented = (ON_DEMAND, SYSTEM, USE)
-    assert tco.break_even_month((free, SYSTEM, USE), rented, V) == 1
-    assert np.isnan(tco.break_even_month((dear, SYSTEM, USE), rented, V))
+    assert break_even_month((free, SYSTEM, USE), rented, V) == 1
+    assert np.isnan(break_even_month((dear, SYSTEM, USE), rented, V))
     assert np.isnan(tco.break_even_utilization((dear, SYSTEM, 1), (ON_DEMAND, SYSTEM, 1), V))
