@@ -461,7 +461,7 @@ def day(
 
     `billing` "always_on": all of them, all hours. "active_hours": all of them in the hours with
     any demand. "scale_to_zero": in each hour as many as its own demand takes, with the spare. The
-    load is that of the demand itself; the peak factor is for bursts, which don't last.
+    load is that of the demand itself: bursts, for which the peak factor is, don't last.
     """
     assert billing in BILLING, billing
 
@@ -480,7 +480,7 @@ def day(
         else:
             machines[share] = 0.0
     on = sum(machines[share] for share in profile.shares)
-    work = sum(profile.shares) * sum(peak.shares.values()) / v.peak_factor
+    work = sum(profile.shares) * sum(peak.shares.values()) / v.peak_factor / (1 + headroom)
     some = np.maximum(on, 1.0)  # machines are whole: either none at all, or 1
     return Day(on / np.maximum(total, 1.0) / HOURS, np.minimum(work / some, 1.0))
 
