@@ -221,8 +221,10 @@ def price_demand(
         system = systems[side]
         if why := _unpriced(side, system):
             missing.append(f"{side}: {why}")
-        for offer in system.offers if system else ():
-            ways.append(_demand_way(side, system, offer, demand, measured, mixes.get(side, ())))
+        if system:
+            own_mixes = mixes.get(side, ())
+            for offer in system.offers:
+                ways.append(_demand_way(side, system, offer, demand, measured, own_mixes))
     for name, (api, per_month) in (apis or {}).items():
         ways.append(_api_way(name, api, per_month))
     return _priced_work("", str(demand), ways, inputs, missing)
@@ -256,7 +258,11 @@ def _demand_way(
     def use(v: Values, drawn: Mapping[str, Array]) -> tco.Use:
         counts = {unit: drawn[_capacity_name(side, unit)] for unit in demand.streams}
         sized = (demand.streams, capacities, mixes, v)
-        more: dict[str, Any] = {"spare": demand.spare, "headroom": demand.headroom, "counts": counts}
+        more: dict[str, Any] = {
+            "spare": demand.spare,
+            "headroom": demand.headroom,
+            "counts": counts,
+        }
         plan = sizing.machines_needed(*sized, **more)
         is_committed = offer.is_owned or offer.kind == RESERVED
         billing = "always_on" if is_committed else demand.billing
@@ -292,7 +298,7 @@ def _priced_work(
 ) -> PricedWork:
     drawn = uncertainty.draw(inputs)
     found = {way.name: _alternative(way, inputs, drawn) for way in ways}
-    cheapest: dict[tuple[str, bool], Way] = {}  # of each side's ways to own, and to rent but for spot
+    cheapest: dict[tuple[str, bool], Way] = {}  # of each side's to own, and to rent but for spot
     for way in sorted(ways, key=lambda way: found[way.name].usd.usd):
         if way.offer.kind != "spot":
             cheapest.setdefault((way.side, way.offer.is_owned), way)

@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from statistics import median
-from typing import Protocol
 
 import numpy as np
 
 from analysis import ratio
+from analysis.assumptions import Values
 from analysis.comparison import Chosen, best_by_setting, grouped
 from analysis.records import Key, Run, Scalar, differing, is_number, listed
 from analysis.text import plain
@@ -35,14 +35,6 @@ HOURS = 24
 EPSILON = 1e-9  # so that rounding errors make no whole number another one
 MAX_LOG = 60.0  # of a number drawn, so that none overflows
 ADDED = "shares added"
-
-
-class Values(Protocol):
-    """The assumptions that sizing takes: analysis.assumptions.values() or .sample()."""
-
-    peak_factor: Number  # demand at its highest, over the demand given; 1 or more
-    planning_share: Number  # of the measured capacity that is planned to be used, above 0 to 1
-    interference_share: Number  # of a machine that is lost where workloads share it, unmeasured
 
 
 @dataclass(frozen=True)
@@ -130,13 +122,17 @@ def from_runs(
             problems.append(f"{run.side}: {run.primary}: {part}, left out (--share takes a part)")
         else:
             found.append(run)
-    works = _works([run for run in found if not run.search.beside], allow_invalid, problems)
+    works = _works(
+        [run for run in found if run.search and not run.search.beside], allow_invalid, problems
+    )
     chosen = {unit: work for unit in works if (work := _shared_work(unit, works[unit], problems))}
     capacities: dict[str, dict[str, Capacity]] = defaultdict(dict)
     for unit, work in chosen.items():
         for side, best in works[unit][work].items():
             capacities[side][unit] = _capacity(best)
-    mixes = _mixes([run for run in found if run.search.beside], chosen, allow_invalid, problems)
+    mixes = _mixes(
+        [run for run in found if run.search and run.search.beside], chosen, allow_invalid, problems
+    )
     return dict(capacities), mixes, list(dict.fromkeys(problems))
 
 
@@ -161,7 +157,8 @@ def _works(runs: list[Run], allow_invalid: bool, problems: list[str]) -> Works:
             for setting, best in best_by_setting(each, allow_invalid).items():
                 first = best.runs[0]
                 if best.carrying:
-                    works[first.primary][(*first.work_key, setting)][side] = best
+                    work = *first.work_key, setting
+                    works[first.primary][work][side] = best
                 else:
                     why = "; ".join(dict.fromkeys(chain(*(run.reasons for run in best.runs))))
                     problems.append(f"{side}: {first.primary}: no valid run: {why}")

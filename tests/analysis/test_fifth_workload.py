@@ -83,7 +83,9 @@ def test_it_is_compared_and_priced(sides):
     assert 2 < found["ratio"] <= 4.5 and found["verdict"] == "better"
     assert comparison["ratios"]["polish_time_s"]["ci95"][1] < 0.6
     assert comparison["labels"]["polish_time_s"] == "Polishing"
-    assert row["unit"] == "gross of widgets" and "quick" in row["break_evens"][0]["decision"]["first"]
+    assert (
+        row["unit"] == "gross of widgets" and "quick" in row["break_evens"][0]["decision"]["first"]
+    )
     usd = {each["side"]: each["usd"]["usd"] for each in row["alternatives"]}["slow"]
     assert usd == pytest.approx(9.6768 / (found["baseline"] * 3600 / 144))
 
