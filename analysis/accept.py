@@ -83,15 +83,15 @@ def judge(
         tested = _without_logarithms(bid, delivered, better, 1 - tolerance)
     else:
         sign = 1 if better == "higher" else -1
-        logs = [sign * np.log(values) for values in (bid, delivered)]
-        change = float(logs[1].mean() - logs[0].mean())
+        ours, theirs = sign * np.log(bid), sign * np.log(delivered)
+        change = float(theirs.mean() - ours.mean())
         if missing:
             tested = Tested(UNDECIDED, math.exp(change), None)
         else:
-            low, high = ratio.welch_interval(*logs, confidence=2 * CONFIDENCE - 1)
+            low, high = ratio.welch_interval(ours, theirs, 2 * CONFIDENCE - 1)
             limit = math.log(1 - tolerance)
             outcome = PASS if low > limit else FAIL if high < limit else UNDECIDED
-            why = runs_needed(*logs, limit) if outcome == UNDECIDED else None
+            why = runs_needed(ours, theirs, limit) if outcome == UNDECIDED else None
             tested = Tested(outcome, math.exp(change), (math.exp(low), math.exp(high)), why)
     if missing:
         needed = " and ".join(f"{n} more run(s) of {name}" for name, n in missing.items())
@@ -184,8 +184,8 @@ def _work(
         who = "the bid" if not bid.carrying else "the delivered machine"
         tested = Tested(UNDECIDED, None, None, f"no run of {who} is valid as evidence")
     else:
-        medians = ([run.result.median for run in each.runs] for each in (bid, theirs))
-        tested = judge(*medians, metric.better, tolerance)
+        before, now = ([run.result.median for run in each.runs] for each in (bid, theirs))
+        tested = judge(before, now, metric.better, tolerance)
     if any(run.quality for run in bid.runs) and not any(run.quality for run in theirs.runs):
         notes.append("the bid has an accuracy record, the delivered machine has none")
     differences = comparison.differences(bid.runs, theirs.runs)

@@ -23,7 +23,7 @@ import numpy as np
 from analysis import ratio
 from analysis.assumptions import Values
 from analysis.comparison import Chosen, best_by_setting, grouped
-from analysis.records import Key, Run, Scalar, differing, is_number, listed
+from analysis.records import Beside, Key, Run, Scalar, differing, is_number, listed
 from analysis.text import plain
 from harness.cli import UserError, one_line
 from harness.sut_toml import tomllib
@@ -34,7 +34,6 @@ PROFILES = Path(__file__).resolve().parent / "profiles.toml"
 HOURS = 24
 EPSILON = 1e-9  # so that rounding errors make no whole number another one
 MAX_LOG = 60.0  # of a number drawn, so that none overflows
-ADDED = "shares added"
 
 
 @dataclass(frozen=True)
@@ -122,22 +121,22 @@ def from_runs(
             problems.append(f"{run.side}: {run.primary}: {part}, left out (--share takes a part)")
         else:
             found.append(run)
-    works = _works(
-        [run for run in found if run.search and not run.search.beside], allow_invalid, problems
-    )
+    works = _works([run for run in found if not _beside(run)], allow_invalid, problems)
     chosen = {unit: work for unit in works if (work := _shared_work(unit, works[unit], problems))}
     capacities: dict[str, dict[str, Capacity]] = defaultdict(dict)
     for unit, work in chosen.items():
         for side, best in works[unit][work].items():
             capacities[side][unit] = _capacity(best)
-    mixes = _mixes(
-        [run for run in found if run.search and run.search.beside], chosen, allow_invalid, problems
-    )
+    mixes = _mixes([run for run in found if _beside(run)], chosen, allow_invalid, problems)
     return dict(capacities), mixes, list(dict.fromkeys(problems))
 
 
 Work = tuple[str, Key, Key]  # workload, task, what must be equal for a ratio to be fair
 Works = dict[str, dict[Work, dict[str, Chosen]]]  # by unit, work, side
+
+
+def _beside(run: Run) -> Beside | None:
+    return run.search.beside if run.search else None
 
 
 def _is_chosen(run: Run, where: Mapping[tuple[str, str], str]) -> bool:
@@ -157,7 +156,7 @@ def _works(runs: list[Run], allow_invalid: bool, problems: list[str]) -> Works:
             for setting, best in best_by_setting(each, allow_invalid).items():
                 first = best.runs[0]
                 if best.carrying:
-                    work = *first.work_key, setting
+                    work = (*first.work_key, setting)
                     works[first.primary][work][side] = best
                 else:
                     why = "; ".join(dict.fromkeys(chain(*(run.reasons for run in best.runs))))
@@ -240,8 +239,8 @@ def _mixes(
         for side, each in sides.items():
             for best in best_by_setting(each, allow_invalid).values():
                 first = best.runs[0]
-                assert first.search and first.search.beside
-                beside = first.search.beside
+                beside = _beside(first)
+                assert beside
                 what = f"{side}: {first.primary} beside {beside.count:g} {beside.unit}"
                 if not best.carrying:
                     problems.append(f"{what}: no valid run")
@@ -257,8 +256,8 @@ def _mixes(
 
 def _is_same_work(run: Run, chosen: Mapping[str, Work]) -> bool:
     """Whether both workloads of a mixed run did the work, alone, that was chosen for their unit."""
-    assert run.search and run.search.beside
-    beside = run.search.beside
+    beside = _beside(run)
+    assert beside
     if run.primary not in chosen or beside.unit not in chosen or run.primary == beside.unit:
         return False
     own = {k: v for k, v in run.task.items() if k != "beside" and not k.startswith("beside: ")}
@@ -320,13 +319,8 @@ def machines_needed(
     fleet = _fleet(demand, capacities, mixes, v, headroom, counts or {})
     units = list(fleet.shares)
     notes = []
-    if len(units) < 2:
-        method = "one workload"
-    elif fleet.way == ADDED:
-        method = f"shares added, {np.mean(fleet.interference):.1%} {fleet.source} interference"
+    if fleet.is_added:
         notes.append("whether the workloads fit into a machine's memory together was not measured")
-    else:
-        method = fleet.way
     busy = sum(fleet.shares.values()) / np.maximum(fleet.machines, 1.0) if units else 0.0
     return Plan(
         fleet.machines + spare,
@@ -334,7 +328,7 @@ def machines_needed(
         fleet.alone,
         fleet.shares,
         np.minimum(busy, 1.0),
-        method,
+        fleet.way if len(units) > 1 else "one workload",
         tuple(notes),
     )
 
@@ -354,8 +348,7 @@ class _Fleet:
     alone: dict[str, Number]
     shares: dict[str, Number]
     way: str
-    interference: Number
-    source: str  # "measured" or "assumed"
+    is_added: bool  # whether some of it was not measured: shares of workloads were added
 
 
 def _fleet(
@@ -382,22 +375,25 @@ def _fleet(
     ]
     interference = max(measured) if measured else v.interference_share
     best, way = sum(alone.values()), "each workload on machines of its own"
-    ways = []
+    added = f"shares added, {np.mean(interference):.1%} {'measured' if measured else 'assumed'} "
+    added += "interference"
+    ways = []  # by how much of it was measured
     for mix in joint:
         scaled = {
             unit: np.floor(mix.counts[unit] * most[unit] / capacities[unit].count + EPSILON)
             for unit in units
             if unit in mix.counts
         }
-        named = " + ".join(f"{mix.counts[unit]:g} {unit}" for unit in scaled)
-        ways.append((f"measured mix of {named}", _mixed(planned, most, scaled, interference)))
-    ways.append((ADDED, _packed(planned, most, interference)))
-    for name, machines in ways:
-        if np.mean(machines) < np.mean(best):
-            way = name
+        named = "measured mix of " + " + ".join(f"{mix.counts[unit]:g} {unit}" for unit in scaled)
+        ways.append((named, _mixed(planned, most, scaled, None), False))
+        ways.append((f"{named}; {added}", _mixed(planned, most, scaled, interference), True))
+    ways.append((added, _packed(planned, most, interference), True))
+    is_added = False
+    for name, machines, adds in sorted(ways, key=lambda each: (each[2], "mix" in each[0])):
+        if np.mean(np.minimum(best, machines)) < np.mean(best):
+            way, is_added = name, adds
         best = np.minimum(best, machines)
-    source = "measured" if measured else "assumed"
-    return _Fleet(best, alone, shares, way, interference, source)
+    return _Fleet(best, alone, shares, way, is_added)
 
 
 def _whole(value: Number) -> Number:
@@ -409,15 +405,20 @@ def _mixed(
     planned: Mapping[str, Number],
     most: Mapping[str, Number],
     mix: Mapping[str, Number],
-    interference: Number,
+    interference: Number | None,
 ) -> Number:
-    """Machines of which as many as is best carry a mix, or less; the others as in _packed()."""
+    """Machines of which as many as is best carry a mix, or less; the others one workload each, or,
+    with an interference, as in _packed()."""
     best: Number = np.inf
     for unit, count in mix.items():
         for turn in (np.floor, np.ceil):
             mixed = turn(planned[unit] / np.maximum(count, 1.0))
             rest = {u: np.maximum(n - mixed * mix.get(u, 0.0), 0.0) for u, n in planned.items()}
-            best = np.minimum(best, mixed + _packed(rest, most, interference))
+            if interference is None:
+                others = sum(_whole(number / most[u]) for u, number in rest.items())
+            else:
+                others = _packed(rest, most, interference)
+            best = np.minimum(best, mixed + others)
     return best
 
 
