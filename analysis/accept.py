@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,8 +92,7 @@ def judge(
             low, high = ratio.welch_interval(ours, theirs, 2 * CONFIDENCE - 1)
             limit = math.log(1 - tolerance)
             outcome = PASS if low > limit else FAIL if high < limit else UNDECIDED
-            why = runs_needed(ours, theirs, limit) if outcome == UNDECIDED else None
-            tested = Tested(outcome, math.exp(change), (math.exp(low), math.exp(high)), why)
+            tested = Tested(outcome, math.exp(change), (math.exp(low), math.exp(high)))
     if missing:
         needed = " and ".join(f"{n} more run(s) of {name}" for name, n in missing.items())
         return replace(tested, outcome=UNDECIDED, why=f"needs {needed}")
@@ -112,13 +112,14 @@ def _without_logarithms(
     return Tested(UNDECIDED, None, None, "a run of 0 has no ratio")
 
 
-def runs_needed(bid: np.ndarray, delivered: np.ndarray, limit: float) -> str:
+def runs_needed(bid: np.ndarray, delivered: np.ndarray, better: str, tolerance: float) -> str:
     """How many runs would decide, 4 in 5 times, if means and variances of the logarithms stay.
 
     The usual sum of two quantiles of Student's t (Cohen, Statistical Power Analysis, 1988), with
-    more runs of the delivered machine alone, else of both.
+    more runs of the delivered machine alone, else of both. `bid` and `delivered` are logarithms.
     """
-    gap = abs(float(delivered.mean() - bid.mean()) - limit)
+    sign = 1 if better == "higher" else -1
+    gap = abs(sign * float(delivered.mean() - bid.mean()) - math.log(1 - tolerance))
     spread = [float(values.var(ddof=1)) for values in (bid, delivered)]
 
     def is_enough(ours: int, theirs: int) -> bool:
@@ -130,12 +131,16 @@ def runs_needed(bid: np.ndarray, delivered: np.ndarray, limit: float) -> str:
         quantiles = [ratio.t_quantile(share, degrees) for share in (CONFIDENCE, POWER)]
         return sum(quantiles) * math.sqrt(sum(parts)) < gap
 
-    for n in range(len(delivered) + 1, MOST_RUNS + 1):
-        if is_enough(len(bid), n):
-            return f"about {n - len(delivered)} more run(s) of the delivered machine would decide"
-    for n in range(max(len(bid), len(delivered)) + 1, MOST_RUNS + 1):
-        if is_enough(n, n):
-            return f"about {n} runs of each machine would decide"
+    numbers = range(MOST_RUNS + 1)  # more runs never decide less
+    alone = bisect_left(numbers, True, len(delivered) + 1, key=lambda n: is_enough(len(bid), n))
+    if alone <= MOST_RUNS:
+        more = alone - len(delivered)
+        return f"about {more} more run(s) of the delivered machine would decide"
+    both = bisect_left(
+        numbers, True, max(len(bid), len(delivered)) + 1, key=lambda n: is_enough(n, n)
+    )
+    if both <= MOST_RUNS:
+        return f"about {both} runs of each machine would decide"
     return f"too near to the tolerance for {MOST_RUNS} runs of each machine to decide"
 
 
@@ -186,6 +191,9 @@ def _work(
     else:
         before, now = ([run.result.median for run in each.runs] for each in (bid, theirs))
         tested = judge(before, now, metric.better, tolerance)
+        if tested.outcome == UNDECIDED and tested.bounds:
+            why = runs_needed(np.log(before), np.log(now), metric.better, tolerance)
+            tested = replace(tested, why=why)
     if any(run.quality for run in bid.runs) and not any(run.quality for run in theirs.runs):
         notes.append("the bid has an accuracy record, the delivered machine has none")
     differences = comparison.differences(bid.runs, theirs.runs)

@@ -56,7 +56,7 @@ def test_the_number_of_runs_it_asks_for_decides_about_4_times_in_5():
     # Equal machines, runs of which differ by 4 %: (1.74 + 0.86) x 0.04 x sqrt(2 / n) is below the
     # tolerance's 0.0513 from n = 9 on, and at no number of delivered runs beside 4 of the bid.
     four = np.log(100) + 0.04 * np.array([-1.0, -1, 1, 1]) * np.sqrt(3 / 4)
-    asked = accept.runs_needed(four, four, np.log(0.95))
+    asked = accept.runs_needed(four, four, "higher", 0.05)
     assert asked == "about 9 runs of each machine would decide"
     generator = np.random.default_rng(1)
     sides = 100 * np.exp(0.04 * generator.standard_normal((TRIALS, 2, 9)))
@@ -66,9 +66,9 @@ def test_the_number_of_runs_it_asks_for_decides_about_4_times_in_5():
 
 def test_runs_of_the_delivered_machine_alone_are_asked_for_where_they_are_enough():
     bid = np.log([100.0, 101, 99, 100] * 3)
-    asked = accept.runs_needed(bid, np.log([97.0, 99, 94, 98]), np.log(0.95))
+    asked = accept.runs_needed(bid, np.log([97.0, 99, 94, 98]), "higher", 0.05)
     assert asked.endswith("more run(s) of the delivered machine would decide")
-    at_limit = accept.runs_needed(bid, bid + np.log(0.95), np.log(0.95))
+    at_limit = accept.runs_needed(bid, bid + np.log(0.95), "higher", 0.05)
     assert at_limit == "too near to the tolerance for 100 runs of each machine to decide"
 
 
