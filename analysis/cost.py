@@ -341,6 +341,15 @@ def side_streams(text: str) -> tuple[str, dict[str, float]]:
     return side, streams(counts)
 
 
+def entry(text: str) -> tuple[tuple[str, str], str]:
+    """'users:max TTFT s=1'"""
+    name, value = assignment(text)
+    unit, _, key = name.partition(":")
+    if not (unit and key):
+        raise argparse.ArgumentTypeError(f"{text!r} is not UNIT:ENTRY=VALUE")
+    return (unit, key), value
+
+
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python3 -m analysis.cost", description=__doc__, formatter_class=cli.HelpFormatter
@@ -384,6 +393,8 @@ def parse_args() -> argparse.Namespace:
     add("--api", type=Path, metavar="FILE", help=hosted)
     used = 'what one stream takes of it per hour: "users:million output tokens=0.02"'
     add("--api_use", type=side_streams, metavar="UNIT:WORK=NUMBER,...", **many, help=used)
+    which = "of several service levels or works that were measured: 'users:max TTFT s=1'"
+    add("--where", type=entry, metavar="UNIT:ENTRY=VALUE", **many, help=which)
     allowed = "use runs that are not valid as evidence, too"
     add("--allow_invalid", action="store_true", help=allowed)
     add_arguments(parser)
@@ -432,7 +443,9 @@ class Sized:
 
 def price_streams(args: argparse.Namespace, given: Mapping[str, Assumption]) -> Sized:
     runs, notes = read_runs(map(Path, args.what)) if args.what else ([], [])
-    capacities, mixes, problems = sizing.from_runs(runs, args.allow_invalid, args.share)
+    capacities, mixes, problems = sizing.from_runs(
+        runs, args.allow_invalid, args.share, dict(args.where)
+    )
     sides = {run.side: machine_of(run) for run in runs if run.side in capacities}
     for side, counts in args.capacity:
         own = capacities.setdefault(side, {})

@@ -210,24 +210,33 @@ def price_demand(
     capacities, mixes : by side, as sizing.from_runs() has them.
     apis : by name a hosted API, and its units that the demand takes per month.
     """
-    inputs, missing, ways = inputs_of(assumptions), [], []
+    inputs, missing, ways, notes = inputs_of(assumptions), [], [], []
+    v = values_of(uncertainty.best(inputs))
     for side, own in capacities.items():
         lacking = [unit for unit in demand.streams if unit not in own]
         if lacking:
             missing.append(f"{side}: no capacity of {', '.join(lacking)} was measured")
             continue
         measured = {unit: own[unit] for unit in demand.streams}
+        if none := [each.unit for each in measured.values() if each.count < 1]:
+            missing.append(f"{side}: not one of its {', '.join(none)} was sustained")
+            continue
         inputs += [_capacity_input(side, each) for each in measured.values()]
         system = systems[side]
         if why := _unpriced(side, system):
             missing.append(f"{side}: {why}")
         if system:
             own_mixes = mixes.get(side, ())
+            plan = sizing.machines_needed(
+                demand.streams, measured, own_mixes, v, demand.spare, demand.headroom
+            )
+            notes += [f"{side}: {note}" for note in (plan.method, *plan.notes)]
             for offer in system.offers:
                 ways.append(_demand_way(side, system, offer, demand, measured, own_mixes))
     for name, (api, per_month) in (apis or {}).items():
         ways.append(_api_way(name, api, per_month))
-    return _priced_work("", str(demand), ways, inputs, missing)
+    work = _priced_work("", str(demand), ways, inputs, missing)
+    return replace(work, notes=[*notes, *work.notes])
 
 
 def _capacity_name(side: str, unit: str) -> str:
@@ -296,16 +305,19 @@ def _priced_work(
     inputs: Sequence[Input],
     missing: list[str],
 ) -> PricedWork:
+    """The ways priced, and each side's cheapest to own against each side's cheapest to rent."""
     drawn = uncertainty.draw(inputs)
     found = {way.name: _alternative(way, inputs, drawn) for way in ways}
-    cheapest: dict[tuple[str, bool], Way] = {}  # of each side's to own, and to rent but for spot
+    cheapest: dict[tuple[str, bool], Way] = {}  # spot, which can be taken away, decides nothing
     for way in sorted(ways, key=lambda way: found[way.name].usd.usd):
         if way.offer.kind != "spot":
             cheapest.setdefault((way.side, way.offer.is_owned), way)
     rented = [way for way in cheapest.values() if not way.offer.is_owned]
     owned = [way for way in cheapest.values() if way.offer.is_owned]
     unknown = [way for way in owned if ENERGY in found[way.name].without]
-    missing += [f"{way.side}'s power, so no verdict on owning it: --power_w" for way in unknown]
+    missing = missing + [
+        f"{way.side}'s power, so no verdict on owning it: --power_w" for way in unknown
+    ]
     owned = [way for way in owned if way not in unknown]
     evens = [_break_even(*pair, inputs, drawn) for pair in product(owned, rented)]
     v = values_of(uncertainty.best(inputs))
