@@ -1,4 +1,4 @@
-"""What speaks against measuring on this machine now: one line each, exit status 1 where there is any.
+"""What speaks against measuring on this machine now: a line each, and then exit status 1.
 
 roles/study calls it on every machine of the fleet before a study. A study of the fleet that is
 still running, as after a lost connection, speaks against nothing: it is waited for.
