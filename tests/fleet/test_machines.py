@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPO
-from fleet.conftest import MODEL, STUDY, Fleet, fleet_of, recap
+from fleet_machines import MODEL, STUDY, Fleet, fleet_of, recap
 
 from harness import record
 
