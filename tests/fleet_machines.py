@@ -116,38 +116,34 @@ class Fleet:
     """An inventory, the folder of its results, and the one command."""
 
     def __init__(self, folder: Path, hosts: dict[str, dict], **settings):
-        self.folder, self.results = folder, folder / "results/fleet/study"
+        self.folder, self.results = folder, folder / "results/fleet"
         self.inventory = folder / "inventory.json"
-        self.hosts = hosts
-        self.write(**{**SETTINGS, **settings})
-
-    def write(self, groups: dict | None = None, **settings) -> None:
-        inventory = {"all": {"hosts": self.hosts, "vars": settings, "children": groups or {}}}
+        inventory = {"all": {"hosts": hosts, "vars": {**SETTINGS, **settings}}}
         self.inventory.write_text(json.dumps(inventory, indent=1))
 
-    def start(self, *options: str, **env) -> subprocess.Popen:
-        variables = {**os.environ, "RESULTS_DIR": str(self.folder / "results"), **env}
+    def start(self, *options: str, given: dict | None = None, **env) -> subprocess.Popen:
+        """`given` are variables that go before those of the inventory."""
         return subprocess.Popen(
-            ["./run.sh", "--fleet", str(self.inventory), *options],
+            ["./run.sh", "--fleet", str(self.inventory), "-e", json.dumps(given or {}), *options],
             cwd=REPO,
-            env=variables,
+            env={**os.environ, "RESULTS_DIR": str(self.folder / "results"), **env},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
 
-    def run(self, *options: str, timeout_s: float = 180, **env) -> tuple[int, str]:
+    def run(self, *options: str, given: dict | None = None, **env) -> tuple[int, str]:
         """Exit status, and all that was printed."""
-        process = self.start(*options, **env)
+        process = self.start(*options, given=given, **env)
         try:
-            output, _ = process.communicate(timeout=timeout_s)
+            output, _ = process.communicate(timeout=180)
         finally:
             process.kill()
         return process.returncode, output
 
-    def records(self, host: str) -> dict[str, bytes]:
+    def records(self, host: str, study: str = "study") -> dict[str, bytes]:
         """By name, the records fetched of a machine."""
-        paths = (self.results / host).glob("hashes_*.json")
+        paths = (self.results / study / host).glob("hashes_*.json")
         return {path.name: path.read_bytes() for path in paths}
 
 

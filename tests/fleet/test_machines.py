@@ -1,7 +1,6 @@
 """A study on two machines over ssh, from one command to their comparison."""
 
 import json
-import os
 import shutil
 import subprocess
 import time
@@ -14,6 +13,7 @@ from fleet_machines import MODEL, STUDY, Fleet, fleet_of, recap
 from harness import record
 
 SECRET = "SecretOfTheTest"
+HOSTS = ("alpha", "beta")
 
 
 @pytest.fixture(scope="module")
@@ -27,20 +27,26 @@ def measured(machines, tmp_path_factory) -> tuple[Fleet, str]:
 
 def test_one_command_ends_in_a_report_of_both(measured):
     fleet, output = measured
-    for host in ("alpha", "beta"):
-        runs = [record.read(fleet.results / host / name) for name in fleet.records(host)]
+    folder = fleet.results / "study"
+    for host in HOSTS:
+        runs = [record.read(folder / host / name) for name in fleet.records(host)]
         assert [run["system"]["hostname"] for run in runs] == [host] * 2
-        assert (fleet.results / host / "study.log").read_text().count("== Run ") == 2
-    report = (fleet.results / "report.html").read_text()
+        assert (folder / host / "study.log").read_text().count("== Run ") == 2
+    report = (folder / "report.html").read_text()
     assert "alpha" in report and "beta" in report
-    assert "Hashes: beta against alpha" in output
-    assert f"Report: {fleet.results}/report.html" in output
+    assert "Hashes: beta against alpha" in output and f"Report: {folder}/report.html" in output
+
+
+def test_machines_measure_at_the_same_time(measured):
+    output = measured[1]
+    started = output[output.index("[study : Start the study]") :]
+    assert started.index("changed: [beta]") < started.index("[study : Wait until it ends]")
 
 
 def test_every_machine_has_the_commit_and_the_models_of_the_control_machine(measured):
     fleet, _ = measured
     here = subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=REPO)
-    for host in ("alpha", "beta"):
+    for host in HOSTS:
         kit = fleet.folder / host / "kit"
         assert subprocess.check_output(["git", "rev-parse", "HEAD"], cwd=kit) == here
         copied = {each.name: each.read_bytes() for each in (kit / MODEL).iterdir()}
@@ -58,11 +64,8 @@ def test_a_second_prepare_changes_nothing_and_shows_no_secret(measured, tmp_path
     given = ["-e", f"@{secrets}", "--vault-password-file", str(password)]
     status, output = fleet.run("--tags", "prepare", "-vvv", *given, HF_TOKEN=SECRET)
     assert status == 0, output
-    assert {host: each["changed"] for host, each in recap(output).items()} == {
-        "localhost": 0,
-        "alpha": 0,
-        "beta": 0,
-    }
+    changed = {host: each["changed"] for host, each in recap(output).items()}
+    assert changed == {"localhost": 0, "alpha": 0, "beta": 0}
     assert "ESTABLISH SSH CONNECTION" in output and SECRET not in output
 
 
@@ -70,109 +73,122 @@ def test_a_damaged_model_is_copied_again_and_a_local_change_undone(measured):
     fleet, _ = measured
     kit = fleet.folder / "beta/kit"
     weights = max((kit / MODEL).iterdir(), key=lambda path: path.stat().st_size)
-    whole = weights.read_bytes()
+    whole, script = weights.read_bytes(), (kit / "run.sh").read_bytes()
     weights.write_bytes(whole[:-1] + b"x")
     (kit / "run.sh").write_text("changed")
     status, output = fleet.run("--tags", "prepare")
     assert status == 0 and weights.read_bytes() == whole, output
-    assert (kit / "run.sh").read_bytes() == (REPO / "run.sh").read_bytes()
+    assert (kit / "run.sh").read_bytes() == script
     assert recap(output)["alpha"]["changed"] == 0 and recap(output)["beta"]["changed"] == 2
 
 
 def test_check_mode_changes_nothing(measured, machines, tmp_path):
     fresh = fleet_of(machines, tmp_path)
     status, output = fresh.run("--check")
-    assert status == 0, output
-    assert recap(output)["alpha"]["changed"] > 0
-    assert not any((tmp_path / host).exists() for host in ("alpha", "beta"))
+    assert status == 0 and recap(output)["alpha"]["changed"] > 0, output
+    assert not any((tmp_path / host).exists() for host in HOSTS)
     before, _ = measured
     status, output = before.run("--check")
     assert status == 0 and not any(each["changed"] for each in recap(output).values()), output
 
 
 @pytest.mark.parametrize("killed", ["", "sshd"], ids=["power", "sshd"])
-def test_a_pulled_plug_loses_no_record_and_the_same_command_finishes(machines, tmp_path, killed):
-    beta = machines["beta"][0]
-    slow = STUDY.format("--repeats 3", "--num_iters 10 --pause 0.05")
-    fleet = fleet_of(machines, tmp_path, study_command=slow, study_models=[])
-    process = fleet.start()
-    first = None
+def test_a_pulled_plug_loses_no_record_and_the_same_command_finishes(measured, machines, killed):
+    fleet, _ = measured
+    beta, name = machines["beta"][0], f"plug{killed}"
+    slow = STUDY.format("--repeats 3", "--num_iters 10 --pause 0.1")
+    command = {"options": ["--tags", "measure"], "study_name": name, "study_command": slow}
+    options, given = command.pop("options"), command
+    process = fleet.start(*options, given=given)
     until_s = time.monotonic() + 90
-    while not (first := next((tmp_path / "beta/results/study").glob("hashes_*.json"), None)):
+    results = fleet.folder / "beta/results" / name
+    while not (first := next(results.glob("hashes_*.json"), None)):
         assert process.poll() is None and time.monotonic() < until_s, process.communicate()[0]
         time.sleep(0.05)
     content = first.read_bytes()
     beta.kill(killed)
     output, _ = process.communicate(timeout=120)
-    counts = recap(output)
     assert process.returncode == 1 and "not every machine finished" in output, output
+    counts = recap(output)
     assert counts["beta"]["unreachable"] == 1
     assert counts["alpha"]["unreachable"] == counts["alpha"]["failed"] == 0
-    assert len(fleet.records("alpha")) == 3 and not fleet.records("beta")
-    assert (fleet.results / "report.html").exists()
-    alpha = fleet.records("alpha")
+    alpha = fleet.records("alpha", name)
+    assert len(alpha) == 3 and not fleet.records("beta", name)
+    assert (fleet.results / name / "report.html").exists()
 
     beta.start()
-    status, output = fleet.run()
+    status, output = fleet.run(*options, given=given)
     assert status == 0, output
-    assert fleet.records("alpha") == alpha
-    found = fleet.records("beta")
+    assert fleet.records("alpha", name) == alpha
+    found = fleet.records("beta", name)
     assert found[first.name] == content
-    labels = [json.loads(each)["parameters"]["study"].split("/", 1)[1] for each in found.values()]
-    complete = [e for e in found.values() if json.loads(e)["status"] == "complete"]
-    assert sorted(labels) == ["hashes/1", "hashes/2", "hashes/3"] and len(complete) == 3
-    assert "beta" in (fleet.results / "report.html").read_text()
+    runs = [run for run in map(json.loads, found.values()) if run["status"] == "complete"]
+    labels = [run["parameters"]["study"].split("/", 1)[1] for run in runs]
+    assert sorted(labels) == ["hashes/1", "hashes/2", "hashes/3"]
+    assert "beta" in (fleet.results / name / "report.html").read_text()
 
 
-def test_a_failed_study_fails_its_machine_alone_after_the_comparison(machines, tmp_path):
-    fleet = fleet_of(machines, tmp_path, study_models=[])
-    fleet.hosts["beta"]["study_command"] = STUDY.format("--repeats 1", "--then fail")
-    fleet.write(**json.loads(fleet.inventory.read_text())["all"]["vars"])
-    status, output = fleet.run()
-    assert status == 1 and len(fleet.records("alpha")) == 2, output
-    assert recap(output)["beta"]["failed"] == 1 and recap(output)["alpha"]["failed"] == 0
-    assert "error: not measured: hashes 1" in output
-    assert output.index("Report:") < output.index("error: not measured: hashes 1")
-
-
-def test_an_unfit_machine_is_not_measured(machines, tmp_path):
-    fleet = fleet_of(machines, tmp_path, study_models=[])
-    fleet.hosts["beta"]["study_fit_disk_gib"] = 1e6
-    fleet.write(**json.loads(fleet.inventory.read_text())["all"]["vars"])
-    status, output = fleet.run()
-    assert status == 1 and fleet.records("alpha") and not fleet.records("beta"), output
-    assert "Not fit to measure: disk: " in output
-
-
-def test_in_rounds_the_machines_take_turns(machines, tmp_path):
-    fleet = fleet_of(
-        machines, tmp_path, study_models=[], study_rounds=2, study_command=STUDY.format("", "")
+def test_a_failed_study_or_an_unfit_machine_fails_alone_after_the_comparison(machines, measured):
+    fleet, _ = measured
+    failing = (
+        STUDY.format("--repeats 1", "") + " --once 'none 1 tests small_workload.py --then fail'"
     )
-    status, output = fleet.run()
+    given = {
+        "study_name": "failing",
+        "study_command": failing,
+        "study_fit_disk_gib": "{{ 1e6 if inventory_hostname == 'beta' else 0.1 }}",
+    }
+    status, output = fleet.run("--tags", "fit,measure", given=given)
+    assert status == 1, output
+    assert len(fleet.records("alpha", "failing")) == 2 and not fleet.records("beta", "failing")
+    assert "Not fit to measure: disk: " in output
+    assert all(recap(output)[host]["failed"] == 1 for host in HOSTS)
+    assert output.index("Report:") < output.rindex("error: not measured: none 1")
+
+
+def test_in_rounds_the_machines_take_turns(measured):
+    fleet, _ = measured
+    given = {"study_name": "rounds", "study_rounds": 2, "study_command": STUDY.format("", "")}
+    status, output = fleet.run("--tags", "measure", given=given)
     assert status == 0, output
-    runs = [json.loads(each) for host in ("alpha", "beta") for each in fleet.records(host).values()]
+    runs = [json.loads(each) for host in HOSTS for each in fleet.records(host, "rounds").values()]
     runs.sort(key=lambda run: run["finished_at"])
     assert [run["system"]["hostname"] for run in runs] == ["alpha", "beta", "alpha", "beta"]
 
 
+def test_a_running_study_is_stopped(measured):
+    fleet, _ = measured
+    long = STUDY.format("--repeats 1", "--pause 1 --num_iters 1000")
+    process = fleet.start("--tags", "measure", given={"study_name": "stop", "study_command": long})
+    for line in process.stdout:
+        if "Wait until it ends" in line:
+            break
+        if "Start the study" in line:
+            break
+    time.sleep(5)
+    status, output = fleet.run("--tags", "stop")
+    assert status == 0 and recap(output)["beta"]["changed"] == 1, output
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == 1 and "exit status 143" in output, output
+    (run,) = [json.loads(each) for each in fleet.records("beta", "stop").values()]
+    assert run["status"] == "interrupted"
+
+
 def test_another_host_key_is_refused(machines, tmp_path):
-    fleet = fleet_of(machines, tmp_path)
     known = tmp_path / "known_hosts"
     public = Path(f"{machines['alpha'][0].key}.pub").read_text()
     known.write_text(f"{machines['beta'][0].address} {public}")
-    for variables in fleet.hosts.values():
-        variables["ansible_ssh_common_args"] = f"-o UserKnownHostsFile={known}"
-    fleet.write(**json.loads(fleet.inventory.read_text())["all"]["vars"])
-    status, output = fleet.run("--tags", "prepare")
+    fleet = fleet_of(machines, tmp_path)
+    given = {"ansible_ssh_common_args": f"-o UserKnownHostsFile={known} -o ControlPath=none"}
+    status, output = fleet.run("--tags", "stop", given=given)
     assert status == 1 and "Host key verification failed" in output, output
-    assert all(recap(output)[host]["unreachable"] == 1 for host in ("alpha", "beta"))
+    assert all(recap(output)[host]["unreachable"] == 1 for host in HOSTS)
 
 
 def test_clean_fetches_and_removes(measured):
     fleet, _ = measured
     names = set(fleet.records("beta"))
-    shutil.rmtree(fleet.results / "beta")
+    shutil.rmtree(fleet.results / "study/beta")
     status, output = fleet.run("--tags", "clean")
     assert status == 0 and set(fleet.records("beta")) == names, output
-    assert not any((fleet.folder / host).exists() for host in ("alpha", "beta"))
-    assert os.path.isdir(REPO / MODEL)
+    assert not any((fleet.folder / host).exists() for host in HOSTS)
