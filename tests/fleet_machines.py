@@ -155,10 +155,10 @@ def recap(output: str) -> dict[str, dict[str, int]]:
     return {host: {name: int(count) for name, count in each} for host, each in pairs.items()}
 
 
-def fleet_of(machines: dict, folder: Path, **settings) -> Fleet:
-    """A fleet of these machines, whose folders are in `folder`."""
+def fleet_of(machines: dict, folder: Path, more: dict | None = None, **settings) -> Fleet:
+    """A fleet of these machines, whose folders are in `folder`, and `more` hosts."""
     hosts = {
         name: {**variables, "study_dir": str(folder / name)}
         for name, (_, variables) in machines.items()
     }
-    return Fleet(folder, hosts, **settings)
+    return Fleet(folder, {**hosts, **(more or {})}, **settings)
