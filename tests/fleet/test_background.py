@@ -50,7 +50,7 @@ def test_a_second_study_is_not_started_beside_the_first(study):
 
 def test_a_stopped_study_ends_as_by_ctrl_c_and_keeps_its_record(study):
     workload = f"exec {sys.executable} tests/small_workload.py --results_dir $RESULTS_DIR"
-    assert study.start(f"{workload} --pause 1 --num_iters 600") == "started"
+    assert study.start(f"{workload} --pause 0.1 --num_iters 6000") == "started"
     log = study.folder / "results/study/study.log"
     while "Measuring" not in log.read_text():
         time.sleep(0.1)
