@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import IO
 
 from conftest import REPO
 
@@ -121,14 +122,16 @@ class Fleet:
         inventory = {"all": {"hosts": hosts, "vars": {**SETTINGS, **settings}}}
         self.inventory.write_text(json.dumps(inventory, indent=1))
 
-    def start(self, *options: str, given: dict | None = None, **env) -> subprocess.Popen:
+    def start(
+        self, *options: str, given: dict | None = None, stdout: int | IO = subprocess.PIPE, **env
+    ) -> subprocess.Popen:
         """`given` are variables that go before those of the inventory."""
         return subprocess.Popen(
             ["./run.sh", "--fleet", str(self.inventory), "-e", json.dumps(given or {}), *options],
             cwd=REPO,
             env={**os.environ, "RESULTS_DIR": str(self.folder / "results"), **env},
             text=True,
-            stdout=subprocess.PIPE,
+            stdout=stdout,
             stderr=subprocess.STDOUT,
         )
 

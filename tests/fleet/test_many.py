@@ -29,29 +29,20 @@ def fleet_with_records(folder: Path, count: int) -> Fleet:
 
 def collect(fleet: Fleet) -> int:
     """Fetch and compare: bytes that Ansible's own process had in memory at most."""
-    process = fleet.start("--tags", "fetch,report")
-    # What it prints fits no pipe: it is read by a thread of communicate().
-    peak, output = 0, []
-    os.set_blocking(process.stdout.fileno(), False)
-    ansible = None
-    while process.poll() is None:
-        output.append(process.stdout.read() or "")
-        ansible = ansible or next(
-            (
-                each
-                for each in psutil.Process(process.pid).children()
-                if any("ansible-playbook" in word for word in each.cmdline())
-            ),
-            None,
-        )
-        try:
-            peak = max(peak, ansible.memory_info().rss) if ansible else peak
-        except psutil.NoSuchProcess:
-            pass
-        time.sleep(0.1)
-    text = "".join(output) + (process.stdout.read() or "")
-    assert process.returncode == 0, text
-    assert not any(each["failed"] or each["unreachable"] for each in recap(text).values())
+    printed = fleet.folder / "output"
+    with printed.open("w") as file:
+        process, peak = fleet.start("--tags", "fetch,report", stdout=file), 0
+        while process.poll() is None:
+            for each in psutil.Process(process.pid).children():
+                try:
+                    if any("ansible-playbook" in word for word in each.cmdline()):
+                        peak = max(peak, each.memory_info().rss)
+                except psutil.Error:
+                    pass
+            time.sleep(0.1)
+    output = printed.read_text()
+    assert process.returncode == 0 and peak, output
+    assert not any(each["failed"] or each["unreachable"] for each in recap(output).values())
     return peak
 
 
