@@ -118,7 +118,7 @@ class Fleet:
 
     def __init__(self, folder: Path, hosts: dict[str, dict], **settings):
         self.folder, self.results = folder, folder / "results/fleet"
-        self.inventory = folder / "inventory.json"
+        self.inventory = folder / f"{settings.get('study_name', 'study')}.json"
         inventory = {"all": {"hosts": hosts, "vars": {**SETTINGS, **settings}}}
         self.inventory.write_text(json.dumps(inventory, indent=1))
 

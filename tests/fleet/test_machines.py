@@ -116,7 +116,8 @@ def test_a_pulled_plug_loses_no_record_and_the_same_command_finishes(machines, m
     assert counts["gamma"]["unreachable"] == counts["gamma"]["failed"] == 0
     assert all(counts[host]["unreachable"] == 1 for host in HOSTS)
     untouched = fleet.records("gamma", "plug")
-    assert len(untouched) == 3 and not any(fleet.records(host, "plug") for host in HOSTS)
+    assert len(untouched) == 3, output
+    assert not any(fleet.records(host, "plug") for host in HOSTS)
     assert (fleet.results / "plug/report.html").exists()
 
     for host in HOSTS:
