@@ -26,6 +26,7 @@ def test_the_record_of_a_load_test_has_the_servers_machine_and_no_output_the_tok
         "PATH": f"{REPO / 'tests/gpu/bin'}:{os.environ['PATH']}",
         "DOCKER_STATE": str(state),
         "STAND_IN_HOST": alpha.address,
+        "GPUS": "none",
         "MODEL": "tiny",
         "VOLUME": str(state / "data"),
     }
