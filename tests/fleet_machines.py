@@ -55,6 +55,8 @@ class Machine:
             "Subsystem": "sftp internal-sftp",
         }
         self.config.write_text("".join(f"{name} {value}\n" for name, value in lines.items()))
+        if Path("/run/netns", self.namespace).exists() and not self.processes():
+            self.remove()  # of a test that was killed
         ip("netns", "add", self.namespace)
         ip("link", "add", outside, "type", "veth", "peer", "name", inside)
         ip("link", "set", inside, "netns", self.namespace)
