@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Measure the three CPU workloads on this machine: set up, export, measure, report.
 set -euo pipefail
+started_in=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . harness/environment.sh
 
@@ -8,6 +9,7 @@ usage() {
   cat <<'USAGE'
 Usage: ./run.sh [--full] [--prepare]
        ./run.sh --study [--full] [--repeats N | --detect P] [--max_hours H] [--mlperf_duration]
+       ./run.sh --fleet INVENTORY [OPTION OF ansible-playbook]...
 
 Sets up one virtual environment per workload, exports the models, measures LLM, video and audio on
 the CPU, prints a table and how many users, cameras and calls the machine carries, and writes its
@@ -31,6 +33,10 @@ was interrupted.
   --mlperf_duration  600 seconds per run, as MLPerf Inference asks (default: 60)
   --quiet_limit S    wait so long for a quiet machine before each run (default: 120)
 
+The same study on many machines, by Ansible, ends in their comparison (docs/fleet.md):
+
+  --fleet INVENTORY  the machines, as in fleet/inventory.example.yml; Python 3.11 or 3.12
+
 Environment:
   PYTHON       python3 to build the environments with, 3.10 to 3.12   (default: python3)
   RESULTS_DIR  folder for the records                                  (default: results)
@@ -39,8 +45,8 @@ USAGE
 }
 
 RESULTS_DIR=${RESULTS_DIR:-$PWD/results}
-full=false prepare_only=false study=false
-study_options=()
+full=false prepare_only=false study=false fleet=''
+study_options=() ansible_options=()
 
 wrong_usage() { echo "error: $*: see ./run.sh --help" >&2; exit 2; }
 
@@ -146,12 +152,32 @@ list_jobs() {
   )
 }
 
+# run_fleet INVENTORY OPTION...: the play; its exit status becomes this kit's.
+run_fleet() {
+  local status=0
+  setup fleet
+  exec 9<&- # the lock of this checkout, which the play makes the models in
+  ANSIBLE_CONFIG=$PWD/fleet/ansible.cfg RESULTS_DIR=$RESULTS_DIR \
+    fleet/.venv/bin/ansible-playbook -i "$1" fleet/study.yml "${@:2}" || status=$?
+  case $status in
+    0) ;;
+    99) exit 130 ;; # interrupted
+    *) die "not every machine finished: see above; the same command goes on with what is left" ;;
+  esac
+}
+
 parse() {
   while (($#)); do
     case $1 in
       --full) full=true ;;
       --prepare) prepare_only=true ;;
       --study) study=true ;;
+      --fleet)
+        fleet=$(cd "$started_in" && realpath -e -- "${2-}" 2>/dev/null) ||
+          wrong_usage "--fleet takes an inventory, as fleet/inventory.example.yml"
+        ansible_options=("${@:3}")
+        break
+        ;;
       --mlperf_duration) study_options+=("$1") ;;
       --repeats | --detect | --max_hours | --quiet_limit)
         [[ ${2-} =~ ^[0-9]+([.][0-9]+)?%?$ ]] || wrong_usage "$1 takes a number"
@@ -173,11 +199,17 @@ parse() {
 main() {
   parse "$@"
   check_python
+  [[ -z $fleet ]] || "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    die "--fleet takes Python 3.11 or 3.12 on this machine: set PYTHON"
   lock
   mkdir -p "$RESULTS_DIR" 2>/dev/null || die "cannot make the results folder $RESULTS_DIR"
   RESULTS_DIR=$(cd "$RESULTS_DIR" && pwd)
   is_writable "$RESULTS_DIR" || die "cannot write to the results folder $RESULTS_DIR"
   setup harness
+  if [[ $fleet ]]; then
+    run_fleet "$fleet" "${ansible_options[@]}"
+    exit 0
+  fi
   say "Models"
   prepare_llm
   prepare_video

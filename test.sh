@@ -13,9 +13,11 @@ site_packages() {
 }
 site_packages llm-workload >"$(site_packages tests/gpu)/llm-workload.pth"
 pip_install harness -r tests/run/requirements.txt
+setup fleet
+pip_install fleet -r tests/fleet/requirements.txt
 
 status=0
-for room in harness analysis gpu llm video audio run; do
+for room in harness analysis gpu llm video audio run fleet; do
   folder=harness
   for workload in "$room"*-workload; do [[ ! -d $workload ]] || folder=$workload; done
   pip_install "$folder" --no-compile -r tests/requirements.txt

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -307,11 +308,14 @@ def warnings_of(setup: Setup, plan: Plan, whole: Run, samples: dict) -> list[str
 
 def describe(setup: Setup) -> dict:
     """What the records of levels and sweep have in common, for run.start() and run.build()."""
+    cpus: Iterable[int] = os.sched_getaffinity(0)
+    if setup.server.get("client"):  # of the server's machine, which it may use all of
+        cpus = range(setup.system["cpu"]["logical_cpus"])
     return {
         "model": setup.model,
         "input": setup.input,
         "system": setup.system,
-        "placement": {"cpus": sorted(os.sched_getaffinity(0))},
+        "placement": {"cpus": sorted(cpus)},
         "comparable_by": {"runtime": setup.server["name"]},
         "server": setup.server,
         "check_samples": False,

@@ -35,6 +35,8 @@ Environment:
                       no more than it would with real users
   CONTAINER           Docker container whose log is read                      (default: tgi)
   LOG_FILE            read the server's log from this file instead
+  SERVER_SYSTEM       JSON file with the server's machine, where it is another than this one:
+                      harness.system.describe() there, as fleet/gpu_tgi.yml writes it
   RESULTS_DIR         folder for records and reports          (default: results beside gpu-tgi)
   PYTHON              python3 to build the environment with, 3.10 to 3.12     (default: python3)
 
@@ -98,6 +100,7 @@ read_settings() {
   CONTAINER=${CONTAINER:-tgi}
   [[ $CONTAINER =~ ^[a-zA-Z0-9][a-zA-Z0-9_.-]*$ ]] ||
     wrong_usage "CONTAINER=$CONTAINER: must be the name of a container"
+  [[ -z ${SERVER_SYSTEM:-} ]] || SERVER_SYSTEM=$(realpath -m "$SERVER_SYSTEM")
   RESULTS_DIR=$(realpath -m "${RESULTS_DIR:-$here/../results}")
 }
 
@@ -126,7 +129,8 @@ main() {
   export URL
   exec harness/.venv/bin/python gpu-tgi/sweep.py --results_dir "$RESULTS_DIR" --api "$API" \
     ${MODEL:+--model="$MODEL"} --container "$CONTAINER" \
-    ${LOG_FILE:+--log_file "$LOG_FILE"} --data "$DATA" ${PROMPTS:+--prompts "$PROMPTS"} \
+    ${LOG_FILE:+--log_file "$LOG_FILE"} \
+    ${SERVER_SYSTEM:+--server_system "$SERVER_SYSTEM"} --data "$DATA" ${PROMPTS:+--prompts "$PROMPTS"} \
     --levels "${levels[@]}" ${requests:+--requests "$requests"} \
     --requests_per_client "$REQUESTS_PER_CLIENT" --repeats "$REPEATS" --warmup "$WARMUP" \
     ${slo:+--slo_p95 "$slo"} --timeout_s "$TIMEOUT_S" -- \

@@ -75,6 +75,8 @@ def parse_args() -> argparse.Namespace:
     add("--model", help="name by which the server knows the model")
     add("--container", default="tgi", help="Docker container of the server")
     add("--log_file", type=Path, help="the server's log, instead of the container's")
+    about = "the server's machine, where it is another: JSON of harness.system.describe() there"
+    add("--server_system", type=Path, help=about)
     add("--data", type=Path, required=True, help="JSON file with the request")
     add("--prompts", type=Path, help="JSON Lines: requests, or prompts as strings")
     add("--levels", type=cli.positive_int, nargs="+", required=True, help="ascending")
@@ -133,6 +135,27 @@ def follow_log(
     return stack.enter_context(tgi_log.follow(command, args.folder / "server.log"))
 
 
+def describe_system(args: argparse.Namespace, info: dict) -> dict:
+    """The record's `system`: the server's, where it is known; then `info` gets this machine's.
+
+    Raises UserError where the file of --server_system does not describe a machine.
+    """
+    here = system.describe()
+    if not args.server_system or info["is_local"]:
+        return here
+    try:
+        there = json.loads(files.read_text(args.server_system, "SERVER_SYSTEM"))
+        if here.keys() != there.keys():
+            raise ValueError
+        system.one_line(there)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise UserError(
+            f"{args.server_system} (SERVER_SYSTEM) is not harness.system.describe() as JSON"
+        ) from None
+    info["client"] = system.one_line(here)
+    return there
+
+
 def prepare(args: argparse.Namespace, stack: ExitStack) -> level.Setup:
     """Look at the server, write the bodies and send one."""
     info, model = server.describe(args.url, args.api, args.model, args.container)
@@ -173,7 +196,7 @@ def prepare(args: argparse.Namespace, stack: ExitStack) -> level.Setup:
             "bodies": len(bodies),
             "prompt_tokens": probe.prompt_tokens,
         },
-        system=system.describe(),
+        system=describe_system(args, info),
         task={
             "API": args.api,
             "max new tokens": server.max_new_tokens(bodies[0]),
@@ -189,7 +212,9 @@ def print_header(setup: level.Setup) -> None:
     print(f"Server: {name}, {where}, {info['url']}")
     print(f"Model: {model['name']}: {model['weight_format']} weights")
     print(", ".join([f"System: {system.one_line(machine)}", *(c["name"] for c in machine["gpus"])]))
-    if not info["is_local"]:
+    if info.get("client"):
+        print(f"Client: {info['client']}")
+    elif not info["is_local"]:
         print("        (the machine that sends the requests; the server's own is not known)")
     if info["api"] == "tgi" and not setup.log:
         print(

@@ -292,7 +292,8 @@ class StandIn:
 async def main():
     options = parse_args()
     stand_in = StandIn(options)
-    listener = await asyncio.start_server(stand_in.handle, "127.0.0.1", options.port, backlog=4096)
+    host = os.environ.get("STAND_IN_HOST", "127.0.0.1")
+    listener = await asyncio.start_server(stand_in.handle, host, options.port, backlog=4096)
     print(listener.sockets[0].getsockname()[1], flush=True)
     async with listener:
         await listener.serve_forever()
