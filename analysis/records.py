@@ -196,7 +196,7 @@ def _run(found: dict, path: Path) -> Run:
         machine=plain(machine["instance_type"] or machine["product"] or hostname) or "unnamed",
         host=plain(hostname),
         share_of_machine=placement.get("share_of_machine", share),
-        is_remote=not found.get("server", {}).get("is_local", True),
+        is_remote=_is_elsewhere(found.get("server", {})),
         work=[Unit(each["unit"], each["metric"], each["amount"]) for each in known.pop("work")],
         metrics=metrics,
         durations={
@@ -232,6 +232,11 @@ def _search(primary: str, output: dict) -> Search | None:
         return Search(over, Beside(unit, count, beside["workload"], task, comparable_by))
     except (AttributeError, LookupError, TypeError, ValueError):
         return None
+
+
+def _is_elsewhere(server: dict) -> bool:
+    """Whether a server's requests came from the record's machine, and it is another one itself."""
+    return not server.get("is_local", True) and "client" not in server
 
 
 def _measured(iterations: list[list[float | None]]) -> list[float]:
