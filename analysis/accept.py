@@ -23,7 +23,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from analysis import comparison, ratio
+from analysis import comparison, machines, ratio
 from analysis.comparison import Chosen
 from analysis.records import Key, Run, differing, read_runs
 from analysis.text import inline, plain, times
@@ -189,7 +189,7 @@ def _work(
         who = "the bid" if not bid.carrying else "the delivered machine"
         tested = Tested(UNDECIDED, None, None, f"no run of {who} is valid as evidence")
     else:
-        before, now = ([run.result.median for run in each.runs] for each in (bid, theirs))
+        before, now = (machines.observations(each.runs, first.primary) for each in (bid, theirs))
         tested = judge(before, now, metric.better, tolerance)
         if tested.outcome == UNDECIDED and tested.bounds:
             why = runs_needed(np.log(before), np.log(now), metric.better, tolerance)

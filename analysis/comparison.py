@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from statistics import median
 
-from analysis import gates, ratio
+from analysis import gates, machines, ratio
 from analysis.records import Key, Run, Unit, differing, listed
 from harness.cli import UserError
 
@@ -27,6 +27,7 @@ class Comparison:
     unfair: list[str]  # why there are no ratios; empty where there are
     differences: dict[str, tuple[str, str]] = field(default_factory=dict)  # (baseline, side)
     runs: tuple[int, int] = (0, 0)  # that carry a verdict: the valid ones, unless all are allowed
+    counted: tuple[str, str] = ("run", "run")  # what these are: runs, or machines with their runs
     work: list[Unit] = field(default_factory=list)
     leads: bool = True  # whether a summary mentions it
     gate: str | None = None  # the accuracy gate that was missed
@@ -38,13 +39,15 @@ class Comparison:
     notes: list[str] = field(default_factory=list)
 
     @property
-    def missing_runs(self) -> dict[str, int]:
-        """By side, how many more a verdict needs."""
-        more = {
-            side: ratio.MIN_RUNS - count
-            for side, count in zip((self.side, self.baseline), reversed(self.runs))
-        }
-        return {side: count for side, count in more.items() if count > 0}
+    def missing_runs(self) -> dict[str, str]:
+        """By side, how many more a verdict needs: '2 more runs'."""
+        more = {}
+        for side, count, what in zip(
+            (self.side, self.baseline), reversed(self.runs), reversed(self.counted)
+        ):
+            if (lacking := ratio.MIN_RUNS - count) > 0:
+                more[side] = f"{lacking} more {what}{'s' * (lacking > 1)}"
+        return more
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class Chosen:
     """A side's runs at one fair setting."""
 
     runs: list[Run]  # the valid ones; all where none is, or all are allowed
-    carrying: int  # how many of them may carry a verdict
+    carrying: int  # how many of them may carry a verdict: runs, or machines with their runs
+    counted: str  # "run" or "machine"
     marks: list[str]
     notes: list[str]
 
@@ -163,6 +167,7 @@ def _compare_sides(base: list[Run], side: list[Run], allow_invalid: bool) -> Ite
             unfair=unfair,
             differences=differences(against, runs),
             runs=(theirs[near].carrying, ours.carrying),
+            counted=(theirs[near].counted, ours.counted),
             work=runs[0].work,
             gate=missed[0] if missed else None,
             shares={
@@ -186,7 +191,7 @@ def _add_ratios(comparison: Comparison, against: list[Run], runs: list[Run]) -> 
         if not metric.better:
             continue
         comparison.labels[name], comparison.units[name] = metric.label, metric.unit
-        base, side = ([run.metrics[name].median for run in each] for each in (against, runs))
+        base, side = (machines.observations(each, name) for each in (against, runs))
         found = ratio.compare(base, side, metric.better)
         if comparison.missing_runs:
             found = replace(found, ci95=None, verdict=ratio.MORE_RUNS)
@@ -237,7 +242,10 @@ def _best(configurations: Sides, allow_invalid: bool) -> Chosen:
         if len(kinds := sorted({of(run) for run in runs})) > 1:
             together = f"runs of {len(kinds)} {what} are taken together: {' / '.join(kinds)}"
             notes.append(f"{side}: {together}")
-    return Chosen(runs, len(carrying[name]), marks, notes)
+    if several := machines.sentence(runs):
+        notes.append(f"{side}: {several}")
+    carry, what = machines.counted(carrying[name] or runs)
+    return Chosen(runs, carry if carrying[name] else 0, what, marks, notes)
 
 
 def _machine(run: Run) -> str:

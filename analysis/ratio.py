@@ -41,7 +41,7 @@ def compare(baseline: Sequence[float], side: Sequence[float], better: str) -> Ra
     baseline, side : the median of each run, in the metric's unit.
     better : "higher" or "lower".
     """
-    base_mean, side_mean = _mean(baseline), _mean(side)
+    base_mean, side_mean = mean(baseline), mean(side)
     ratio = side_mean / base_mean if base_mean else None
     interval = None
     if min(len(baseline), len(side)) >= MIN_RUNS and min(*baseline, *side) > 0:
@@ -63,7 +63,7 @@ def _verdict(ratio: float | None, interval: tuple[float, float] | None, better: 
     return "better" if (low > 1) == (better == "higher") else "worse"
 
 
-def _mean(values: Sequence[float]) -> float:
+def mean(values: Sequence[float]) -> float:
     """Geometric, whose ratio is the mean of all ratios; arithmetic where a value is 0."""
     if min(values) <= 0 or min(values) == max(values):
         return float(np.mean(values))

@@ -108,7 +108,7 @@ def _no_verdict(c: Comparison) -> str:
         return "the accuracy gate is missed"
     if not c.missing_runs:
         return c.ratios[c.primary].verdict or ""
-    counts = {side: f"{n} more run{'s' * (n > 1)}" for side, n in c.missing_runs.items()}
+    counts = c.missing_runs
     if len(counts) == 2 and len(set(counts.values())) == 1:
         return f"{counts[c.side]} needed on each side"
     return " and ".join(f"{count} of {side}" for side, count in counts.items()) + " needed"

@@ -20,7 +20,7 @@ from statistics import median
 
 import numpy as np
 
-from analysis import ratio
+from analysis import machines, ratio
 from analysis.assumptions import Values
 from analysis.comparison import Chosen, best_by_setting, grouped
 from analysis.records import Beside, Key, Run, Scalar, differing, is_number, listed
@@ -200,7 +200,7 @@ def _short(value: Scalar) -> Scalar:
 
 def _capacity(best: Chosen) -> Capacity:
     first = best.runs[0]
-    counts = [run.result.median for run in best.runs]
+    counts = machines.observations(best.runs, first.primary)
     logs = np.log(np.array(counts) + 0.5)  # a count of n is a capacity from n to below n + 1
     marks = [*best.marks, *(note for note in best.notes if "invalid" in note)]
     variance, degrees = ratio.moderated(logs)
@@ -389,10 +389,10 @@ def _fleet(
         ways.append((f"{named}; {added}", _mixed(planned, most, scaled, interference), True))
     ways.append((added, _packed(planned, most, interference), True))
     is_added = False
-    for name, machines, adds in sorted(ways, key=lambda each: (each[2], "mix" in each[0])):
-        if np.mean(np.minimum(best, machines)) < np.mean(best):
+    for name, needed, adds in sorted(ways, key=lambda each: (each[2], "mix" in each[0])):
+        if np.mean(np.minimum(best, needed)) < np.mean(best):
             way, is_added = name, adds
-        best = np.minimum(best, machines)
+        best = np.minimum(best, needed)
     return _Fleet(best, alone, shares, way, is_added)
 
 
