@@ -61,7 +61,6 @@ class BreakEven:
     decision: Decision  # whether owning costs less; the first is owned
     instances: Estimate  # rented, for one owned server or for the demand
     month: Estimate | None  # from which on owning has cost less; None: not within the years
-    within: float  # probability that it does within the years
     utilization: float | None  # from which on owning costs less; None: at none, or for a demand
     curves: tuple[Curve, Curve]
     paid: tuple[str, str]  # the price of either: "86,169.07 USD", "9.6768 USD per hour"
@@ -405,7 +404,6 @@ def _break_even(
         decision,
         uncertainty.estimate(instances, inputs, drawn),
         months,
-        float(np.isfinite(month).mean()),
         _utilization(owned, rented, centre),
         (curves[0], curves[1]),
         (owned.offer.price, rented.offer.price),

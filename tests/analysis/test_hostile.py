@@ -267,11 +267,16 @@ def test_a_level_that_is_not_the_baselines_best_is_compared_in_the_summary_too(t
     assert printed.startswith("LLM server") and "Nothing to compare" not in printed
 
 
+MODULES = ["accept", "check", "compare", "cost", "history", "summary"]
+
+
 @pytest.mark.parametrize("shell", ["{} >&-", "{} 2>&-", "{} | head -1", "{} >/dev/full"])
-@pytest.mark.parametrize("module", ["compare", "summary", "history", "check", "cost"])
+@pytest.mark.parametrize("module", MODULES)
 def test_whatever_becomes_of_the_output_there_is_no_traceback(tmp_path, module, shell):
-    write(tmp_path, *(record([1.0] * 6, day=day) for day in (1, 2)))
-    args = ["million tokens", "R760xa=1200"] if module == "cost" else [str(tmp_path)]
+    for folder in (tmp_path, tmp_path / "delivered"):
+        write(folder, *(record([1.0] * 6, day=day) for day in (1, 2)))
+    args = {"cost": ["million tokens", "R760xa=1200"], "accept": [tmp_path, tmp_path / "delivered"]}
+    args = [str(arg) for arg in args.get(module, [tmp_path])]
     command = shlex.join([sys.executable, "-m", f"analysis.{module}", *args])
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     how = {"cwd": REPO, "capture_output": True, "text": True, "env": environment}
@@ -282,7 +287,7 @@ def test_whatever_becomes_of_the_output_there_is_no_traceback(tmp_path, module, 
         assert done.returncode == 1 and done.stderr.startswith("error: ")
 
 
-@pytest.mark.parametrize("module", ["compare", "summary", "history", "check", "cost"])
+@pytest.mark.parametrize("module", MODULES)
 def test_a_command_runs_by_its_path_from_any_folder(tmp_path, module):
     done = subprocess.run(
         [sys.executable, REPO / f"analysis/{module}.py", "--help"],
