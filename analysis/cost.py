@@ -169,10 +169,15 @@ def verdict(even: BreakEven) -> list[str]:
         lines[0] = f"The data do not decide: {lines[0]}"
         if d.swings:
             lines.append(f"What would narrow it most: {d.swings[0].remedy}.")
-    if even.left_out:
-        until = f"; at {money(even.room_usd)} USD per server and month both cost the same"
-        until = until if even.room_usd > 0 else ""
-        lines.append(f"Not in it: {' and '.join(even.left_out)} of {d.first}{until}.")
+    left_out = [
+        f"{' and '.join(items)} of {name}"
+        for name, items in zip((d.first, d.other), even.left_out)
+        if items
+    ]
+    if even.left_out[0] and even.room_usd > 0:
+        left_out[0] += f" (at {money(even.room_usd)} USD per server and month both cost the same)"
+    if left_out:
+        lines.append(f"Not in it: {'; '.join(left_out)}.")
     if even.month:
         lines[0] += f" Owning has cost less from month {months(even)} on."
     prices_of = [

@@ -64,8 +64,8 @@ class BreakEven:
     utilization: float | None  # from which on owning costs less; None: at none, or for a demand
     curves: tuple[Curve, Curve]
     paid: tuple[str, str]  # the price of either: "86,169.07 USD", "9.6768 USD per hour"
-    left_out: list[str]  # line items of owning that are not known and not in it
-    room_usd: float  # what these may come to per server and month, until both cost the same
+    left_out: tuple[list[str], list[str]]  # line items of either that are not known
+    room_usd: float  # per server and month that the owned one's may come to until costs are equal
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,6 @@ def price_unit(
     ]
     inputs = [*rates.values(), *inputs_of(assumptions)]
     missing = [f"{side}: {why}" for side in rates if (why := _unpriced(side, systems[side]))]
-
     return _priced_work(label, unit, ways, inputs, missing)
 
 
@@ -211,6 +210,9 @@ def price_demand(
     """
     inputs, missing, ways, notes = inputs_of(assumptions), [], [], []
     v = values_of(uncertainty.best(inputs))
+    for item, gb in (("storage", demand.storage_gb), ("egress", demand.egress_gb)):
+        if gb and set(demand.streams) - set(gb):
+            notes.append(f"{item} is that of {', '.join(gb)} only")
     for side, own in capacities.items():
         lacking = [unit for unit in demand.streams if unit not in own]
         if lacking:
@@ -389,6 +391,10 @@ def _break_even(
         curves.append(Curve(way.name, *([*map(float, each)] for each in (usd, low, high))))
         spread.append(of_draws)
     v, saved = values_of(centre), decision.saved.usd
+    left_out = [
+        tco.missing(way.offer, way.system, way.use(v, centre), v) if way.system.offers else []
+        for way in (owned, rented)
+    ]
     if owned.rate:
         room_usd = saved * float(centre[owned.rate]) * tco.HOURS_PER_MONTH * float(v.utilization)
     else:
@@ -407,7 +413,7 @@ def _break_even(
         _utilization(owned, rented, centre),
         (curves[0], curves[1]),
         (owned.offer.price, rented.offer.price),
-        tco.missing(owned.offer, owned.system, owned.use(v, centre), v),
+        (left_out[0], left_out[1]),
         room_usd,
     )
 

@@ -110,7 +110,7 @@ def test_a_comparison_has_the_costs_of_its_systems_with_every_input_and_its_sour
         "cloud, on demand",
     )
     assert even["instances"]["usd"] == pytest.approx(1.2)
-    assert even["left_out"] == ["rack space", "administration"]
+    assert even["left_out"] == [["rack space", "administration"], ["storage", "egress"]]
     prices = {side: each["price"] for side, each in found["sides"].items()}
     assert prices["edge"]["full_w"] == 900
     assert prices["cloud"]["offers"][0]["source"] == "published with the original study"
