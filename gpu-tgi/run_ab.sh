@@ -130,7 +130,8 @@ main() {
   exec harness/.venv/bin/python gpu-tgi/sweep.py --results_dir "$RESULTS_DIR" --api "$API" \
     ${MODEL:+--model="$MODEL"} --container "$CONTAINER" \
     ${LOG_FILE:+--log_file "$LOG_FILE"} \
-    ${SERVER_SYSTEM:+--server_system "$SERVER_SYSTEM"} --data "$DATA" ${PROMPTS:+--prompts "$PROMPTS"} \
+    ${SERVER_SYSTEM:+--server_system "$SERVER_SYSTEM"} \
+    --data "$DATA" ${PROMPTS:+--prompts "$PROMPTS"} \
     --levels "${levels[@]}" ${requests:+--requests "$requests"} \
     --requests_per_client "$REQUESTS_PER_CLIENT" --repeats "$REPEATS" --warmup "$WARMUP" \
     ${slo:+--slo_p95 "$slo"} --timeout_s "$TIMEOUT_S" -- \
