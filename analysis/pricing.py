@@ -265,8 +265,18 @@ def _demand_way(
 ) -> Way:
     share = min(each.share for each in capacities.values())
 
+    known: dict[tuple, tuple[list[Array], tco.Use]] = {}  # most inputs of a cost change no use
+
     def use(v: Values, drawn: Mapping[str, Array]) -> tco.Use:
         counts = {unit: drawn[_capacity_name(side, unit)] for unit in demand.streams}
+        sizes = [v.peak_factor, v.planning_share, v.interference_share, *counts.values()]
+        arrays = [np.asarray(each) for each in sizes]  # kept, so that no other has their id
+        key = tuple(each.item() if each.ndim == 0 else id(each) for each in arrays)
+        if key not in known:
+            known[key] = arrays, planned(v, counts)
+        return known[key][1]
+
+    def planned(v: Values, counts: Mapping[str, Array]) -> tco.Use:
         sized = (demand.streams, capacities, mixes, v)
         more: dict[str, Any] = {
             "spare": demand.spare,
