@@ -31,9 +31,7 @@ from harness import cli
 from harness.cli import UserError
 
 PASS, FAIL, UNDECIDED = "PASS", "FAIL", "UNDECIDED"
-CONFIDENCE = (
-    0.95  # one-sided: the share of machines at the tolerance that are not failed, or passed
-)
+CONFIDENCE = 0.95  # one-sided: of machines at the tolerance so many are not failed, or passed
 POWER = 0.8  # that the number of runs more is for
 MOST_RUNS = 100  # that are looked ahead
 

@@ -21,12 +21,11 @@ from statistics import median
 import numpy as np
 
 from analysis import machines, ratio
-from analysis.assumptions import Values
+from analysis.assumptions import Values, load_toml
 from analysis.comparison import Chosen, best_by_setting, grouped
 from analysis.records import Beside, Key, Run, Scalar, differing, is_number, listed
 from analysis.text import plain
-from harness.cli import UserError, one_line
-from harness.sut_toml import tomllib
+from harness.cli import UserError
 
 Number = float | np.ndarray
 BILLING = ("always_on", "active_hours", "scale_to_zero")
@@ -308,7 +307,7 @@ def machines_needed(
     capacities, mixes : of one side, as from_runs() has them.
     spare : machines more, to replace ones that fail (1: N+1).
     headroom : growth to plan for, as a share of the demand.
-    counts : in place of the capacities' own, e.g. arrays by sample().
+    counts : in place of the capacities' own, e.g. arrays of draws.
 
     Raises UserError where a unit was not measured on this side, or not one stream was sustained.
     """
@@ -471,7 +470,7 @@ def day(
     total = peak.machines + spare
     machines: dict[float, Number] = {}  # that are on, by the hour's share of the peak
     for share in set(profile.shares):
-        if billing == "always_on" or (billing == "active_hours" and share > 0):
+        if share == 1 or billing == "always_on" or (billing == "active_hours" and share > 0):
             machines[share] = total
         elif share > 0:  # what carries the peak carries less, too
             machines[share] = np.minimum(fleet(share).machines, peak.machines) + spare
@@ -486,13 +485,7 @@ def day(
 def read_profiles(path: Path | None = None) -> dict[str, Profile]:
     """By name, those of a TOML file, else the kit's. Raises UserError for a file that is wrong."""
     path = path or PROFILES
-    try:
-        found = plain(tomllib.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{path}: not TOML: {one_line(error)}") from None
-    return {name: _profile(path, name, table) for name, table in found.items()}
+    return {name: _profile(path, name, table) for name, table in plain(load_toml(path)).items()}
 
 
 def _profile(path: Path, name: str, table: object) -> Profile:
