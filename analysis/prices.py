@@ -18,21 +18,22 @@ from analysis.assumptions import Quantity, Values, load_toml
 from analysis.text import plain
 from harness.cli import UserError
 
-BOUGHT, ON_DEMAND, RESERVED, SPOT = KINDS = ("bought", "on demand", "reserved", "spot")
+BOUGHT, ON_DEMAND, RESERVED, SPOT, API = "bought", "on demand", "reserved", "spot", "hosted API"
 OLD_DAYS = 365
 API_KEYS = ("name", "source", "date", "usd_per")
 
 
 @dataclass(frozen=True)
 class Offer:
-    """One price of one machine; USD that are no part of such a price are 0."""
+    """One price of one machine, or of a hosted API's work; USD that are no part of it are 0."""
 
     name: str  # "bought", "on demand", "reserved 1 y, all up-front", "spot"
-    kind: str  # of KINDS
+    kind: str  # BOUGHT, ON_DEMAND, RESERVED, SPOT or API
     usd: Quantity = 0.0  # to buy it
     usd_per_hour: Quantity = 0.0  # rented
     upfront_usd: Quantity = 0.0  # reserved: at the start of each term
     term_years: float | None = None  # reserved; None where not stated: the whole time is one term
+    usd_per_month: Quantity = 0.0  # hosted API: for the work of a month
     source: str = "entered"
     date: str | None = None
 
@@ -46,7 +47,8 @@ class Offer:
         once = self.usd or self.upfront_usd
         up_front = f"{once:,.2f} USD{'' if self.is_owned else ' up-front'}" if once else ""
         hourly = f"{self.usd_per_hour:g} USD per hour" if self.usd_per_hour else ""
-        return " and ".join(filter(None, [up_front, hourly])) or "0 USD"
+        monthly = f"{self.usd_per_month:,.2f} USD per month" if self.usd_per_month else ""
+        return " and ".join(filter(None, [up_front, hourly, monthly])) or "0 USD"
 
     @property
     def evidence(self) -> str:
@@ -94,6 +96,15 @@ class Api:
     source: str
     date: str | None
     notes: tuple[str, ...] = ()
+
+    def offer(self, units_per_month: Mapping[str, Quantity]) -> Offer:
+        """Its price for a month's work. Raises UserError on a unit without a price."""
+        for unit in units_per_month:
+            if unit not in self.usd_per:
+                units = ", ".join(self.usd_per)
+                raise UserError(f"{self.name}: no price per {unit}; there are prices per {units}")
+        usd = sum(self.usd_per[unit] * count for unit, count in units_per_month.items())
+        return Offer(API, API, usd_per_month=usd, source=self.source, date=self.date)
 
 
 def read_system(

@@ -15,7 +15,7 @@ import numpy as np
 
 from analysis import sizing, tco, uncertainty
 from analysis.assumptions import Assumption, Values
-from analysis.prices import ON_DEMAND, RESERVED, Api, Offer, System
+from analysis.prices import API, BOUGHT, RESERVED, SPOT, Api, Offer, System
 from analysis.uncertainty import Array, Cost, Decision, Estimate, Input
 
 CURVE_DRAWS = 400  # behind the band of a curve of cost over time
@@ -24,7 +24,7 @@ POWER = ("load", "idle_power_share")
 PRICES = ("purchase_price_factor", "rental_price_factor")
 NO_SYSTEM = "no system of sut/ is this side: --sut {}=NAME names it"
 
-Priced = Callable[[Values, Mapping[str, Array], float], Array]  # USD, with a factor on the price
+UseOf = Callable[[Values, Mapping[str, Array]], tco.Use]  # from the inputs' values
 
 
 @dataclass(frozen=True)
@@ -83,13 +83,12 @@ class PricedWork:
 
 @dataclass(frozen=True)
 class Way:
-    """An alternative before it is priced: cost, use and machines from the inputs' values."""
+    """An alternative before it is priced."""
 
     side: str
     system: System
     offer: Offer
-    use: Callable[[Values, Mapping[str, Array]], tco.Use]
-    priced: Priced
+    use: UseOf
     rate: str = ""  # the input that is its units of work per hour; of a demand none
 
     @property
@@ -97,7 +96,16 @@ class Way:
         return f"{self.side}, {self.offer.name}"
 
     def cost(self, price: float = 1.0) -> Cost:
-        return lambda drawn: self.priced(values_of(drawn), drawn, price)
+        """USD per unit, or of a demand over the years, with a factor on the price."""
+
+        def usd(drawn: Mapping[str, Array]) -> Array:
+            v = values_of(drawn)
+            offer = _at_price(self.offer, v, price)
+            if self.rate:
+                return tco.per_unit(offer, self.system, drawn[self.rate], v)
+            return tco.total(offer, self.system, self.use(v, drawn), v)
+
+        return usd
 
 
 def values_of(drawn: Mapping[str, Array]) -> Values:
@@ -122,12 +130,14 @@ def _remedy(assumption: Assumption) -> str:
 
 
 def _at_price(offer: Offer, v: Values, price: float) -> Offer:
-    factor = price * (v.purchase_price_factor if offer.is_owned else v.rental_price_factor)
+    paid: Any = {BOUGHT: v.purchase_price_factor, API: 1.0}.get(offer.kind, v.rental_price_factor)
+    factor = price * paid
     return replace(
         offer,
         usd=offer.usd * factor,
         usd_per_hour=offer.usd_per_hour * factor,
         upfront_usd=offer.upfront_usd * factor,
+        usd_per_month=offer.usd_per_month * factor,
     )
 
 
@@ -160,10 +170,7 @@ def _unit_way(side: str, system: System, offer: Offer, rate: str) -> Way:
     def use(v: Values, drawn: Mapping[str, Array]) -> tco.Use:
         return tco.Use(1.0, v.utilization, v.utilization)
 
-    def priced(v: Values, drawn: Mapping[str, Array], price: float) -> Array:
-        return tco.per_unit(_at_price(offer, v, price), system, drawn[rate], v)
-
-    return Way(side, system, offer, use, priced, rate)
+    return Way(side, system, offer, use, rate)
 
 
 def _unpriced(side: str, system: System | None) -> str | None:
@@ -235,7 +242,8 @@ def price_demand(
             for offer in system.offers:
                 ways.append(_demand_way(side, system, offer, demand, measured, own_mixes))
     for name, (api, per_month) in (apis or {}).items():
-        ways.append(_api_way(name, api, per_month))
+        system = System(name, notes=api.notes)
+        ways.append(Way(name, system, api.offer(per_month), lambda v, drawn: tco.Use(0.0)))
     work = _priced_work("", str(demand), ways, inputs, missing)
     return replace(work, notes=[*notes, *work.notes])
 
@@ -294,19 +302,7 @@ def _demand_way(
         monthly = None if sent is None else sent * demand.mean_share * tco.HOURS_PER_MONTH
         return tco.Use(plan.machines * share, day.busy_share, day.on_share, kept, monthly)
 
-    def priced(v: Values, drawn: Mapping[str, Array], price: float) -> Array:
-        return tco.total(_at_price(offer, v, price), system, use(v, drawn), v)
-
-    return Way(side, system, offer, use, priced)
-
-
-def _api_way(name: str, api: Api, per_month: Mapping[str, float]) -> Way:
-    offer = Offer("hosted API", ON_DEMAND, source=api.source, date=api.date)
-
-    def priced(v: Values, drawn: Mapping[str, Array], price: float) -> Array:
-        return tco.api_total(api, per_month, v) * price
-
-    return Way(name, System(name, notes=api.notes), offer, lambda v, drawn: tco.Use(0.0), priced)
+    return Way(side, system, offer, use)
 
 
 def _priced_work(
@@ -321,7 +317,7 @@ def _priced_work(
     found = {way.name: _alternative(way, inputs, drawn) for way in ways}
     cheapest: dict[tuple[str, bool], Way] = {}  # spot, which can be taken away, decides nothing
     for way in sorted(ways, key=lambda way: found[way.name].usd.usd):
-        if way.offer.kind != "spot":
+        if way.offer.kind != SPOT:
             cheapest.setdefault((way.side, way.offer.is_owned), way)
     rented = [way for way in cheapest.values() if not way.offer.is_owned]
     owned = [way for way in cheapest.values() if way.offer.is_owned]
@@ -342,9 +338,8 @@ def _alternative(way: Way, inputs: Sequence[Input], drawn: Mapping[str, Array]) 
     centre = uncertainty.best(inputs)
     v = values_of(centre)
     use, offer = way.use(v, centre), _at_price(way.offer, v, 1.0)
-    is_api = not way.system.offers
     machines = None
-    if not (way.rate or is_api):
+    if not way.rate and way.offer.kind != API:
         machines = uncertainty.estimate(
             lambda values: way.use(values_of(values), values).machines, inputs, drawn
         )
@@ -353,9 +348,9 @@ def _alternative(way: Way, inputs: Sequence[Input], drawn: Mapping[str, Array]) 
         way.offer.name,
         uncertainty.estimate(way.cost(), inputs, drawn),
         machines,
-        [] if way.rate or is_api else tco.line_items(offer, way.system, use, v),
+        [] if way.rate else tco.line_items(offer, way.system, use, v),
         way.offer.evidence,
-        [] if is_api else tco.missing(offer, way.system, use, v),
+        tco.missing(offer, way.system, use, v),
     )
 
 
@@ -383,10 +378,6 @@ def _break_even(
         use = way.use(v, values)
         if owned.rate and way is rented:
             use = replace(use, machines=use.machines * instances(values))
-        if not way.system.offers:  # a hosted API: paid as it is used
-            months = np.arange(int(np.ceil(12 * np.max(v.years))) + 1.0)
-            total = np.asarray(way.cost()(values)) / (12 * v.years)
-            return np.minimum(months[:, None], 12 * v.years) * total
         return tco.cumulative(_at_price(way.offer, v, 1.0), way.system, use, v)
 
     few = {name: each[:CURVE_DRAWS] for name, each in drawn.items()}
@@ -402,8 +393,7 @@ def _break_even(
         spread.append(of_draws)
     v, saved = values_of(centre), decision.saved.usd
     left_out = [
-        tco.missing(way.offer, way.system, way.use(v, centre), v) if way.system.offers else []
-        for way in (owned, rented)
+        tco.missing(way.offer, way.system, way.use(v, centre), v) for way in (owned, rented)
     ]
     if owned.rate:
         room_usd = saved * float(centre[owned.rate]) * tco.HOURS_PER_MONTH * float(v.utilization)

@@ -7,14 +7,12 @@ floats or numpy arrays alike, so that one call prices all draws of a Monte Carlo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from analysis.assumptions import Quantity, Values
-from analysis.prices import RESERVED, SPOT, Api, Offer, System
-from harness.cli import UserError
+from analysis.prices import API, RESERVED, SPOT, Offer, System
 
 HOURS_PER_YEAR, HOURS_PER_MONTH = 8760, 730
 ALMOST = 1e-9  # of a term: 36 months are no more than three years
@@ -127,16 +125,6 @@ def per_unit(
     return total(offer, system, use, v) / (units * annuity(12 * v.years, v))
 
 
-def api_total(api: Api, units_per_month: Mapping[str, Quantity], v: Values) -> Quantity:
-    """Present value over v.years of a hosted API. Raises UserError on a unit without a price."""
-    for unit in units_per_month:
-        if unit not in api.usd_per:
-            units = ", ".join(api.usd_per)
-            raise UserError(f"{api.name}: no price per {unit}; there are prices per {units}")
-    per_month = sum(api.usd_per[unit] * count for unit, count in units_per_month.items())
-    return per_month * annuity(12 * v.years, v)
-
-
 def break_even_month(owning: Quantity, renting: Quantity) -> Quantity:
     """The month from whose end on owning has cost less, up to the last; nan: none.
 
@@ -190,12 +178,16 @@ def unused_commitment(offer: Offer, v: Values) -> str | None:
 
 
 def _wanted(offer: Offer) -> tuple[str, ...]:
+    if offer.kind == API:
+        return ()
     return OWNED_ITEMS if offer.is_owned else RENTED_ITEMS
 
 
 def _flows(offer: Offer, system: System, use: Use, v: Values) -> dict[str, list[_Flow]]:
     """What is paid when, by line item; only what is known."""
     months = 12 * v.years
+    if offer.kind == API:
+        return {"use": [_Flow(offer.usd_per_month, 0.0, months)]}
     if offer.is_owned:
         once = {
             "purchase": [_Flow(use.machines * offer.usd)],

@@ -75,9 +75,11 @@ def break_even_month(owned, rented, v):
 def test_a_hosted_api_agrees_with_the_docs_to_the_cent():
     api = Api("api", {"million input tokens": 0.15, "million output tokens": 0.60}, "list", None)
     tokens = {"million input tokens": 300, "million output tokens": 50}
-    assert by_hand("Hosted API") == {"total": f"{tco.api_total(api, tokens, V):,.2f}"}
+    assert by_hand("Hosted API") == {
+        "total": f"{tco.total(api.offer(tokens), SYSTEM, USE, V):,.2f}"
+    }
     with pytest.raises(UserError, match="api: no price per image; there are prices per million in"):
-        tco.api_total(api, {"image": 1}, V)
+        api.offer({"image": 1})
 
 
 def test_costs_per_unit_agree_with_the_docs():
