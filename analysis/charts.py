@@ -110,10 +110,10 @@ def _ratios(report: Report) -> Iterator[Chart]:
 
 def _per_dollar(report: Report) -> Iterator[Chart]:
     rows = [
-        (work.unit, each.side, each.usd.usd)
+        (work.unit, each.side, each.usd.value)
         for work in report.leading_costs
         for each in work.alternatives
-        if each.usd.usd
+        if each.usd.value
     ]
     rows = list(dict.fromkeys(rows))[:20]
 
@@ -229,7 +229,7 @@ def _cost_over_time(title: str, even: BreakEven) -> Chart:
             axes.plot(months, curve.usd, style, color=colour, label=_short(curve.name))
             axes.fill_between(months, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
         if even.month:
-            at = even.month.usd, even.curves[0].usd[int(even.month.usd)]
+            at = even.month.value, even.curves[0].usd[int(even.month.value)]
             axes.plot(*at, "o", color=matplotlib.rcParams["text.color"])
             beside: Options = {"xytext": (-6, 8), "textcoords": "offset points", "ha": "right"}
             axes.annotate(f"month {at[0]:.0f}", at, **beside)
@@ -238,7 +238,7 @@ def _cost_over_time(title: str, even: BreakEven) -> Chart:
         axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.legend()
 
-    meets = f"owning has cost less from month {even.month.usd:.0f} on" if even.month else ""
+    meets = f"owning has cost less from month {even.month.value:.0f} on" if even.month else ""
     words = meets or f"within {len(even.curves[0].usd) - 1} months owning does not cost less"
     both = " and of ".join(curve.name for curve in even.curves)
     return Chart(title, f"Cost of {both}: {words}", draw)

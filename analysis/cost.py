@@ -116,11 +116,9 @@ def machine_of(run: Run) -> str | None:
     return None if run.is_remote else run.machine
 
 
-def describe(estimate: Estimate | None, unit: str = "") -> str:
+def describe(estimate: Estimate, unit: str = "") -> str:
     """A value with its 90 % range: '301,000 (262,000–349,000)'."""
-    if estimate is None:
-        return "unknown"
-    value, low, high = map(money, (estimate.usd, estimate.low, estimate.high))
+    value, low, high = map(money, (estimate.value, estimate.low, estimate.high))
     return f"{value}{unit}" if low == high else f"{value}{unit} ({low}–{high})"
 
 
@@ -131,7 +129,7 @@ def money(value: float) -> str:
 
 def whole(estimate: Estimate) -> str:
     low, high = round(estimate.low), round(estimate.high)
-    value = f"{estimate.usd:.3g}"
+    value = f"{estimate.value:.3g}"
     return value if low == high else f"{value} ({low}–{high})"
 
 
@@ -140,7 +138,7 @@ def sentences(work: PricedWork, years: float) -> list[str]:
     about = f"{work.label}: " if work.label else ""
     lines = []
     if work.alternatives:
-        least = min(work.alternatives, key=lambda each: each.usd.usd)
+        least = min(work.alternatives, key=lambda each: each.usd.value)
         if least.machines is None:
             each = (
                 f"{describe(a.usd)} on {a.name}{_without(a.without)}" for a in work.alternatives
@@ -183,7 +181,7 @@ def verdict(even: BreakEven) -> list[str]:
     prices_of = [
         f"at {factor(flip)} of the {price} of {name}"
         for name, flip, price in zip((d.first, d.other), d.flips, even.paid)
-        if flip.usd > 0
+        if flip.value > 0
     ]
     if prices_of:
         lines.append(f"Both cost the same {' or '.join(prices_of)}.")
@@ -198,7 +196,7 @@ def months(even: BreakEven) -> str:
         "never" if value == float("inf") else f"{value:.0f}"
         for value in (even.month.low, even.month.high)
     )
-    return f"{even.month.usd:.0f}" + (f" ({low}–{high})" if low != high else "")
+    return f"{even.month.value:.0f}" + (f" ({low}–{high})" if low != high else "")
 
 
 def percent(share: float) -> str:
@@ -207,7 +205,7 @@ def percent(share: float) -> str:
 
 def factor(flip: Estimate) -> str:
     """'83 % (70–98 %)'"""
-    return f"{flip.usd:.0%} ({flip.low:.0%}–{flip.high:.0%})"
+    return f"{flip.value:.0%} ({flip.low:.0%}–{flip.high:.0%})"
 
 
 def tables(work: PricedWork) -> list[Table]:

@@ -316,7 +316,7 @@ def _priced_work(
     drawn = uncertainty.draw(inputs)
     found = {way.name: _alternative(way, inputs, drawn) for way in ways}
     cheapest: dict[tuple[str, bool], Way] = {}  # spot, which can be taken away, decides nothing
-    for way in sorted(ways, key=lambda way: found[way.name].usd.usd):
+    for way in sorted(ways, key=lambda way: found[way.name].usd.value):
         if way.offer.kind != SPOT:
             cheapest.setdefault((way.side, way.offer.is_owned), way)
     rented = [way for way in cheapest.values() if not way.offer.is_owned]
@@ -355,10 +355,7 @@ def _alternative(way: Way, inputs: Sequence[Input], drawn: Mapping[str, Array]) 
 
 
 def _break_even(
-    owned: Way,
-    rented: Way,
-    inputs: Sequence[Input],
-    drawn: Mapping[str, Array],
+    owned: Way, rented: Way, inputs: Sequence[Input], drawn: Mapping[str, Array]
 ) -> BreakEven:
     decision = uncertainty.decide(
         (owned.name, rented.name),
@@ -380,42 +377,50 @@ def _break_even(
             use = replace(use, machines=use.machines * instances(values))
         return tco.cumulative(_at_price(way.offer, v, 1.0), way.system, use, v)
 
-    few = {name: each[:CURVE_DRAWS] for name, each in drawn.items()}
-    # all draws end with the longest years, so that curves are as long as each other
-    few["years"] = np.full(CURVE_DRAWS, uncertainty.best(inputs)["years"])
     centre = uncertainty.best(inputs)
-    curves, spread = [], []
-    for way in (owned, rented):
-        usd, of_draws = by_month(way, centre), np.asarray(by_month(way, few))
-        of_draws = np.broadcast_to(of_draws.reshape(len(usd), -1), (len(usd), CURVE_DRAWS))
-        low, high = np.quantile(of_draws, [uncertainty.LOW, uncertainty.HIGH], axis=1)
-        curves.append(Curve(way.name, *([*map(float, each)] for each in (usd, low, high))))
-        spread.append(of_draws)
-    v, saved = values_of(centre), decision.saved.usd
-    left_out = [
-        tco.missing(way.offer, way.system, way.use(v, centre), v) for way in (owned, rented)
+    few = {name: each[:CURVE_DRAWS] for name, each in drawn.items()}
+    few["years"] = np.full(CURVE_DRAWS, centre["years"])  # curves of one length
+    usd = [by_month(way, centre) for way in (owned, rented)]
+    of_draws = [
+        np.broadcast_to(each.reshape(len(each), -1), (len(each), CURVE_DRAWS))
+        for each in (by_month(way, few) for way in (owned, rented))
     ]
-    if owned.rate:
-        room_usd = saved * float(centre[owned.rate]) * tco.HOURS_PER_MONTH * float(v.utilization)
-    else:
-        machines = float(owned.use(v, centre).machines)
-        room_usd = saved / machines / float(tco.annuity(12 * v.years, v))
-    month, months = tco.break_even_month(*spread), None
-    at_best = tco.break_even_month(curves[0].usd, curves[1].usd)
-    if np.isfinite(at_best):
-        never = np.where(np.isfinite(month), month, np.inf)
-        low, high = np.quantile(never, [uncertainty.LOW, uncertainty.HIGH], method="nearest")
-        months = Estimate(float(at_best), float(low), float(high))
+    v = values_of(centre)
     return BreakEven(
         decision,
         uncertainty.estimate(instances, inputs, drawn),
-        months,
+        _month(tco.break_even_month(*usd), tco.break_even_month(*of_draws)),
         _utilization(owned, rented, centre),
-        (curves[0], curves[1]),
+        (_curve(owned, usd[0], of_draws[0]), _curve(rented, usd[1], of_draws[1])),
         (owned.offer.price, rented.offer.price),
-        (left_out[0], left_out[1]),
-        room_usd,
+        (_left_out(owned, v, centre), _left_out(rented, v, centre)),
+        decision.saved.value * _units_per_month(owned, v, centre),
     )
+
+
+def _curve(way: Way, usd: Array, of_draws: Array) -> Curve:
+    low, high = np.quantile(of_draws, [uncertainty.LOW, uncertainty.HIGH], axis=1)
+    return Curve(way.name, usd.tolist(), low.tolist(), high.tolist())
+
+
+def _month(month: Array, of_draws: Array) -> Estimate | None:
+    """Its range, up to inf for never; None where `month` is never."""
+    if not np.isfinite(month):
+        return None
+    some = np.where(np.isfinite(of_draws), of_draws, np.inf)
+    low, high = np.quantile(some, [uncertainty.LOW, uncertainty.HIGH], method="nearest")
+    return Estimate(float(month), float(low), float(high))
+
+
+def _left_out(way: Way, v: Values, centre: Mapping[str, Array]) -> list[str]:
+    return tco.missing(way.offer, way.system, way.use(v, centre), v)
+
+
+def _units_per_month(way: Way, v: Values, centre: Mapping[str, Array]) -> float:
+    """What a cost is multiplied with to be USD per machine and month."""
+    if way.rate:
+        return float(centre[way.rate] * tco.HOURS_PER_MONTH * v.utilization)
+    return 1 / float(way.use(v, centre).machines * tco.annuity(12 * v.years, v))
 
 
 def _utilization(owned: Way, rented: Way, centre: Mapping[str, Array]) -> float | None:

@@ -74,9 +74,9 @@ def assumed(name: str, label: str, value: float, low: float, high: float, remedy
 
 @dataclass(frozen=True)
 class Estimate:
-    """A sum in USD, per unit or in all."""
+    """What a function of the inputs comes to, in its own unit."""
 
-    usd: float  # with every input at its value
+    value: float  # with every input at its value
     low: float  # 90 % range
     high: float
 
@@ -98,8 +98,12 @@ def draw(inputs: Sequence[Input], draws: int = DRAWS, seed: int = SEED) -> dict[
 
 
 def estimate(cost: Cost, inputs: Sequence[Input], drawn: Values) -> Estimate:
-    low, high = np.quantile(cost(drawn), [LOW, HIGH])
-    return Estimate(float(cost(best(inputs))), float(low), float(high))
+    return _estimate(cost(best(inputs)), cost(drawn))
+
+
+def _estimate(value: Array, drawn: Array) -> Estimate:
+    low, high = np.quantile(drawn, [LOW, HIGH])
+    return Estimate(float(value), float(low), float(high))
 
 
 @dataclass(frozen=True)
@@ -160,8 +164,15 @@ def decide(
     def saved(values: Values) -> Array:
         return other(values) - first(values)
 
-    centre = best(inputs)
-    swings = []
+    def compared(values: Values) -> tuple[Array, Array, Array]:
+        """What the first saves, and the factors on either's price at which it saves nothing."""
+        paid, other_paid = first(values), other(values)
+        unpriced, other_unpriced = (cost(values) for cost in free)
+        factor = (other_paid - unpriced) / (paid - unpriced)
+        other_factor = (paid - other_unpriced) / (other_paid - other_unpriced)
+        return other_paid - paid, factor, other_factor
+
+    centre, swings = best(inputs), []
     for each in inputs:
         low, high = each.range
         if low < high:
@@ -170,16 +181,8 @@ def decide(
             )
             swings.append(Swing(each.label, low, high, at_low, at_high, each.remedy))
     swings = sorted((s for s in swings if s.width_usd), key=lambda s: -s.width_usd)
-    flips = []
-    for paid, other_paid, unpriced in ((first, other, free[0]), (other, first, free[1])):
-
-        def factor(values: Values, own=paid, theirs=other_paid, free=unpriced) -> Array:
-            return (theirs(values) - free(values)) / (own(values) - free(values))
-
-        flips.append(estimate(factor, inputs, drawn))
-    differences = saved(drawn)
-    ties = float((differences == 0).mean()) / 2
-    probability = float((differences > 0).mean()) + ties
-    return Decision(
-        *names, estimate(saved, inputs, drawn), probability, swings, (flips[0], flips[1])
-    )
+    of_draws = compared(drawn)
+    difference, *flips = map(_estimate, compared(centre), of_draws)
+    ties = float((of_draws[0] == 0).mean()) / 2
+    probability = float((of_draws[0] > 0).mean()) + ties
+    return Decision(*names, difference, probability, swings, (flips[0], flips[1]))

@@ -92,7 +92,7 @@ def edge_and_cloud(tmp_path):
 
 
 def usd(row: dict, side: str) -> float:
-    (found,) = [each["usd"]["usd"] for each in row["alternatives"] if each["side"] == side]
+    (found,) = [each["usd"]["value"] for each in row["alternatives"] if each["side"] == side]
     return found
 
 
@@ -109,7 +109,7 @@ def test_a_comparison_has_the_costs_of_its_systems_with_every_input_and_its_sour
         "edge, bought",
         "cloud, on demand",
     )
-    assert even["instances"]["usd"] == pytest.approx(1.2)
+    assert even["instances"]["value"] == pytest.approx(1.2)
     assert even["left_out"] == [["rack space", "administration"], ["storage", "egress"]]
     prices = {side: each["price"] for side, each in found["sides"].items()}
     assert prices["edge"]["full_w"] == 900
@@ -124,7 +124,7 @@ def test_the_runs_spread_is_carried_into_dollars(tmp_path):
         for median in medians:
             write(tmp_path / side, record([median] * 6, machine="m7i.48xlarge"))
     (row,) = compared(tmp_path / "edge", tmp_path / "cloud", *EXACT, "--allow_invalid")["costs"]
-    widths = {a["side"]: (a["usd"]["high"] - a["usd"]["low"]) / a["usd"]["usd"] for a in
+    widths = {a["side"]: (a["usd"]["high"] - a["usd"]["low"]) / a["usd"]["value"] for a in
               row["alternatives"]}  # fmt: skip
     assert 0.02 < widths["edge"] < widths["cloud"] < 0.5
 
@@ -211,17 +211,19 @@ def test_a_demand_takes_whole_machines_and_their_cost_over_the_years():
     (work,) = priced("cameras=120", *CAPACITIES, *EXACT)["works"]
     bought, rented = work["alternatives"]
     # 90 % of 50 cameras: 45, so 3 servers; of 40: 36, so 4 instances
-    assert (bought["machines"]["usd"], rented["machines"]["usd"]) == (3, 4)
+    assert (bought["machines"]["value"], rented["machines"]["value"]) == (3, 4)
     busy = 120 / 50 / 3  # the power follows the load
     per_server = 86_169.07 * 1.4 + 4 * 8760 * 0.9 * busy * 1.5 * 0.2
-    assert bought["usd"]["usd"] == pytest.approx(3 * per_server, abs=0.01)
-    assert rented["usd"]["usd"] == pytest.approx(4 * 9.6768 * 8760 * 4, abs=0.01)
-    assert sum(item["usd"] or 0 for item in bought["items"]) == pytest.approx(bought["usd"]["usd"])
+    assert bought["usd"]["value"] == pytest.approx(3 * per_server, abs=0.01)
+    assert rented["usd"]["value"] == pytest.approx(4 * 9.6768 * 8760 * 4, abs=0.01)
+    assert sum(item["usd"] or 0 for item in bought["items"]) == pytest.approx(
+        bought["usd"]["value"]
+    )
     (even,) = work["break_evens"]
-    saved = rented["usd"]["usd"] - bought["usd"]["usd"]
-    assert even["decision"]["saved"]["usd"] == pytest.approx(saved)
+    saved = rented["usd"]["value"] - bought["usd"]["value"]
+    assert even["decision"]["saved"]["value"] == pytest.approx(saved)
     assert even["room_usd"] == pytest.approx(saved / 3 / 48)
-    months = even["month"]["usd"]
+    months = even["month"]["value"]
     fixed, per_month = 3 * 86_169.07, (3 * per_server - 3 * 86_169.07) / 48
     assert months == math.ceil(fixed / (4 * 9.6768 * 730 - per_month))
 
@@ -229,7 +231,7 @@ def test_a_demand_takes_whole_machines_and_their_cost_over_the_years():
 def test_less_is_rented_where_machines_are_off_without_work():
     always, hours, scaled = (
         priced("cameras=120", *CAPACITIES, *EXACT, "--profile", "office", "--billing", billing)
-        ["works"][0]["alternatives"][1]["usd"]["usd"]
+        ["works"][0]["alternatives"][1]["usd"]["value"]
         for billing in ("always_on", "active_hours", "scale_to_zero")
     )  # fmt: skip
     assert hours == pytest.approx(always * 12 / 24)
@@ -239,7 +241,7 @@ def test_less_is_rented_where_machines_are_off_without_work():
 def test_spare_machines_and_growth_cost_more():
     args = "cameras=120", *CAPACITIES, *EXACT
     plain, spare, growing = (
-        priced(*args, *more)["works"][0]["alternatives"][0]["machines"]["usd"]
+        priced(*args, *more)["works"][0]["alternatives"][0]["machines"]["value"]
         for more in ((), ("--spare", "1"), ("--headroom", "0.5"))
     )
     assert (plain, spare, growing) == (3, 4, 4)
@@ -256,7 +258,7 @@ def test_a_hosted_api_is_priced_by_what_the_demand_takes(tmp_path):
     used = "--api_use", "users:million output tokens=0.01"
     (work,) = priced(*args, *used, "--profile", "always")["works"]
     hosted = next(each for each in work["alternatives"] if each["side"] == "hosted")
-    assert hosted["usd"]["usd"] == pytest.approx(200 * 0.01 * 2 * 8760 * 4)
+    assert hosted["usd"]["value"] == pytest.approx(200 * 0.01 * 2 * 8760 * 4)
     assert {e["decision"]["other"] for e in work["break_evens"]} >= {"hosted, hosted API"}
 
 
@@ -269,7 +271,7 @@ def test_data_sent_and_kept_are_paid_where_stated():
         for more in ((), options)
     )  # fmt: skip
     more = 120 * 0.1 * 730 * 48 * 0.09 + 120 * 20 * 48 * 0.1
-    assert after["usd"]["usd"] - before["usd"]["usd"] == pytest.approx(more, abs=0.01)
+    assert after["usd"]["value"] - before["usd"]["value"] == pytest.approx(more, abs=0.01)
     assert before["without"] == ["storage", "egress"] and after["without"] == []
 
 

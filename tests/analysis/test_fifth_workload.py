@@ -86,7 +86,7 @@ def test_it_is_compared_and_priced(sides):
     assert (
         row["unit"] == "gross of widgets" and "quick" in row["break_evens"][0]["decision"]["first"]
     )
-    usd = {each["side"]: each["usd"]["usd"] for each in row["alternatives"]}["slow"]
+    usd = {each["side"]: each["usd"]["value"] for each in row["alternatives"]}["slow"]
     assert usd == pytest.approx(9.6768 / (found["baseline"] * 3600 / 144))
 
 

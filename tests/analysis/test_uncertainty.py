@@ -82,7 +82,7 @@ def test_at_the_flip_price_both_cost_the_same(studies):
         uncertainty.draw(inputs, DRAWS),
     )
     centre = uncertainty.best(inputs)
-    bought, hired = (flip.usd for flip in decision.flips)
+    bought, hired = (flip.value for flip in decision.flips)
     assert owned.cost(bought)(centre) == pytest.approx(rented.cost()(centre))
     assert rented.cost(hired)(centre) == pytest.approx(owned.cost()(centre))
     widths = [swing.width_usd for swing in decision.swings]
