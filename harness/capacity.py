@@ -74,6 +74,7 @@ class Job:
     play: Play
     extra: Any = None  # what the workload needs afterwards
     beside: Beside | None = None
+    layouts: Sequence[dict] = ()  # of instances, that were tried for the best one
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,14 @@ class Found:
         more = ": as many as were tried" if self.all_tried else ""
         more += f"; --max_{name}s above {last} tries more" if more and self.most == last else ""
         levels = {str(count): level for count, level in self.levels.items()}
-        beside = {"beside": job.beside.described} if job.beside else {}
+        more_output = {"beside": job.beside.described} if job.beside else {}
+        more_output |= {"layouts": list(job.layouts)} if job.layouts else {}
         found = {f"{name}s": self.most, "first_over": self.first_over, "levels": levels}
         return {
             **job.described,
             "samples": {f"{name}s": [[self.most]], **self.samples},
             "monitor": self.monitor,
-            "output": {**found, **beside},
+            "output": {**found, **more_output},
             "details": [f"{RESULT}{self.most} {name}(s) {condition}{more}"],
             "warnings": [*job.described.get("warnings", ()), *self.warnings],
         }
@@ -182,16 +184,20 @@ def doubling(first: int, last: int) -> list[int]:
 
 
 def search(
-    sustained: Callable[[int], bool | None], levels: Sequence[int], bisect: bool = True
+    sustained: Callable[[int], bool | None],
+    levels: Sequence[int],
+    bisect: bool = True,
+    known: int = 0,
+    resolution: float = 0.0,
 ) -> int:
-    """The highest level that is sustained, below which none was not; 0 where there is none.
+    """The highest level that is sustained, below which none was not; `known` where there is none.
 
     `levels` are tried in ascending order until one is not sustained; where it is the first, half of
-    it, and so on down to 1; then those between. A None from `sustained` ends the search: nothing
-    more can be measured.
+    it, and so on down to 1; then those between, to a share `resolution` of the result. A None from
+    `sustained` ends the search: nothing more can be measured. Nothing up to `known` is tried.
     """
-    best, over, coming = 0, None, iter(levels)
-    while over is None or (bisect and over - best > 1):
+    best, over, coming = known, None, iter(levels)
+    while over is None or (bisect and over - best > max(1, resolution * best)):
         level = next(coming, 0) if over is None else (best + over) // 2
         result = sustained(level) if level else None
         if result is None:
@@ -204,9 +210,11 @@ def find(
     job: Job,
     args: argparse.Namespace,
     name: str,
-    journal: Journal,
+    journal: Journal | None,
     limit: Limit = Limit(),
     exactly: Sequence[int] = (),
+    known: int = 0,
+    resolution: float = 0.0,
     available: Callable[[], tuple[int, int]] = memory.available,
 ) -> Found:
     """Search for the most streams that are sustained, and confirm them.
@@ -217,6 +225,7 @@ def find(
     args, name : as for add_arguments().
     journal : of the run; it gets all levels after each.
     exactly : play these numbers, whatever comes of each, instead of a search.
+    known, resolution : as for search().
     available : bytes of memory available, and in all. A number of streams that would leave less
         than memory.MIN_SHARE, by the bytes per stream so far, is not tried.
 
@@ -254,7 +263,9 @@ def find(
         levels[count], monitors[count], lowest[count] = level, last, watched.bytes
         most = highest(levels)
         number = {f"{name}s": [[float(most)]]}
-        journal.replace({**number, **samples[most or min(levels)]}, {"levels": dict(levels)})
+        if journal:
+            shown = samples[most or min(levels)]
+            journal.replace({**number, **shown}, {"levels": dict(levels)})
         state = "sustained" if level["sustained"] else "not sustained"
         busy = last.usage["process_cores_busy"]
         print(f"{count} {name}(s): {state}; {sentence(level)}; {busy:.1f} cores busy", flush=True)
@@ -263,7 +274,8 @@ def find(
     if exactly:
         search(lambda count: None if sustained(count) is None else True, exactly, bisect=False)
     else:
-        search(sustained, doubling(getattr(args, f"min_{name}s"), getattr(args, f"max_{name}s")))
+        first, last_one = getattr(args, f"min_{name}s"), getattr(args, f"max_{name}s")
+        search(sustained, doubling(first, last_one), known=known, resolution=resolution)
         if last.status == "complete":
             confirm(sustained, levels, args.min_observations, limit, name)
     most = highest(levels)

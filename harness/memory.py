@@ -9,26 +9,29 @@ from pathlib import Path
 
 import psutil
 
+from harness import system
 from harness.system import read
 
-CGROUPS = Path("/sys/fs/cgroup")
 EVERY_S = 0.5
+VERSIONS = (  # of cgroups, 2 and 1: files of a limit and of what is used, and cache in memory.stat
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 MIN_SHARE = 0.1  # of the memory, to be left available by what is tried
 
 
-def available() -> tuple[int, int]:
+def available(root: Path = system.CGROUP, own: Path = Path("/proc/self/cgroup")) -> tuple[int, int]:
     """Bytes that can still be used, and bytes in all; a cgroup's where its limit leaves less."""
     machine = psutil.virtual_memory()
     left, total = machine.available, machine.total
-    named = re.search(r"^0::/(.*)$", read(Path("/proc/self/cgroup")) or "", re.MULTILINE)
-    own = CGROUPS / (named[1] if named else "")
-    for folder in (own, *own.parents):
-        limit, used = read(folder / "memory.max"), read(folder / "memory.current")
-        if limit and used and limit.isdigit():
-            cached = re.search(r"^inactive_file (\d+)", read(folder / "memory.stat") or "", re.M)
-            reclaimable = int(cached[1]) if cached else 0
-            left = min(left, int(limit) - int(used) + reclaimable)
-            total = min(total, int(limit))
+    for folder in system.cgroups("memory", root, own):
+        for limit_name, used_name, cached_name in VERSIONS:
+            limit, used = read(folder / limit_name), read(folder / used_name)
+            if limit and used and limit.isdigit() and int(limit) < machine.total:
+                stat = read(folder / "memory.stat") or ""
+                cached = re.search(rf"^{cached_name} (\d+)", stat, re.MULTILINE)
+                left = min(left, int(limit) - int(used) + (int(cached[1]) if cached else 0))
+                total = min(total, int(limit))
     return left, total
 
 

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness import children, cli, instance, instances, progress
+from harness import children, cli, instance, instances, layouts, progress
 from harness.capacity import Beside, Job, Limit, Play, Stream
 from harness.children import Child, Start
 from harness.cli import UserError
+from harness.topology import Slot
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = "capacity.py"
@@ -36,9 +37,13 @@ class Offer:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     instances.add_layout_arguments(parser)
+    finds = "try layouts of instances for so many minutes (default: 20), then search with the one "
+    finds += "that carries most"
+    add = parser.add_argument
+    add("--tune", type=cli.positive_float, nargs="?", const=20.0, metavar="MIN", help=finds)
     beside = 'search beside another workload at a fixed load, e.g. "llm-workload/capacity.py '
     beside += '--min_users 4": a number is sustained where that workload is within its limit, too'
-    parser.add_argument("--beside", metavar="COMMAND", help=beside)
+    add("--beside", metavar="COMMAND", help=beside)
 
 
 @contextlib.contextmanager
@@ -54,12 +59,27 @@ def job(
     """
     if instance.current():
         sys.exit(_serve(Offer(prepare(args), name, getattr(args, f"min_{name}s"), limit)))
-    with contextlib.ExitStack() as running:
-        found = running.enter_context(_instances(args)) if instances.requested(args) else None
-        found = found or prepare(args)
-        if args.beside:
-            found = running.enter_context(_beside(args.beside, found))
-        yield found
+
+    @contextlib.contextmanager
+    def over(args: argparse.Namespace, slots: Sequence[Slot]) -> Iterator[Job]:
+        with contextlib.ExitStack() as running:
+            found = running.enter_context(_instances(args, slots)) if slots else prepare(args)
+            if args.beside:
+                found = running.enter_context(_beside(args.beside, found))
+            yield found
+
+    tried: Sequence[layouts.Tried] = ()
+    if args.tune and not args.topology:
+        tried = layouts.choose(
+            args, lambda trial: over(trial, instances.layout(trial)), name, limit
+        )
+    slots = instances.layout(args) if instances.requested(args) else []
+    if slots:
+        instances.print_layout(slots)
+    if args.topology:
+        sys.exit(cli.EXIT_OK)
+    with over(args, slots) as found:
+        yield replace(found, layouts=[each.row(name) for each in tried])
 
 
 def _serve(offer: Offer) -> int:
@@ -80,11 +100,7 @@ def _nothing(numbers: Sequence[int], begins_s: float, duration_s: float) -> list
 
 
 @contextlib.contextmanager
-def _instances(args: argparse.Namespace) -> Iterator[Job]:
-    slots = instances.layout(args)
-    instances.print_layout(slots)
-    if args.topology:
-        sys.exit(cli.EXIT_OK)
+def _instances(args: argparse.Namespace, slots: Sequence[Slot]) -> Iterator[Job]:
     warning = children.numactl_problem(slots[0])
     with children.started(instances.starts(slots), not warning) as running:
         with progress.stage(f"{len(slots)} instances: loading"):

@@ -195,19 +195,26 @@ def _turbo() -> bool | None:
     return boost == "1" if boost is not None else None
 
 
-def cgroup_cpu_quota(root: Path = CGROUP, own: Path = Path("/proc/self/cgroup")) -> float | None:
-    """CPUs' worth of time that this process's control groups may use; None where not limited.
+def cgroups(
+    controller: str, root: Path = CGROUP, own: Path = Path("/proc/self/cgroup")
+) -> set[Path]:
+    """The folders of this process's control groups, in either version of cgroups.
 
     A container sees its own group at the root; systemd's CPUQuota and the like are below it.
     """
-    folders = {root, root / "cpu"}
+    folders = {root, root / controller}
     for line in (read(own) or "").splitlines():
         _, controllers, path = (line.split(":", 2) + ["", ""])[:3]
-        if not controllers or "cpu" in controllers.split(","):
-            group = root / ("cpu" if controllers else "") / path.lstrip("/")
+        if not controllers or controller in controllers.split(","):
+            group = root / (controller if controllers else "") / path.lstrip("/")
             folders |= {each for each in (group, *group.parents) if each.is_relative_to(root)}
+    return folders
+
+
+def cgroup_cpu_quota(root: Path = CGROUP, own: Path = Path("/proc/self/cgroup")) -> float | None:
+    """CPUs' worth of time that this process's control groups may use; None where not limited."""
     quotas = []
-    for folder in folders:
+    for folder in cgroups("cpu", root, own):
         version_1 = (read(folder / f"cpu.cfs_{name}_us") or "" for name in ("quota", "period"))
         quota, _, period = (read(folder / "cpu.max") or " ".join(version_1)).partition(" ")
         if quota.isdigit() and period.isdigit():

@@ -132,11 +132,11 @@ class Tuner:
 
 
 def sizes(machine: Topology) -> list[int]:
-    """Cores per instance to try, from a whole node down to 1."""
+    """Cores per instance to try, from a whole node down to 1: of 1, 2, 4 ... instances per node, so
+    that few cores are left over."""
     nodes = [core.node for core in machine.cores]
     most = max(nodes.count(node) for node in set(nodes))
-    powers = [2**k for k in range(most.bit_length())]
-    return sorted({most, *powers}, reverse=True)
+    return [most >> k for k in range(most.bit_length())]
 
 
 def layouts(machine: Topology, size: int, use_smt: bool = False) -> Iterator[Layout]:

@@ -4,9 +4,10 @@ import heapq
 from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 
-from harness import capacity
+from harness import capacity, memory
 from harness.capacity import Limit, Stream, doubling, is_shown, observations_needed, search
 
 GIB = 2**30
@@ -217,3 +218,28 @@ def test_the_search_finds_what_a_scan_of_all_numbers_finds_within_one(seed):
         level, _ = capacity.measured(play(range(count), 0.0, 120.0), 120.0, Limit(), 10**6)
         is_sustained = level["sustained"]
     assert abs(found.most - (count - 1)) <= 1 and count > 2
+
+
+@pytest.mark.parametrize(
+    "folder, files",
+    [
+        ("a", {"memory.max": GIB, "memory.current": GIB // 2, "memory.stat": "inactive_file 4096"}),
+        (
+            "memory/a",
+            {
+                "memory.limit_in_bytes": GIB,
+                "memory.usage_in_bytes": GIB // 2,
+                "memory.stat": "total_inactive_file 4096",
+            },
+        ),
+    ],
+)
+def test_a_containers_memory_limit_is_read_in_both_versions_of_cgroups(tmp_path, folder, files):
+    (tmp_path / folder).mkdir(parents=True)
+    for name, content in files.items():
+        (tmp_path / folder / name).write_text(f"{content}\n")
+    (tmp_path / "own").write_text("0::/a\n" if folder == "a" else "9:memory:/a\n")
+    assert memory.available(tmp_path, tmp_path / "own") == (GIB // 2 + 4096, GIB)
+    unlimited = tmp_path / folder / next(iter(files))
+    unlimited.write_text("max\n" if folder == "a" else f"{2**63 - 4096}\n")
+    assert memory.available(tmp_path, tmp_path / "own")[1] == psutil.virtual_memory().total

@@ -44,6 +44,16 @@ def test_instances_share_a_levels_streams_and_carry_more_together(search):
     assert "--physcpubind" in done.stdout
 
 
+@needs_two
+def test_a_search_goes_on_with_the_best_layout(search):
+    run, done = search("--tune", "--most", 3)  # a process sustains 3: two of them 6
+    assert run["output"]["calls"] == 6
+    assert run["parameters"]["instances"] == run["configuration"]["instances"] > 1
+    first, second, *_ = run["output"]["layouts"]
+    assert (first["instances"], first["calls"], second["calls"]) == (1, 3, 6)
+    assert f"Best layout: --instances {run['configuration']['instances']}" in done.stdout
+
+
 def test_the_layout_of_another_machine_is_printed_and_nothing_is_searched(search):
     run, done = search("--topology", SCRIPT.parent.parent / "sut/R760xa.toml", "--instances", 2)
     assert run is None and "--physcpubind=56-111" in done.stdout

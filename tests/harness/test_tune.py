@@ -50,8 +50,8 @@ def test_the_layout_with_the_highest_throughput_is_found(alone, together, instan
 def test_layouts_that_cannot_win_any_more_are_not_tried():
     tuner = Machine(alone=1.0, together=0.5)
     search(tuner, machine(56), ())
-    assert {trial.layout.cores for trial in tuner.trials} == {56, 32, 16}
-    assert sizes(machine(56)) == [56, 32, 16, 8, 4, 2, 1]
+    assert {trial.layout.cores for trial in tuner.trials} == {56, 28, 14}
+    assert sizes(machine(56)) == [56, 28, 14, 7, 3, 1]
 
 
 def test_smt_and_the_workloads_options_are_tried_with_the_best_layout():
