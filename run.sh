@@ -140,9 +140,9 @@ list_jobs() {
   fi
   local truth="--ground_truth models/pharmacy_drivethru.json"
   job_options+=(
-    --once "llm-capacity 600 llm-workload capacity.py $llm --min_users 8 --duration 40"
-    --once "video-capacity 180 video-ai-workload capacity.py"
-    --once "audio-capacity 1500 audio-ai-workload capacity.py"
+    --once "llm-capacity 1200 llm-workload capacity.py $llm --tune --min_users 8 --duration 40"
+    --once "video-capacity 300 video-ai-workload capacity.py --tune"
+    --once "audio-capacity 1800 audio-ai-workload capacity.py --tune"
     --once "llm-tune 300 llm-workload infer.py $llm --tune"
     --once "video-tune 300 video-ai-workload infer.py --tune"
     --once "audio-tune 300 audio-ai-workload infer.py --tune"
