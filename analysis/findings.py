@@ -1,0 +1,633 @@
+"""What the page says of a report: sections whose titles are findings, with charts and tables.
+
+Charts are data: page.js draws them. Sections that a slider changes are made anew by page.js in the
+same words; tests/analysis/test_page.py holds both together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from statistics import median
+
+from analysis import cost, gates, report, sizing
+from analysis.comparison import Comparison, best_by_setting
+from analysis.pricing import BreakEven, PricedWork
+from analysis.ratio import NO_DIFFERENCE
+from analysis.records import Run, series
+from analysis.report import Report, marked
+from analysis.text import Table, amount, number, times
+from analysis.uncertainty import Decision
+
+MAX_ROWS, MAX_CURVES, MAX_LINES = 60, 12, 20  # of a chart; of a section
+MAX_DETAIL = 200  # characters of a line that a run printed
+ALMOST_CERTAIN, BARS = 0.99, 6
+FULL = 0.8  # of what the machine has, from which on that limits the work
+FIRST = ("utilization", "years", "usd_per_kwh", "purchase_price_factor", "rental_price_factor")
+Rows = list["Row"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A bar or a dot, with its range where it has one."""
+
+    name: str
+    side: str  # decides its colour
+    value: float
+    text: str  # the figure in words
+    low: float | None = None
+    high: float | None = None
+    group: str = ""  # bars of one group have one scale
+    points: list[tuple[float, bool]] = field(default_factory=list)  # single runs; whether valid
+
+
+@dataclass(frozen=True)
+class Line:
+    name: str
+    side: str
+    points: list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """`kind`: "bars" from 0, "shares" from 0 to 1, "ratios" about 1, or "lines"."""
+
+    kind: str
+    title: str
+    rows: Rows = field(default_factory=list)
+    lines: list[Line] = field(default_factory=list)
+    x: str = ""
+    y: str = ""
+
+
+@dataclass(frozen=True)
+class Section:
+    id: str
+    title: str
+    lines: list[str] = field(default_factory=list)
+    charts: list[Chart] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    commands: list[tuple[str, str]] = field(default_factory=list)  # what for, and the lines
+
+    def __bool__(self) -> bool:
+        return bool(self.lines or self.charts or self.tables or self.commands)
+
+
+def question(found: Report) -> str:
+    """What the page answers."""
+    if found.demand:
+        return f"Which machines for {found.demand.work.unit}?"
+    if len(found.sides) == 1:
+        return f"What does {found.baseline} carry?"
+    names = " or ".join(filter(None, [", ".join([*found.sides][:-1]), [*found.sides][-1]]))
+    if len(names) > 60:
+        names = f"Which of {len(found.sides)} machines"
+    does = "costs less for the same work" if found.priced else "does more work"
+    return f"{names}: which {does}?" if " or " in names else f"{names} {does}?"
+
+
+def answers(found: Report) -> list[tuple[str, str]]:
+    """Each an answer, and how sure it is."""
+    works = [found.demand.work] if found.demand else found.priced
+    years = found.assumptions["years"].value or 0.0
+    if priced := [answer(work, years) for work in works if work.alternatives]:
+        return priced
+    if len(found.sides) == 1:
+        return [(line, "") for line in _carried(found) or report.summary(found)[:MAX_LINES]]
+    led = [c for c in found.comparisons if c.leads]
+    return [(performance_title(found, led), _how_sure(led))]
+
+
+def first_chart(found: Report) -> Chart:
+    """What stands beside the answer."""
+    works = [found.demand.work] if found.demand else found.priced
+    if any(work.alternatives for work in works):
+        return cost_chart([work for work in works if work.alternatives])
+    return _limits(found) if len(found.sides) == 1 else _ratios(found.comparisons)
+
+
+# What costs come to: page.js says the same, in the same words.
+
+
+def candidates(work: PricedWork) -> list:
+    """The alternatives that are decided between, the cheapest first; all where none is."""
+    decided = {name for e in work.break_evens for name in (e.decision.first, e.decision.other)}
+    some = [a for a in work.alternatives if a.name in decided] or work.alternatives
+    return sorted(some, key=lambda a: a.usd.value)
+
+
+def main_decision(work: PricedWork) -> BreakEven | None:
+    """Of the cheapest alternative's decisions the least sure one."""
+    if not work.break_evens:
+        return None
+    least = candidates(work)[0].name
+    of_it = [e for e in work.break_evens if least in (e.decision.first, e.decision.other)]
+    return min(of_it, key=lambda even: _share(even.decision, least))
+
+
+def _share(d: Decision, name: str) -> float:
+    """The probability that `name` costs less."""
+    return d.probability if d.first == name else 1 - d.probability
+
+
+def answer(work: PricedWork, years: float) -> tuple[str, str]:
+    """(What costs least, how sure that is)."""
+    least = candidates(work)[0]
+    paid = f"{cost.money(least.usd.value)} USD"
+    if least.machines:
+        line = f"{cost.whole(least.machines)} × {least.name} cost least: {paid}, {years:g} years"
+    else:
+        line = f"{least.name} costs least: {paid} per {work.unit}"
+    if least.usd.low < least.usd.high:
+        line += f" (90 %: {cost.money(least.usd.low)}–{cost.money(least.usd.high)})"
+    line = f"{work.label}: {line}" if work.label else line
+    line += cost.without(least.without)
+    return marked(f"{line}.", work.marks), certainty(work)
+
+
+def certainty(work: PricedWork) -> str:
+    even, least = main_decision(work), candidates(work)[0]
+    if even is None:
+        why = f" {work.missing[0]}." if work.missing else ""
+        return f"How sure: not known, as owning and renting can't be compared.{why}"
+    d = even.decision
+    share = _share(d, least.name)
+    other = d.other if d.first == least.name else d.first
+    usd = next(a.usd.value for a in work.alternatives if a.name == other)
+    against = f"that it costs less than {other} ({cost.money(usd)} USD)"
+    if d.is_decided and share > 0.5:
+        sure = "Almost certain" if share > ALMOST_CERTAIN else "Very likely"
+        return f"{sure}: {cost.percent(share)} {against}."
+    return f"The data do not decide: {cost.percent(share)} {against}."
+
+
+def cost_chart(works: Sequence[PricedWork]) -> Chart:
+    rows = []
+    for work in works:
+        several = len(works) > 1
+        unit = f"USD per {work.unit}" if not any(a.machines for a in work.alternatives) else ""
+        for a in sorted(work.alternatives, key=lambda a: a.usd.value)[: 2 if several else BARS]:
+            count = f", {cost.whole(a.machines)} machines" if a.machines else ""
+            text = f"{cost.describe(a.usd)} USD{count}{cost.without(a.without)}"
+            group = ": ".join(filter(None, [work.label, unit]))
+            rows.append(Row(a.name, a.side, a.usd.value, text, a.usd.low, a.usd.high, group))
+    return Chart("bars", "Cost, with 90 % ranges", rows)
+
+
+def cost_sections(work: PricedWork, years: float) -> list[Section]:
+    """What a slider changes."""
+    if not work.alternatives:
+        return [Section("cost", "No price is known", work.missing)]
+    least = candidates(work)[0]
+    what = f" of {work.label}" if work.label else ""
+    first, *rest = cost.tables(work)
+    swings = [t for t in rest if t.title.startswith("What decides")]
+    pairs = [t for t in rest if t.title.startswith("Owning")]
+    items = [t for t in rest if t not in swings and t not in pairs]
+    made = [
+        Section(
+            "cost",
+            f"{least.name} costs least{what}",
+            cost.sentences(work, years),
+            [cost_chart([work])],
+            [first, *items],
+        )
+    ]
+    if even := main_decision(work):
+        made += [
+            Section("time", time_title(even), tables=pairs),
+            Section("decides", decides_title(even), flips(even), tables=swings),
+        ]
+    return made
+
+
+def time_title(even: BreakEven) -> str:
+    owned = even.curves[0].name
+    if even.month:
+        return f"{owned}: cheaper from month {cost.months(even)} on than {even.curves[1].name}"
+    last = len(even.curves[0].usd) - 1
+    return f"{owned}: not cheaper than {even.curves[1].name} within {last} months"
+
+
+def decides_title(even: BreakEven) -> str:
+    swings = even.decision.swings
+    if not swings:
+        return "No figure has a range that could change the answer"
+    changing = [s.label for s in swings if s.flips]
+    if not changing:
+        return f"No single figure changes the answer; {swings[0].label} matters most"
+    return f"{changing[0]} can change the answer"
+
+
+def flips(even: BreakEven) -> list[str]:
+    """At which price the other one would be chosen."""
+    d = even.decision
+    return [
+        f"Both cost the same at {cost.factor(flip)} of the {price} of {name}."
+        for name, flip, price in zip((d.first, d.other), d.flips, even.paid)
+        if flip.value > 0
+    ]
+
+
+# Sections that no slider changes.
+
+
+def sections(found: Report) -> list[Section]:
+    """In the order in which a reader doubts; those of costs are cost_sections()."""
+    several = len(found.sides) > 1
+    made = [
+        performance(found, found.comparisons) if several else results(found),
+        capacity(found),
+        quality(found),
+        *([differences(found, found.comparisons)] if several else []),
+        limits(found),
+        tuning(found),
+        warnings(found),
+    ]
+    return [section for section in made if section]
+
+
+def performance(found: Report, comparisons: list[Comparison]) -> Section:
+    led = [c for c in comparisons if c.leads]
+    lines = [report.sentence(c) for c in led]
+    if not lines:
+        lines = report.summary(replace(found, demand=None, costs=[], comparisons=[]))
+    ratios = _ratios(comparisons)
+    charts = [ratios] if ratios.rows else []
+    charts += [*_curves(found), *_steadiness(found)]
+    title = performance_title(found, led)
+    shown = report.ratio_table(comparisons)
+    return Section("performance", title, lines[:MAX_LINES], charts, [shown] if shown.rows else [])
+
+
+def performance_title(found: Report, led: Sequence[Comparison]) -> str:
+    """'edge is better than cloud at all 3 works: 1.40 to 2.10 ×'"""
+    if not led:
+        return "No two machines did the same work"
+    ratios = [(c, c.ratios[c.primary]) for c in led if c.primary in c.ratios]
+    wins: dict[str, list[tuple[str, float]]] = defaultdict(list)
+    for c, r in ratios:
+        if r.verdict in ("better", "worse"):
+            ahead = _turned(r.ratio or 1, r.better)
+            side, many = (c.side, ahead) if r.verdict == "better" else (c.baseline, 1 / ahead)
+            wins[side].append((c.label, many))
+    if not wins:
+        if any(r.verdict == NO_DIFFERENCE for _, r in ratios):
+            return "No difference in performance is shown"
+        return "No verdict on performance"
+    side = max(wins, key=lambda name: len(wins[name]))
+    won, works = wins[side], len(led)
+    low, high = min(many for _, many in won), max(many for _, many in won)
+    span = f"{low:.2f} ×" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f} ×"
+    against = f" than {_other(found, side)}" if len(found.sides) == 2 else " than the others"
+    if works == 1:
+        return f"{side} is better{against} at {won[0][0]}: {span}"
+    where = f"all {works}" if len(won) == works else f"{len(won)} of {works}"
+    return f"{side} is better{against} in {where} comparisons: {span}"
+
+
+def _other(found: Report, side: str) -> str:
+    return next(name for name in found.sides if name != side)
+
+
+def _how_sure(led: Sequence[Comparison]) -> str:
+    return " ".join(report.sentence(c) for c in led[:3])
+
+
+def _turned(ratio: float, better: str) -> float:
+    """So that more is better."""
+    return 1 / ratio if better == "lower" and ratio else ratio
+
+
+def _ratios(comparisons: Sequence[Comparison]) -> Chart:
+    rows = []
+    for c in comparisons:
+        r = c.ratios.get(c.primary)
+        if r and r.ratio:
+            low, high = sorted(_turned(v, r.better) for v in r.ci95 or (r.ratio, r.ratio))
+            sure = f", 95 % CI {times(low)}–{times(high)}" if r.ci95 else ", too few runs"
+            value = _turned(r.ratio, r.better)
+            rows.append(Row(c.side, c.side, value, f"{value:.2f} ×{sure}", low, high, c.label))
+    baseline = comparisons[0].baseline if comparisons else ""
+    title = f"Performance as a multiple of {baseline}; further right is better"
+    return Chart("ratios", title, rows[:MAX_ROWS])
+
+
+def _steadiness(found: Report) -> Iterator[Chart]:
+    """Every run over the median of its side and configuration."""
+    groups: dict[tuple, list[Run]] = defaultdict(list)
+    for run in found.runs:
+        if not (run.gate or run.is_tuning):
+            setting = frozenset({**run.comparable_by, **run.configuration}.items())
+            groups[run.label, run.side, setting].append(run)
+    rows = []
+    for (label, side, _), runs in groups.items():
+        middle = median(run.result.median for run in runs)
+        if len(runs) > 1 and middle > 0:
+            points = [(run.result.median / middle, not run.reasons) for run in runs]
+            low, high = min(points)[0], max(points)[0]
+            text = f"{len(runs)} runs, {low - 1:+.1%} to {high - 1:+.1%}"
+            rows.append(Row(side, side, 1.0, text, low, high, label, points))
+    if rows:
+        yield Chart(
+            "ratios", "Every run over the median of its kind; hollow: not valid", rows[:MAX_ROWS]
+        )
+
+
+def _curves(found: Report) -> list[Chart]:
+    """The primary metric over every number that was varied; the same points are drawn once."""
+    charts, seen = [], []
+    for across, group in series(found.runs):
+        values: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for x, run in group:
+            values[run.side][x].append(run.result.median)
+        lines = [
+            Line(side, side, [(x, median(values[side][x])) for x in sorted(values[side])])
+            for side in found.sides
+            if side in values
+        ]
+        run = group[0][1]
+        if max(len(line.points) for line in lines) > 1 and (run.workload, lines) not in seen:
+            seen.append((run.workload, lines))
+            axis = f"{run.result.label}, {run.result.unit}"
+            charts.append(Chart("lines", f"{run.title} over {across}", [], lines, across, axis))
+    return charts[:MAX_CURVES]
+
+
+def results(found: Report) -> Section:
+    """Of one machine alone."""
+    works: dict[str, list[Run]] = defaultdict(list)
+    for run in found.runs:
+        if not (run.gate or run.is_tuning):
+            works[run.label].append(run)
+    rows = []
+    for label, runs in works.items():
+        for setting in best_by_setting(runs, allow_invalid=False).values():
+            chosen = [run.result.median for run in setting.runs]
+            unit, count = setting.runs[0].result, len(chosen)
+            spread = f"{max(chosen) / min(chosen) - 1:.1%}" if min(chosen) > 0 else "–"
+            used = cost.listed({**setting.runs[0].configuration}) or "defaults"
+            valid = f"{setting.carrying} of {count}" if setting.counted == "run" else str(count)
+            cells = unit.label, amount(median(chosen), unit.unit), valid, spread, used
+            rows.append([label, *cells])
+    charts = [*_steadiness(found), *_curves(found)]
+    most = max((row[4] for row in rows), default="–", key=lambda s: float(s[:-1]) if s[:-1] else 0)
+    title = f"Runs of the same work differ by {most} at most" if rows else "Results"
+    headings = ["Work", "Metric", "Median of runs", "Valid runs", "Runs differ by", "At"]
+    table = Table("Results", headings, rows)
+    return Section("performance", title, report.summary(found)[:MAX_LINES], charts, [table])
+
+
+def _capacities(found: Report) -> tuple[dict, dict, list[str]]:
+    capacities, mixes, problems = sizing.from_runs(found.runs, allow_invalid=True, share=True)
+    return (dict(found.demand.capacities) if found.demand else capacities), mixes, problems
+
+
+def _carried(found: Report) -> list[str]:
+    """'edge carries 127 users, 12 cameras'"""
+    capacities, _, _ = _capacities(found)
+    return [
+        f"{side} carries {', '.join(_count(c.count, c.unit) for c in own.values())}."
+        for side, own in capacities.items()
+    ]
+
+
+def _count(count: float, unit: str) -> str:
+    return f"{count:,g} {unit}"
+
+
+def capacity(found: Report) -> Section:
+    capacities, mixes, problems = _capacities(found)
+    rows = []
+    for unit in dict.fromkeys(c.unit for own in capacities.values() for c in own.values()):
+        for side, own in capacities.items():
+            if c := own.get(unit):
+                text = f"{_count(c.count, unit)}" + (
+                    f" (95 %: {c.low:g}–{c.high:g})" if c.low < c.high else ""
+                )
+                rows.append(Row(side, side, c.count, text, c.low, c.high, unit))
+    for side, each in mixes.items():
+        for mix in each:
+            (unit, count), (other, beside) = [*mix.counts.items()][:2]
+            at_least = "" if mix.is_limit else " or more"
+            text, group = f"{_count(count, unit)}{at_least}", f"{unit} beside {beside:g} {other}"
+            rows.append(Row(side, side, count, text, group=group))
+    if not rows:
+        return Section("capacity", "", [])
+    table = cost.capacity_table(capacities)
+    chart = Chart("bars", "What one machine carries within its limits", rows[:MAX_ROWS])
+    return Section("capacity", _capacity_title(found, capacities), problems, [chart], [table])
+
+
+def _capacity_title(found: Report, capacities: dict) -> str:
+    if len(capacities) == 2:
+        first, other = capacities
+        if shared := [u for u in capacities[first] if u in capacities[other]]:
+            ahead = sum(capacities[first][u].count > capacities[other][u].count for u in shared)
+            if 2 * ahead < len(shared):
+                first, other = other, first
+            parts = [
+                f"{capacities[first][u].count / capacities[other][u].count:.2g} × the {u}"
+                for u in shared
+                if capacities[other][u].count
+            ]
+            if parts:
+                return f"{first} carries {' and '.join(parts)} of {other}"
+    if len(capacities) == 1:
+        return _carried(found)[0].rstrip(".")
+    best = {}
+    for side, own in capacities.items():
+        for c in own.values():
+            if c.count > best.get(c.unit, ("", -1.0))[1]:
+                best[c.unit] = side, c.count
+    most = ", ".join(f"{side} the most {unit}" for unit, (side, _) in best.items())
+    return f"Capacity: {most}"
+
+
+def quality(found: Report) -> Section:
+    gated = [run for run in found.runs if run.gate]
+    if not gated:
+        return Section("quality", "", [])
+    rows = []
+    for run in gated:
+        assert run.gate
+        alike = [
+            r
+            for r in found.runs
+            if r.quality is run.gate and r.side == run.side and not (r.gate or r.is_tuning)
+        ]
+        best = max(alike, key=lambda r: (not r.reasons, r.score), default=None)
+        speed = amount(best.result.median, best.result.unit) if best else "–"
+        cells = gates.setting(run.comparable_by), speed, str(run.gate), run.path.name
+        rows.append([run.side, run.label, *cells])
+    missed = sum(not run.gate.passed for run in gated if run.gate)
+    title = f"{missed} of {len(gated)} accuracy gates are missed"
+    title = title if missed else f"Quality: all {len(gated)} accuracy gates are passed"
+    headings = ["Side", "Work", "Setting", "Speed at it", "Gate", "Record"]
+    return Section("quality", title, tables=[Table("Quality beside speed", headings, rows)])
+
+
+def differences(found: Report, comparisons: list[Comparison]) -> Section:
+    table = report.difference_table(comparisons)
+    names = dict.fromkeys(row[2] for row in table.rows)
+    title = f"{len(names)} things differ between the machines" if names else "Nothing else differs"
+    shown = [name for name in names if len(name) < 30][:8]
+    lines = [f"Besides the machine itself: {', '.join(shown)} …"] if len(names) > 8 else []
+    tables = [each for each in (table, report.system_table(found)) if each.rows]
+    return Section("differences", title, lines, [], tables)
+
+
+def _limits(found: Report) -> Chart:
+    rows: Rows = []
+    for run in _best_runs(found):
+        shares = dict(run.usage)
+        shares |= {m.label: m.median for m in run.metrics.values() if m.unit == "of peak"}
+        for name, share in shares.items():
+            rows.append(Row(name, run.side, share, f"{share:.0%}", group=_named(found, run)))
+    return Chart("shares", "Share of what the machine has, in each work's best run", rows[:MAX_ROWS])
+
+
+def _named(found: Report, run: Run) -> str:
+    return run.label if len(found.sides) == 1 else f"{run.label}, {run.side}"
+
+
+def _best_runs(found: Report) -> list[Run]:
+    """Of each work and side."""
+    best: dict[tuple[str, str], Run] = {}
+    for run in found.runs:
+        key = run.label, run.side
+        if run.gate or run.is_tuning:
+            continue
+        if key not in best or (not run.reasons, run.score) > (
+            not best[key].reasons,
+            best[key].score,
+        ):
+            best[key] = run
+    return [best[key] for key in sorted(best)]
+
+
+def limits(found: Report) -> Section:
+    """What each work is limited by, as its runs say."""
+    chart = _limits(found)
+    rows = [
+        [_named(found, run), line[:MAX_DETAIL]]
+        for run in _best_runs(found)
+        for line in run.details
+        if line.strip() and len(line) <= 2 * MAX_DETAIL and not line.startswith(" ")
+    ][:MAX_ROWS]
+    if not (chart.rows or rows):
+        return Section("limits", "", [])
+    title = _limits_title(chart.rows) if chart.rows else "What the runs say"
+    table = Table("What the best run of each work says", ["Work", "It says"], rows)
+    return Section("limits", title, [], [chart] if chart.rows else [], [table] if rows else [])
+
+
+def _limits_title(rows: Rows) -> str:
+    """'CPU time limits LLM and Video AI'"""
+    top: dict[str, Row] = {}
+    for row in rows:
+        if row.group not in top or row.value > top[row.group].value:
+            top[row.group] = row
+    full: dict[str, list[str]] = defaultdict(list)
+    for group, row in top.items():
+        if row.value >= FULL:
+            full[row.name].append(group)
+    if not full:
+        most = max(top.values(), key=lambda row: row.value)
+        return f"Nothing is used up: at most {most.text} ({most.name}, {most.group})"
+    name, works = max(full.items(), key=lambda each: len(each[1]))
+    return f"{name} limits {_listed(works) if len(works) < 4 else f'{len(works)} works'}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """'a, b and c'"""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def tuning(found: Report) -> Section:
+    """The best layouts that --tune found, with the commands that repeat them."""
+    newest = {
+        (run.workload, run.side): run
+        for run in sorted(found.runs, key=lambda run: run.finished_at)
+        if run.is_tuning
+    }
+    commands = []
+    for run in newest.values():
+        text = "\n".join(run.details)
+        _, _, best = text.partition("Highest throughput: ")
+        if best:
+            commands.append((f"{_named(found, run)}, highest throughput", best.strip()))
+    title = "The best use of the cores, to copy"
+    return Section("tuning", title, commands=commands)
+
+
+def warnings(found: Report) -> Section:
+    invalid = [run for run in found.runs if run.reasons]
+    title = f"{len(invalid)} of {len(found.runs)} runs are not valid as evidence"
+    if not invalid:
+        title = f"All {len(found.runs)} runs are valid as evidence"
+    rows = [
+        [run.side, run.label, "; ".join(run.reasons), run.path.name] for run in invalid
+    ]
+    table = Table("Runs that do not count", ["Side", "Work", "Why", "Record"], rows)
+    return Section("warnings", title, report.notes(found), [], [table] if rows else [])
+
+
+# Sliders.
+
+
+@dataclass(frozen=True)
+class Slider:
+    """A figure that a reader may change; `name` is that of an assumption, or demand.UNIT."""
+
+    name: str
+    label: str
+    unit: str
+    value: float
+    low: float
+    high: float
+    least: float
+    most: float
+    step: float
+    usd: float | None = None  # a price that the figure is a factor on
+    is_first: bool = True  # shown without unfolding
+
+
+def sliders(found: Report) -> list[Slider]:
+    made = []
+    for unit, count in (found.demand.streams if found.demand else {}).items():
+        step = _step(count * 4)
+        made.append(
+            Slider(f"demand.{unit}", unit, "", count, count, count, step, 4 * count, max(1.0, step))
+        )
+    for a in found.assumptions.values():
+        if a.value is None or a.low is None or a.high is None:
+            continue
+        least, most = a.allowed
+        if (least, most) != (0, 1) and a.name != "utilization":
+            reach = max(a.high, 2 * a.value) or 1.0
+            least, most = max(least, min(a.low, a.value / 4)), min(most, reach)
+        step = _step(most - least)
+        usd = _price(found, a.name)
+        figures = a.value, a.low, a.high, least, most, step, usd
+        made.append(Slider(a.name, a.label, a.unit, *figures, a.name in FIRST))
+    return sorted(made, key=lambda slider: not slider.is_first)
+
+
+def _step(span: float) -> float:
+    """Some 100 steps, each 1, 2 or 5 times a power of ten."""
+    power = 10 ** math.floor(math.log10(span / 100))
+    return next(power * each for each in (1, 2, 5, 10) if power * each >= span / 100.001)
+
+
+def _price(found: Report, name: str) -> float | None:
+    """The first price that a factor is on."""
+    for side in found.sides.values():
+        for offer in side.price.offers if side.price else ():
+            if name == "purchase_price_factor" and offer.is_owned:
+                return float(offer.usd)
+            if name == "rental_price_factor" and not offer.is_owned and offer.usd_per_hour:
+                return float(offer.usd_per_hour)
+    return None

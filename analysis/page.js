@@ -1,0 +1,507 @@
+// The page's charts and controls. Costs are recomputed by costModel (page_model.js) and said in
+// the words of findings.py and cost.py.
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const byId = (id) => document.getElementById(id);
+  const SVG = "http://www.w3.org/2000/svg";
+  const MAX_SWINGS = 6, BARS = 6, FOLDED = 12, SHAPES = 5;
+
+  // Elements. Text is only ever set as text.
+
+  function add(node, attributes, children) {
+    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+    node.append(...children.filter((child) => child !== null && child !== ""));
+    return node;
+  }
+  const el = (name, attributes = {}, ...children) =>
+    add(document.createElement(name), attributes, children);
+  const svg = (name, attributes = {}, ...children) =>
+    add(document.createElementNS(SVG, name), attributes, children);
+  const hue = (side) => {
+    const place = data.sides.indexOf(side);
+    return place < 0 ? "other" : place % SHAPES;
+  };
+  const pc = (share) => `${(100 * Math.min(Math.max(share, 0), 1)).toFixed(3)}%`;
+
+  // Numbers, as analysis/text.py and cost.py print them.
+
+  function fixed(value, digits) {
+    const options = { minimumFractionDigits: digits, maximumFractionDigits: digits };
+    return new Intl.NumberFormat("en-US", { ...options, roundingMode: "halfEven" }).format(value);
+  }
+  function general(value, digits) {  // Python's format ".3g"
+    if (value === 0 || !isFinite(value)) return value === 0 ? "0" : String(value).slice(0, 3);
+    const [mantissa, exponent] = value.toExponential(digits - 1).split("e");
+    if (exponent < -4 || exponent >= digits) {
+      const sign = exponent < 0 ? "-" : "+";
+      return `${Number(mantissa)}e${sign}${String(Math.abs(exponent)).padStart(2, "0")}`;
+    }
+    return Number(value.toPrecision(digits)).toFixed(Math.max(0, digits - 1 - exponent))
+      .replace(/(\.\d*?)0+$/, "$1").replace(/\.$/, "");
+  }
+  const money = (value) => {
+    const size = Math.abs(value);
+    if (size >= 1000 && size < 1e21) return fixed(value, 0);
+    return size >= 10 ? fixed(value, 2) : general(value, 3);
+  };
+  const between = (low, high, text) => low === high ? "" : ` (${low}–${high})${text || ""}`;
+  const describe = (e, unit = "") =>
+    `${money(e.value)}${unit}${between(money(e.low), money(e.high))}`;
+  const whole = (e) => `${general(e.value, 3)}${between(fixed(e.low, 0), fixed(e.high, 0))}`
+    .replaceAll(",", "");
+  const percent = (share) =>
+    share > 0.99 ? "over 99 %" : share < 0.01 ? "under 1 %" : `${fixed(100 * share, 0)}%`;
+  const percents = (share) => `${fixed(100 * share, 0).replaceAll(",", "")}%`;
+  const factor = (e) => `${percents(e.value)} (${percents(e.low)}–${percents(e.high)})`;
+  const month = (value) => isFinite(value) ? fixed(value, 0).replaceAll(",", "") : "never";
+  const months = (even) => even.month
+    ? month(even.month.value) + between(month(even.month.low), month(even.month.high)) : "never";
+  const named = (a) => `${a.side}, ${a.offer}`;
+  const without = (items) => items.length ? ` without ${items.join(" and ")}` : "";
+  const marked = (line, marks) => marks.length ? `${line} [${marks.join("; ")}]` : line;
+
+  // Costs: findings.py and cost.py say the same, in the same words.
+
+  function candidates(work) {
+    const decided = work.break_evens.flatMap((e) => [e.decision.first, e.decision.other]);
+    const some = work.alternatives.filter((a) => decided.includes(named(a)));
+    const found = some.length ? some : [...work.alternatives];
+    return found.sort((a, b) => a.usd.value - b.usd.value);
+  }
+  const shareOf = (d, name) => d.first === name ? d.probability : 1 - d.probability;
+  function mainDecision(work) {
+    const least = named(candidates(work)[0]);
+    const of = ({ decision: d }) => d.first === least || d.other === least;
+    return work.break_evens.filter(of).reduce((a, b) =>
+      a && shareOf(a.decision, least) <= shareOf(b.decision, least) ? a : b, null);
+  }
+  function answer(work, years) {
+    const [least] = candidates(work), paid = `${money(least.usd.value)} USD`;
+    const count = least.machines && whole(least.machines);
+    let line = count
+      ? `${count} × ${named(least)} cost least: ${paid}, ${general(years, 6)} years`
+      : `${named(least)} costs least: ${paid} per ${work.unit}`;
+    if (least.usd.low < least.usd.high) {
+      line += ` (90 %: ${money(least.usd.low)}–${money(least.usd.high)})`;
+    }
+    line = (work.label ? `${work.label}: ` : "") + line + without(least.without);
+    return [marked(`${line}.`, work.marks), certainty(work)];
+  }
+  function certainty(work) {
+    const even = mainDecision(work), least = named(candidates(work)[0]);
+    if (!even) {
+      const why = work.missing.length ? ` ${work.missing[0]}.` : "";
+      return `How sure: not known, as owning and renting can't be compared.${why}`;
+    }
+    const d = even.decision, share = shareOf(d, least);
+    const other = d.first === least ? d.other : d.first;
+    const { usd } = work.alternatives.find((a) => named(a) === other);
+    const against = `${percent(share)} that it costs less than ${other} (${money(usd.value)} USD).`;
+    if (share < 0.9) return `The data do not decide: ${against}`;
+    return `${share > 0.99 ? "Almost certain" : "Very likely"}: ${against}`;
+  }
+  function costChart(works) {
+    const several = works.length > 1;
+    const rows = works.flatMap((work) => {
+      const isDemand = work.alternatives.some((a) => a.machines);
+      const unit = isDemand ? "" : `USD per ${work.unit}`;
+      const group = [work.label, unit].filter(Boolean).join(": ");
+      const sorted = [...work.alternatives].sort((a, b) => a.usd.value - b.usd.value);
+      return sorted.slice(0, several ? 2 : BARS).map((a) => {
+        const count = a.machines ? `, ${whole(a.machines)} machines` : "";
+        const text = `${describe(a.usd)} USD${count}${without(a.without)}`;
+        return { name: named(a), side: a.side, value: a.usd.value, text, low: a.usd.low,
+          high: a.usd.high, group };
+      });
+    });
+    return { kind: "bars", title: "Cost, with 90 % ranges", rows };
+  }
+  function costTables(work) {
+    const about = work.label ? `: ${work.label}, ${work.unit}` : `: ${work.unit}`;
+    const isDemand = work.alternatives.some((a) => a.machines);
+    const unit = isDemand ? "USD over the years" : `USD per ${work.unit}`;
+    const count = (a) => isDemand ? [a.machines ? whole(a.machines) : "–"] : [];
+    const ways = work.alternatives.map((a) => [a.side, a.offer, ...count(a), describe(a.usd),
+      a.without.join(", ") || "–", a.evidence]);
+    const items = work.alternatives.flatMap((a) => a.items.map((item) => [named(a), item.name,
+      item.usd === null ? "unknown" : money(item.usd), item.source]));
+    const pairs = work.break_evens.map((even) => {
+      const d = even.decision, share = even.utilization;
+      return [d.first, d.other, percent(d.probability), months(even),
+        share === null ? "–" : percents(share), ...d.flips.map(factor), describe(even.instances)];
+    });
+    const swings = work.break_evens.map(({ decision: d }) => table(
+      `What decides: ${d.first} against ${d.other}${about}`,
+      "What|90 % range|Saved at low|Saved at high|Changes the answer|Narrowed by",
+      d.swings.slice(0, MAX_SWINGS).map((s) => [s.label,
+        `${general(s.low, 4)}–${general(s.high, 4)}`, money(s.usd_at_low), money(s.usd_at_high),
+        s.flips ? "yes" : "no", s.remedy])));
+    const machines = isDemand ? "Machines|" : "";
+    return {
+      costs: [
+        table(`Cost${about}`, `Side|Paid|${machines}${unit} (90 %)|Without|Price from`, ways),
+        table(`Line items${about}`, "Way|Item|USD, present value|From", items),
+      ].filter(({ rows }) => rows.length),
+      pairs: [table(`Owning against renting${about}`, "Owned|Rented|Owning costs less with " +
+        "probability|from month|from utilization|at purchase price ×|at rent ×|Rented machines",
+      pairs)],
+      swings: swings.filter(({ rows }) => rows.length),
+    };
+  }
+  const table = (title, headings, rows) => ({ title, headings: headings.split("|"), rows });
+
+  function timeTitle(even) {
+    const [owned, rented] = even.curves.map((curve) => curve.name);
+    if (even.month) return `${owned}: cheaper from month ${months(even)} on than ${rented}`;
+    const last = even.curves[0].usd.length - 1;
+    return `${owned}: not cheaper than ${rented} within ${last} months`;
+  }
+  function decidesTitle({ decision: { swings } }) {
+    if (!swings.length) return "No figure has a range that could change the answer";
+    const changing = swings.find((s) => s.flips);
+    if (changing) return `${changing.label} can change the answer`;
+    return `No single figure changes the answer; ${swings[0].label} matters most`;
+  }
+  function flips(even) {
+    const { first, other, flips: found } = even.decision;
+    return [first, other].map((name, i) => found[i].value > 0
+      ? `Both cost the same at ${factor(found[i])} of the ${even.paid[i]} of ${name}.` : "")
+      .filter(Boolean);
+  }
+  function timeChart(even) {
+    const lines = even.curves.map((curve, i) => ({
+      name: curve.name, side: sideOf(curve.name), dashed: i === 1,
+      points: curve.usd.map((usd, at) => [at, usd]), low: curve.low, high: curve.high,
+    }));
+    const [owned] = even.curves, at = even.month && even.month.value;
+    const mark = even.month && { low: even.month.low, high: even.month.high, x: at,
+      y: owned.usd[at], text: `month ${months(even)}` };
+    const title = "USD paid by the end of each month, with 90 % ranges";
+    return { kind: "lines", title, lines, x: "months", y: "USD, present value", mark };
+  }
+  const sideOf = (name) =>
+    data.sides.filter((side) => name.startsWith(`${side}, `))
+      .reduce((a, b) => b.length > a.length ? b : a, "");
+  function tornado({ decision: d }) {
+    const rows = d.swings.slice(0, MAX_SWINGS).map((s) => ({
+      name: s.label, at: [s.usd_at_low, s.usd_at_high],
+      text: `${general(s.low, 4)}–${general(s.high, 4)}: ` +
+        `${money(s.usd_at_low)} to ${money(s.usd_at_high)} USD`,
+    }));
+    const title = `What ${d.first} saves over ${d.other}, USD, as each figure goes through its ` +
+      "90 % range; left of the line it saves nothing";
+    return { kind: "tornado", title, rows, value: d.saved.value };
+  }
+  function costSections(work, years) {
+    const tables = costTables(work), [least] = candidates(work), even = mainDecision(work);
+    const what = work.label ? ` of ${work.label}` : "";
+    const charts = [costChart([work])];
+    const made = { cost: { title: `${named(least)} costs least${what}`,
+      lines: answer(work, years).concat(work.missing.map((why) => `Not known: ${why}.`)),
+      charts, tables: tables.costs } };
+    if (!even) return made;
+    made.time = { title: timeTitle(even), lines: [], charts: [timeChart(even)],
+      tables: tables.pairs };
+    made.decides = { title: decidesTitle(even), lines: flips(even),
+      charts: even.decision.swings.length ? [tornado(even)] : [], tables: tables.swings };
+    return made;
+  }
+
+  // Charts. Strips are drawn in percent of their width, so that they fit any screen.
+
+  const SHAPE = ["M-6,0a6,6 0 1,0 12,0a6,6 0 1,0 -12,0", "M-5.5,-5.5h11v11h-11z",
+    "M0,-7l7,12h-14z", "M0,-8l7,8l-7,8l-7,-8z", "M0,7l7,-12h-14z"];
+  function marker(side, x, y, hollow) {
+    const d = SHAPE[hue(side)] || "M-6,0h12M0,-6v12";
+    const path = svg("path", { d, class: `mark s${hue(side)}${hollow ? " hollow" : ""}` });
+    return svg("svg", { x, y, overflow: "visible" }, path);
+  }
+  const line = (x1, x2, y1, y2, kind) => svg("line", { x1, x2, y1, y2, class: kind });
+  function whisker(low, high, kind) {
+    const caps = [low, high].map((x) => line(x, x, 6, 18, kind));
+    return [line(low, high, 12, 12, kind), ...caps];
+  }
+  function ticks(low, high, count) {
+    const rough = (high - low) / count, power = 10 ** Math.floor(Math.log10(rough));
+    const step = power * [1, 2, 5, 10].find((each) => each * power >= rough * 0.999);
+    const found = [];
+    for (let i = Math.ceil(low / step - 1e-9); i * step <= high * (1 + 1e-9); i++) {
+      found.push(Number((i * step).toPrecision(12)));
+    }
+    return found;
+  }
+
+  function strips(chart, draw, axis = []) {
+    const rows = [];
+    chart.rows.forEach((row, i) => {
+      if (row.group && (i === 0 || row.group !== chart.rows[i - 1].group)) {
+        rows.push(el("div", { class: "group" }, row.group));
+      }
+      rows.push(el("div", { class: "row" }, el("span", { class: "name" }, row.name),
+        svg("svg", { class: "strip" }, ...draw(row)), el("span", { class: "value" }, row.text)));
+    });
+    if (axis.length) {
+      rows.push(el("div", { class: "row axis" }, svg("svg", { class: "strip" }, ...axis)));
+    }
+    return rows;
+  }
+  function bars(chart) {
+    const most = {};
+    for (const row of chart.rows) {
+      most[row.group] = Math.max(most[row.group] || 0, row.value, row.high || 0);
+    }
+    return strips(chart, (row) => {
+      const max = chart.kind === "shares" ? 1 : most[row.group] || 1;
+      const ranged = row.high !== null && row.low < row.high;
+      return [
+        ...(chart.kind === "shares" ? [line("100%", "100%", 0, 24, "grid")] : []),
+        svg("rect", { x: 0, y: 4, height: 16, width: pc(row.value / max),
+          class: `bar s${hue(row.side)}`, fill: `url(#p${hue(row.side)})` }),
+        ...(ranged ? whisker(pc(row.low / max), pc(row.high / max), "range") : []),
+      ];
+    });
+  }
+  function ratios(chart) {
+    const values = chart.rows.flatMap((row) =>
+      [row.value, row.low, row.high, ...row.points.map(([value]) => value)]).filter((v) => v > 0);
+    const pad = 1.04, low = Math.min(1, ...values) / pad, high = Math.max(1, ...values) * pad;
+    const at = (v) => pc(Math.log(Math.max(v, low) / low) / Math.log(high / low));
+    const marks = ticks(low, high, 5).filter((v) => v > 0);
+    const grid = marks.map((v) => line(at(v), at(v), 0, "100%", v === 1 ? "one" : "grid"));
+    const one = line(at(1), at(1), 0, "100%", "one");
+    const axis = marks.map((v) => svg("text", { x: at(v), y: 14, class: "tick" },
+      general(v, 4)));
+    return strips(chart, (row) => {
+      if (row.points.length) {
+        const dots = row.points.map(([v, valid]) => marker(row.side, at(v), "50%", !valid));
+        return [...grid, one, ...dots];
+      }
+      const range = row.low < row.high ? whisker(at(row.low), at(row.high), `ci s${hue(row.side)}`)
+        : [];
+      return [...grid, one, ...range, marker(row.side, at(row.value), "50%", row.low === row.high)];
+    }, axis);
+  }
+  function tornadoStrips(chart) {
+    const values = chart.rows.flatMap((row) => row.at).concat(0, chart.value);
+    const low = Math.min(...values), span = Math.max(...values) - low || 1;
+    const at = (v) => pc((v - low) / span);
+    const axis = [svg("text", { x: at(0), y: 14, class: "tick" }, "0")];
+    return strips(chart, ({ at: [first, second] }) => {
+      const [from, to] = [Math.min(first, second), Math.max(first, second)];
+      return [
+        svg("rect", { x: at(from), y: 4, height: 16, class: "swing",
+          width: pc((to - from) / span) }),
+        line(at(chart.value), at(chart.value), 0, 24, "grid"),
+        line(at(0), at(0), 0, 24, "one"),
+      ];
+    }, axis);
+  }
+  function lines(chart) {
+    const all = chart.lines.flatMap(({ points }) => points);
+    const xs = [...new Set(all.map(([x]) => x))].sort((a, b) => a - b);
+    const isLog = xs[0] > 0 && xs.at(-1) / xs[0] > 8 && !chart.mark && !chart.lines[0].low;
+    const along = (x) => isLog ? Math.log(x / xs[0]) / Math.log(xs.at(-1) / xs[0])
+      : (x - xs[0]) / (xs.at(-1) - xs[0] || 1);
+    const tops = chart.lines.flatMap(({ points, high }) => high || points.map(([, y]) => y));
+    const top = Math.max(...tops) || 1, bottom = Math.min(0, ...all.map(([, y]) => y));
+    const up = (y) => 1 - (y - bottom) / (top - bottom);
+    const path = (points) => points.map(([x, y]) =>
+      `${(1000 * along(x)).toFixed(1)},${(1000 * up(y)).toFixed(1)}`).join(" ");
+    const few = xs.length <= 12;
+    const paths = chart.lines.flatMap(({ side, points, low, high, dashed }) => [
+      ...(low ? [svg("polygon", { class: `band s${hue(side)}${dashed ? " dashed" : ""}`,
+        points: path([...points.map(([x], i) => [x, high[i]]),
+          ...points.map(([x], i) => [x, low[i]]).reverse()]) })] : []),
+      svg("polyline", { class: `line s${hue(side)}${dashed ? " dashed" : ""}`,
+        points: path(points) }),
+    ]);
+    const marks = few ? chart.lines.flatMap(({ side, points }) =>
+      points.map(([x, y]) => marker(side, pc(along(x)), pc(up(y))))) : [];
+    const yTicks = ticks(bottom, top, 4), xTicks = few ? xs : ticks(xs[0], xs.at(-1), 6);
+    const grid = yTicks.flatMap((y) => [line(0, "100%", pc(up(y)), pc(up(y)), "grid"),
+      svg("text", { x: -6, y: pc(up(y)), dy: 4, class: "tick end" }, short(y))]);
+    const below = xTicks.map((x) => svg("text", { x: pc(along(x)), y: "100%", dy: 18,
+      class: "tick" }, general(x, 6)));
+    const meeting = [];
+    if (chart.mark) {
+      const { x, y, low, high, text } = chart.mark, last = xs.at(-1);
+      const [from, to] = [along(low), along(Math.min(high, last))];
+      meeting.push(svg("rect", { x: pc(from), width: pc(to - from), y: 0, height: "100%",
+        class: "meeting" }));
+      const end = along(x) > 0.5 ? " end" : " start";
+      meeting.push(line(pc(along(x)), pc(along(x)), 0, "100%", "one"),
+        svg("text", { x: pc(along(x)), dx: end === " end" ? -6 : 6, y: 14, class: `tick${end}` },
+          text));
+    }
+    const legend = el("div", { class: "legend" }, ...chart.lines.map(({ name, side, dashed }) =>
+      el("span", {}, svg("svg", { width: 28, height: 14 },
+        line(0, 28, 7, 7, `line s${hue(side)}${dashed ? " dashed" : ""}`),
+        few ? marker(side, 14, 7) : ""), ` ${name}`)));
+    const stretched = svg("svg", { viewBox: "0 0 1000 1000", preserveAspectRatio: "none",
+      width: "100%", height: "100%", overflow: "visible" }, ...paths);
+    return [legend, el("div", { class: "axis-name" }, chart.y),
+      el("div", { class: "plot" }, svg("svg", { class: "lines", overflow: "visible" }, ...grid,
+        ...(meeting.slice(0, 1)), stretched, ...marks, ...below, ...meeting.slice(1))),
+      el("div", { class: "axis-name x" }, chart.x)];
+  }
+  function short(value) {
+    const size = Math.abs(value);
+    const [by, unit] = size >= 1e6 ? [1e6, "M"] : size >= 1e4 ? [1e3, "k"] : [1, ""];
+    return general(value / by, 4) + unit;
+  }
+
+  const DRAW = { bars, shares: bars, ratios, tornado: tornadoStrips, lines };
+  function said(chart) {  // what a chart shows, in words
+    if (chart.kind !== "lines") {
+      return chart.rows.map((row) =>
+        `${row.group ? `${row.group}, ` : ""}${row.name}: ${row.text}`).join("; ");
+    }
+    const some = (points) => points.filter((_, i) => i % Math.ceil(points.length / 12) === 0);
+    return chart.lines.map(({ name, points }) => `${name}: ${some(points).map(([x, y]) =>
+      `${general(y, 4)} at ${general(x, 6)}`).join(", ")}`).join("; ") +
+      (chart.mark ? `; both meet in ${chart.mark.text}` : "");
+  }
+  function draw(figure, chart) {
+    const picture = el("div", { class: `chart ${chart.kind}`, role: "img",
+      "aria-label": `${chart.title}. ${said(chart)}` }, ...DRAW[chart.kind](chart));
+    figure.replaceChildren(el("figcaption", {}, chart.title), picture);
+  }
+
+  // Sections, as report.html.j2 has them.
+
+  function drawnTable({ title, headings, rows }) {
+    const head = el("tr", {}, ...headings.map((name) => el("th", { scope: "col" }, name)));
+    const body = rows.map((row) => el("tr", {}, ...row.map((cell) => el("td", {}, cell))));
+    const wide = el("div", { class: "wide", tabindex: 0, role: "region", "aria-label": title },
+      el("table", {}, el("thead", {}, head), el("tbody", {}, ...body)));
+    const many = rows.length > FOLDED ? `${title} (${rows.length} rows)` : title;
+    const folded = el("details", {}, el("summary", {}, many), wide);
+    return folded;
+  }
+  function fill(id, found) {
+    const section = byId(id);
+    if (!section) return;
+    section.hidden = !found;
+    if (!found) return;
+    section.querySelector("h2").textContent = found.title;
+    const open = new Set([...section.querySelectorAll("details[open] > summary")]
+      .map((each) => each.textContent));
+    const figures = found.charts.map((chart) => {
+      const figure = el("figure");
+      draw(figure, chart);
+      return figure;
+    });
+    section.querySelector(".body").replaceChildren(
+      ...found.lines.map((text) => el("p", {}, text)), ...figures,
+      ...found.tables.map(drawnTable));
+    for (const each of section.querySelectorAll(".body details")) {
+      each.open = open.has(each.firstChild.textContent);
+    }
+  }
+
+  // Controls.
+
+  const moved = {};
+  let chosen = 0;
+  const quoted = (word) =>
+    /^[\w.,:/=@%+-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+  function command() {
+    const names = Object.keys(moved).filter((name) => !name.startsWith("demand."));
+    const demand = Object.keys(moved).length > names.length;
+    const replaced = [...names, ...(demand ? ["demand"] : [])];
+    const words = [];
+    for (let i = 0; i < data.command.length; i++) {
+      const word = data.command[i], next = data.command[i + 1] || "";
+      const [option, value] = word.startsWith("--") && word.includes("=")
+        ? [word.slice(2, word.indexOf("=")), word.slice(word.indexOf("=") + 1)]
+        : [word.slice(2), next];
+      const name = option === "set" ? value.split("=")[0] : option;
+      if (word.startsWith("--") && replaced.includes(name)) i += word.includes("=") ? 0 : 1;
+      else words.push(word);
+    }
+    for (const name of names) words.push("--set", `${name}=${moved[name]}`);
+    if (demand) {
+      const counts = data.sliders.filter(({ name }) => name.startsWith("demand."))
+        .map(({ name, value }) => `${name.slice(7)}=${moved[name] ?? value}`);
+      words.push("--demand", counts.join(","));
+    }
+    return words.map(quoted).join(" ");
+  }
+  function recompute() {
+    const years = moved.years ?? data.years;
+    const works = data.costs.map((work) => costModel.price(work, moved));
+    const made = costSections(works[chosen], years);
+    for (const id of ["cost", "time", "decides"]) fill(id, made[id]);
+    const shown = data.is_demand ? works.slice(0, 1) : works;
+    byId("answers").replaceChildren(...shown.flatMap((work) => {
+      const [said, sure] = answer(work, years);
+      return [el("p", { class: "answer" }, said), el("p", { class: "sure" }, sure)];
+    }));
+    draw(byId("first"), costChart(shown));
+    byId("result").textContent = answer(works[chosen], years).join(" ");
+    byId("command").textContent = command();
+  }
+  function slider(each) {
+    const input = byId(`slider-${each.name}`), output = byId(`value-${each.name}`);
+    const say = () => {
+      const value = moved[each.name] ?? each.value;
+      const usd = each.usd === null ? ""
+        : ` × ${money(each.usd)} = ${money(value * each.usd)} USD`;
+      const range = each.name in moved || each.low === each.high ? ""
+        : ` (${general(each.low, 6)}–${general(each.high, 6)})`;
+      output.textContent = `${general(value, 6)}${range}${usd} ${usd ? "" : each.unit}`.trim();
+      input.setAttribute("aria-valuetext", output.textContent);
+    };
+    input.addEventListener("input", () => {
+      moved[each.name] = Number(input.value);
+      say();
+      schedule();
+    });
+    say();
+    return () => {
+      input.value = each.value;
+      say();
+    };
+  }
+  let waiting = 0;
+  function schedule() {
+    cancelAnimationFrame(waiting);
+    waiting = requestAnimationFrame(recompute);
+  }
+
+  for (const [id, chart] of Object.entries(data.charts)) draw(byId(id), chart);
+  for (const details of document.querySelectorAll("details.table")) {
+    details.open = details.dataset.rows <= FOLDED;
+  }
+  const baseline = byId("baseline");
+  if (baseline) {
+    baseline.addEventListener("change", () => {
+      for (const [id, found] of Object.entries(data.baselines[baseline.value])) fill(id, found);
+    });
+  }
+  if (data.costs.length) {
+    byId("controls").hidden = false;
+    const reset = data.sliders.map(slider);
+    byId("reset").addEventListener("click", () => {
+      for (const name of Object.keys(moved)) delete moved[name];
+      for (const each of reset) each();
+      schedule();
+    });
+    const work = byId("work");
+    if (work) {
+      work.addEventListener("change", () => {
+        chosen = Number(work.value);
+        schedule();
+      });
+    }
+    recompute();
+  }
+  for (const button of document.querySelectorAll("button.copy")) {
+    button.hidden = !navigator.clipboard;
+    button.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(byId(button.dataset.of).textContent);
+      button.textContent = "Copied";
+    });
+  }
+})();
