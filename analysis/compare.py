@@ -61,6 +61,7 @@ def parse_args() -> argparse.Namespace:
         )
     replaced = "replace files that exist and are no reports of this command; never a record"
     output.add_argument("--overwrite", action="store_true", help=replaced)
+    cost.add_demand_arguments(parser)
     cost.add_arguments(parser)
     args = parser.parse_args()
     cost.check_arguments(parser, args)
@@ -77,7 +78,7 @@ def build(args: argparse.Namespace) -> Report:
     baseline = comparison.pick_baseline(runs, plain(args.baseline))
     counts = Counter(run.side for run in runs)
     first = {run.side: run for run in reversed(runs)}
-    systems = cost.systems_of({side: cost.machine_of(run) for side, run in first.items()}, args)
+    systems = cost.systems_of(cost.machines_of(runs, args.capacity), args)
     given = assumptions.from_args(args)
     comparisons = comparison.compare(runs, baseline, args.allow_invalid, dict(args.limit))
     return Report(
@@ -88,6 +89,7 @@ def build(args: argparse.Namespace) -> Report:
             for side in sorted(counts, key=lambda side: (side != baseline, side))
         },
         comparisons=comparisons,
+        demand=cost.price_streams(args, runs, systems, given) if args.demand else None,
         leading=list(dict.fromkeys(c.label for c in comparisons if c.leads)),
         costs=cost.price_comparisons(comparisons, systems, args.unit, given, args.share),
         assumptions=given,

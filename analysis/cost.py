@@ -37,6 +37,10 @@ from harness.cli import UserError
 SUT_DIR = Path(__file__).resolve().parent.parent / "sut"
 QUANTITY = cli.between(1e-9, 1e24)  # of work, power or throughput
 QUANTITIES = {"hour": 3600.0, "thousand": 1e3, "million": 1e6, "billion": 1e9}
+DEMAND_OPTIONS = (
+    *("capacity", "profile", "profiles", "billing", "spare", "headroom"),
+    *("storage_gb", "egress_gb", "api", "api_use", "where"),
+)
 MAX_SWINGS = 6  # of a tornado chart that are shown
 
 
@@ -80,6 +84,15 @@ def price_comparisons(
     return found
 
 
+def machines_of(
+    runs: Sequence[Run], capacities: Sequence[tuple[str, Any]]
+) -> dict[str, str | None]:
+    """By side, its machine: that of the first run; None where that is a server elsewhere. A side
+    that only a user's capacity names is the machine itself."""
+    measured = {run.side: None if run.is_remote else run.machine for run in reversed(runs)}
+    return {**{side: side for side, _ in capacities}, **measured}
+
+
 def systems_of(
     sides: Mapping[str, str | None], args: argparse.Namespace
 ) -> dict[str, System | None]:
@@ -109,11 +122,6 @@ def systems_of(
             raise UserError(f"--power_w {side}: {made.name} is rented, its power is in the price")
         found[side] = made
     return found
-
-
-def machine_of(run: Run) -> str | None:
-    """The machine that did a run's work; None where that is a server elsewhere."""
-    return None if run.is_remote else run.machine
 
 
 def describe(estimate: Estimate, unit: str = "") -> str:
@@ -283,12 +291,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     assuming.add_arguments(parser)
 
 
+def add_demand_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options for a demand, the capacities it is sized with, and how it comes over the day."""
+    about = "what machines it takes, and what these cost (docs/cost.md, docs/sizing.md)"
+    add = parser.add_argument_group("demand", about).add_argument
+    live = "live streams to be carried at the busiest hour, e.g. cameras=120,calls=40,users=200"
+    add("--demand", type=streams, metavar="UNIT=NUMBER,...", help=live)
+    many: dict[str, Any] = {"action": "append", "default": []}
+    own = "a capacity of your own, of one whole machine: SIDE:cameras=40,users=300"
+    add("--capacity", type=side_streams, metavar="SIDE:UNIT=NUMBER,...", **many, help=own)
+    load = "load over the day, by a name of analysis/profiles.toml or of --profiles"
+    add("--profile", default="always", metavar="NAME", help=load)
+    add("--profiles", type=Path, metavar="FILE", help="TOML with profiles of your own")
+    billed = "what on-demand and spot machines do with less work: stay on, are off in hours "
+    billed += "without work, or as many are on as each hour takes"
+    add("--billing", choices=sizing.BILLING, default="always_on", help=billed)
+    more = "machines more, for ones that fail (N+1: 1)"
+    add("--spare", type=cli.non_negative_int, default=0, help=more)
+    growth = "growth, as a share of the demand"
+    add("--headroom", type=cli.between(0, 100), default=0.0, help=growth)
+    kept = "kept per stream on rented storage: cameras=20"
+    add("--storage_gb", type=streams, metavar="UNIT=GB,...", help=kept)
+    sent = "sent out of the cloud per stream and hour: cameras=0.1"
+    add("--egress_gb", type=streams, metavar="UNIT=GB,...", help=sent)
+    hosted = "TOML with the prices of a hosted API (docs/cost.md)"
+    add("--api", type=Path, metavar="FILE", help=hosted)
+    used = 'what one stream takes of it per hour: "users:million output tokens=0.02"'
+    add("--api_use", type=side_streams, metavar="UNIT:WORK=NUMBER,...", **many, help=used)
+    which = "of several service levels or works that were measured: 'users:max TTFT s=1'"
+    add("--where", type=entry, metavar="UNIT:ENTRY=VALUE", **many, help=which)
+
+
 def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """End with wrong usage where an option says two things of the same name."""
+    """End with wrong usage where an option says two things of the same name, or goes with a
+    demand where there is none."""
     named = {"--sut": args.sut, "--power_w": args.power_w, "--idle_w": args.idle_w}
     named["--unit"] = [(unit.name, unit) for unit in args.unit]
     for option, pairs in named.items():
         _check_once(parser, f"argument {option}", pairs)
+    for name in DEMAND_OPTIONS if args.demand is None else ():
+        if getattr(args, name) != parser.get_default(name):
+            parser.error(f"argument --{name}: goes with --demand")
 
 
 def _check_once(
@@ -367,37 +410,7 @@ def parse_args() -> argparse.Namespace:
     what += "system's throughput per second"
     add("what", nargs="*", help=what)
     add("--json", action="store_true", help="print all as JSON")
-    add = parser.add_argument_group("demand").add_argument
-    live = "live streams to be carried at the busiest hour, e.g. cameras=120,calls=40,users=200"
-    add("--demand", type=streams, metavar="UNIT=NUMBER,...", help=live)
-    many: dict[str, Any] = {"action": "append", "default": []}
-    own = "a capacity of your own, of one whole machine: SIDE:cameras=40,users=300"
-    add("--capacity", type=side_streams, metavar="SIDE:UNIT=NUMBER,...", **many, help=own)
-    load = "load over the day, by a name of analysis/profiles.toml or of --profiles"
-    add("--profile", default="always", metavar="NAME", help=load)
-    add("--profiles", type=Path, metavar="FILE", help="TOML with profiles of your own")
-    billed = "what on-demand and spot machines do with less work: stay on, are off in hours "
-    billed += "without work, or as many are on as each hour takes"
-    add("--billing", choices=sizing.BILLING, default="always_on", help=billed)
-    add(
-        "--spare",
-        type=cli.non_negative_int,
-        default=0,
-        help="machines more, for ones that fail (N+1: 1)",
-    )
-    add(
-        "--headroom", type=cli.between(0, 100), default=0.0, help="growth, as a share of the demand"
-    )
-    kept = "kept per stream on rented storage: cameras=20"
-    add("--storage_gb", type=streams, metavar="UNIT=GB,...", help=kept)
-    sent = "sent out of the cloud per stream and hour: cameras=0.1"
-    add("--egress_gb", type=streams, metavar="UNIT=GB,...", help=sent)
-    hosted = "TOML with the prices of a hosted API (docs/cost.md)"
-    add("--api", type=Path, metavar="FILE", help=hosted)
-    used = 'what one stream takes of it per hour: "users:million output tokens=0.02"'
-    add("--api_use", type=side_streams, metavar="UNIT:WORK=NUMBER,...", **many, help=used)
-    which = "of several service levels or works that were measured: 'users:max TTFT s=1'"
-    add("--where", type=entry, metavar="UNIT:ENTRY=VALUE", **many, help=which)
+    add_demand_arguments(parser)
     allowed = "use runs that are not valid as evidence, too"
     add("--allow_invalid", action="store_true", help=allowed)
     add_arguments(parser)
@@ -441,20 +454,23 @@ class Sized:
 
     work: PricedWork
     capacities: Mapping[str, Mapping[str, sizing.Capacity]]
-    notes: list[str]
+    notes: list[str]  # on what was measured: what was left out, and why
 
 
-def price_streams(args: argparse.Namespace, given: Mapping[str, Assumption]) -> Sized:
-    runs, notes = read_runs(map(Path, args.what)) if args.what else ([], [])
-    capacities, mixes, problems = sizing.from_runs(
+def price_streams(
+    args: argparse.Namespace,
+    runs: Sequence[Run],
+    systems: Mapping[str, System | None],
+    given: Mapping[str, Assumption],
+) -> Sized:
+    """The demand of add_demand_arguments() on the machines whose capacity the runs are of, or the
+    user states. Raises UserError where there is none."""
+    capacities, mixes, notes = sizing.from_runs(
         runs, args.allow_invalid, args.share, dict(args.where)
     )
-    sides = {run.side: machine_of(run) for run in runs if run.side in capacities}
     for side, counts in args.capacity:
         own = capacities.setdefault(side, {})
         own |= {unit: sizing.given(side, unit, count) for unit, count in counts.items()}
-        sides.setdefault(side, side)
-    notes += problems
     if not capacities:
         raise UserError("; ".join(["no capacity was measured (capacity.py)", *notes]))
     profiles = sizing.read_profiles(args.profiles)
@@ -469,7 +485,6 @@ def price_streams(args: argparse.Namespace, given: Mapping[str, Assumption]) -> 
         args.storage_gb,
         args.egress_gb,
     )
-    systems = systems_of(sides, args)
     apis = {}
     if args.api:
         api = prices.read_api(args.api, date.today())
@@ -508,8 +523,10 @@ def main() -> int:
     if args.demand is None:
         works, shown, notes = price_rates(args, given), [], []
     else:
-        sized = price_streams(args, given)
-        works, notes = [sized.work], sized.notes
+        runs, skipped = read_runs(map(Path, args.what)) if args.what else ([], [])
+        systems = systems_of(machines_of(runs, args.capacity), args)
+        sized = price_streams(args, runs, systems, given)
+        works, notes = [sized.work], [*skipped, *sized.notes]
         shown = [capacity_table(sized.capacities)]
     if args.json:
         content = {"works": works, "capacities": shown and sized.capacities, "assumptions": given}

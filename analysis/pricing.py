@@ -215,7 +215,7 @@ def price_demand(
     capacities, mixes : by side, as sizing.from_runs() has them.
     apis : by name a hosted API, and its units that the demand takes per month.
     """
-    inputs, missing, ways, notes = inputs_of(assumptions), [], [], []
+    inputs, missing, ways, notes, marks = inputs_of(assumptions), [], [], [], []
     v = values_of(uncertainty.best(inputs))
     for item, gb in (("storage", demand.storage_gb), ("egress", demand.egress_gb)):
         if gb and set(demand.streams) - set(gb):
@@ -234,6 +234,7 @@ def price_demand(
         if why := _unpriced(side, system):
             missing.append(f"{side}: {why}")
         if system:
+            marks += [mark for each in measured.values() for mark in each.marks]
             own_mixes = mixes.get(side, ())
             plan = sizing.machines_needed(
                 demand.streams, measured, own_mixes, v, demand.spare, demand.headroom
@@ -245,7 +246,7 @@ def price_demand(
         system = System(name, notes=api.notes)
         ways.append(Way(name, system, api.offer(per_month), lambda v, drawn: tco.Use(0.0)))
     work = _priced_work("", str(demand), ways, inputs, missing)
-    return replace(work, notes=[*notes, *work.notes])
+    return replace(work, notes=[*notes, *work.notes], marks=tuple(dict.fromkeys(marks)))
 
 
 def _capacity_name(side: str, unit: str) -> str:

@@ -7,6 +7,7 @@ import io
 import json as json_module
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 
 from analysis import cost, gates
 from analysis.assumptions import Assumption
@@ -55,7 +56,8 @@ class Report:
     sides: dict[str, Side]  # the baseline first
     comparisons: list[Comparison]
     leading: list[str]  # labels of the works that the summary mentions
-    costs: list[PricedWork]
+    demand: cost.Sized | None  # priced on whole machines
+    costs: list[PricedWork]  # per unit of work
     assumptions: dict[str, Assumption]
     runs: list[Run]
     skipped: list[str]
@@ -73,7 +75,13 @@ class Report:
 
     @property
     def leading_costs(self) -> list[PricedWork]:
+        """Of the works that the summary mentions, per unit."""
         return [row for row in self.costs if row.label in self.leading]
+
+    @property
+    def priced(self) -> list[PricedWork]:
+        """What is shown of costs: the demand, then units of work."""
+        return [*([self.demand.work] if self.demand else []), *self.leading_costs]
 
 
 def sentence(c: Comparison) -> str:
@@ -127,9 +135,11 @@ def summary(report: Report) -> list[str]:
         lines = ["Nothing to compare: no other side did the same work as the baseline."]
         lines += nearest(report.runs, report.baseline)
     years = report.assumptions["years"].value or 0.0
-    for work in report.leading_costs:
-        lines += [marked(line, work.marks) for line in cost.sentences(work, years)]
-    return list(dict.fromkeys(lines))
+    priced = [
+        [marked(line, work.marks) for line in cost.sentences(work, years)] for work in report.priced
+    ]
+    leading = 1 if report.demand else 0  # a demand is asked for: its answer comes first
+    return list(dict.fromkeys(chain(*priced[:leading], lines, *priced[leading:])))
 
 
 def notes(report: Report) -> list[str]:
@@ -138,19 +148,23 @@ def notes(report: Report) -> list[str]:
     for c in report.comparisons:
         for note in [*c.marks, *c.notes]:
             labels.setdefault(note, {})[c.label] = None
-    for work in report.leading_costs:
-        labels |= {note: {work.label: None} for note in work.notes}
+    for work in report.priced:
+        labels |= {note: {work.label or work.unit: None} for note in work.notes}
     found = [
         f"{next(iter(works))}{f' and {len(works) - 1} more' if len(works) > 1 else ''}: {note}"
         for note, works in labels.items()
     ]
+    found += report.demand.notes if report.demand else []
     return [*found, *(f"skipped: {line}" for line in report.skipped)]
 
 
 def tables(report: Report) -> list[Table]:
-    found = [_ratios(report), _differences(report)]
-    found += [table for work in report.leading_costs for table in cost.tables(work)]
-    assumptions = [cost.assumption_table(report.assumptions)] if report.costs else []
+    priced = [cost.tables(work) for work in report.priced]
+    found = [_ratios(report), _differences(report), *chain(*priced)]
+    if report.demand:
+        first = [*priced[0], cost.capacity_table(report.demand.capacities)]
+        found = [*first, _ratios(report), _differences(report), *chain(*priced[1:])]
+    assumptions = [cost.assumption_table(report.assumptions)] if report.priced else []
     found += [_systems(report), _accuracy(report), *assumptions, _runs(report)]
     return [table for table in found if table.rows]
 
@@ -214,10 +228,11 @@ def text(report: Report) -> str:
         "Ratios",
         "What differs between the sides",
         "Cost",
+        "Capacity",
         "Owning against renting",
         "Accuracy",
     ]
-    if any(work.alternatives for work in report.costs):
+    if any(work.alternatives for work in report.priced):
         shown += ["Systems", "Assumptions"]
     lines = [*summary(report), ""]
     for table in tables(report):
