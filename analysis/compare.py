@@ -12,14 +12,15 @@ import argparse
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from analysis import assumptions, comparison, cost, report
-from analysis.records import expand, read_runs
+from analysis.comparison import Comparison
+from analysis.records import Run, expand, read_runs
 from analysis.report import Report, Side
 from analysis.text import plain
 from harness import cli, files
@@ -27,6 +28,7 @@ from harness.cli import UserError
 
 FORMS = ("html", "pdf", "markdown", "csv", "json")
 STDOUT = Path("-")
+MAX_BASELINES = 12  # sides of which each can be chosen as the baseline of a page
 
 
 def parse_args() -> argparse.Namespace:
@@ -95,7 +97,31 @@ def build(args: argparse.Namespace) -> Report:
         assumptions=given,
         runs=runs,
         skipped=skipped,
+        command=command(sys.argv[1:]),
+        others=_others(runs, list(counts), args) if args.html or args.pdf else {},
     )
+
+
+def _others(
+    runs: list[Run], sides: list[str], args: argparse.Namespace
+) -> dict[str, list[Comparison]]:
+    """By baseline, all comparisons: a page lets its reader choose."""
+    if not 2 < len(sides) <= MAX_BASELINES:
+        return {}
+    limits = dict(args.limit)
+    return {side: comparison.compare(runs, side, args.allow_invalid, limits) for side in sides}
+
+
+def command(words: Sequence[str]) -> list[str]:
+    """What the page shows, to be run again: the command without its outputs."""
+    kept, options = ["python3", "-m", "analysis.compare"], [f"--{name}" for name in FORMS]
+    remaining = iter(words)
+    for word in remaining:
+        if word in options:
+            next(remaining, None)
+        elif word != "--overwrite" and word.partition("=")[0] not in options:
+            kept.append(plain(word))
+    return kept
 
 
 def check_outputs(args: argparse.Namespace) -> None:
@@ -135,7 +161,7 @@ def main() -> int:
     args = parse_args()
     check_outputs(args)
     made = build(args)
-    forms: dict[str, Callable[[Report], str | bytes]] = {}
+    forms: dict[str, Callable[..., str | bytes]] = {}
     forms |= {"markdown": report.markdown, "csv": report.csv, "json": report.json}
     if args.html or args.pdf:
         from analysis import pages  # takes a second to load
@@ -143,7 +169,8 @@ def main() -> int:
         forms |= {"html": pages.html, "pdf": pages.pdf}
     chosen = [name for name in forms if getattr(args, name)]
     for name in chosen:
-        path, content = getattr(args, name), forms[name](made)
+        path = getattr(args, name)
+        content = forms[name](made, *([path.parent] if name in FORMS[:2] else []))
         if path == STDOUT:
             print(content, end="")
         else:

@@ -148,20 +148,18 @@ def sentences(work: PricedWork, years: float) -> list[str]:
     if work.alternatives:
         least = min(work.alternatives, key=lambda each: each.usd.value)
         if least.machines is None:
-            each = (
-                f"{describe(a.usd)} on {a.name}{_without(a.without)}" for a in work.alternatives
-            )
+            each = (f"{describe(a.usd)} on {a.name}{without(a.without)}" for a in work.alternatives)
             lines.append(f"{about}USD per {work.unit}: {'; '.join(each)}.")
         else:
             lines.append(
                 f"{work.unit} cost least on {whole(least.machines)} × {least.name}: "
-                f"{describe(least.usd, ' USD')} over {years:g} years{_without(least.without)}."
+                f"{describe(least.usd, ' USD')} over {years:g} years{without(least.without)}."
             )
     lines += [f"{about}not known: {line}." for line in work.missing]
     return lines + [f"{about}{line}" for even in work.break_evens for line in verdict(even)]
 
 
-def _without(items: Sequence[str]) -> str:
+def without(items: Sequence[str]) -> str:
     return f" without {' and '.join(items)}" if items else ""
 
 
@@ -175,15 +173,7 @@ def verdict(even: BreakEven) -> list[str]:
         lines[0] = f"The data do not decide: {lines[0]}"
         if d.swings:
             lines.append(f"What would narrow it most: {d.swings[0].remedy}.")
-    left_out = [
-        f"{' and '.join(items)} of {name}"
-        for name, items in zip((d.first, d.other), even.left_out)
-        if items
-    ]
-    if even.left_out[0] and even.room_usd > 0:
-        left_out[0] += f" (at {money(even.room_usd)} USD per server and month both cost the same)"
-    if left_out:
-        lines.append(f"Not in it: {'; '.join(left_out)}.")
+    lines += left_out(even)
     if even.month:
         lines[0] += f" Owning has cost less from month {months(even)} on."
     prices_of = [
@@ -194,6 +184,15 @@ def verdict(even: BreakEven) -> list[str]:
     if prices_of:
         lines.append(f"Both cost the same {' or '.join(prices_of)}.")
     return lines
+
+
+def left_out(even: BreakEven) -> list[str]:
+    """What is not in the costs: one sentence, or none."""
+    names = even.decision.first, even.decision.other
+    found = [f"{' and '.join(items)} of {n}" for n, items in zip(names, even.left_out) if items]
+    if even.left_out[0] and even.room_usd > 0:
+        found[0] += f" (at {money(even.room_usd)} USD per server and month both cost the same)"
+    return [f"Not in it: {'; '.join(found)}."] if found else []
 
 
 def months(even: BreakEven) -> str:
@@ -453,7 +452,9 @@ class Sized:
     """A demand that was priced, and what it rests on."""
 
     work: PricedWork
+    streams: Mapping[str, float]  # by unit
     capacities: Mapping[str, Mapping[str, sizing.Capacity]]
+    mixes: Mapping[str, Sequence[sizing.Mix]]  # by side
     notes: list[str]  # on what was measured: what was left out, and why
 
 
@@ -500,7 +501,7 @@ def price_streams(
             )
         apis[api.name] = api, per_month
     work = pricing.price_demand(demand, capacities, mixes, systems, given, apis)
-    return Sized(work, capacities, notes)
+    return Sized(work, demand.streams, capacities, mixes, notes)
 
 
 def capacity_table(capacities: Mapping[str, Mapping[str, sizing.Capacity]]) -> Table:

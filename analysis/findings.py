@@ -16,10 +16,10 @@ from analysis import cost, gates, report, sizing
 from analysis.comparison import Comparison, best_by_setting
 from analysis.pricing import BreakEven, PricedWork
 from analysis.ratio import NO_DIFFERENCE
-from analysis.records import Run, series
+from analysis.records import Run, listed, series
 from analysis.report import Report, marked
-from analysis.text import Table, amount, number, times
-from analysis.uncertainty import Decision
+from analysis.text import Table, amount, times
+from analysis.uncertainty import Decision, Estimate
 
 MAX_ROWS, MAX_CURVES, MAX_LINES = 60, 12, 20  # of a chart; of a section
 MAX_DETAIL = 200  # characters of a line that a run printed
@@ -88,24 +88,28 @@ def question(found: Report) -> str:
     return f"{names}: which {does}?" if " or " in names else f"{names} {does}?"
 
 
-def answers(found: Report) -> list[tuple[str, str]]:
-    """Each an answer, and how sure it is."""
-    works = [found.demand.work] if found.demand else found.priced
+def answers(found: Report) -> tuple[str, str]:
+    """(The answer, how sure that is)."""
     years = found.assumptions["years"].value or 0.0
-    if priced := [answer(work, years) for work in works if work.alternatives]:
-        return priced
+    if works := leading(found):
+        return answer(works[0], years) if len(works) == 1 else overall(works)
     if len(found.sides) == 1:
-        return [(line, "") for line in _carried(found) or report.summary(found)[:MAX_LINES]]
+        return " ".join(_carried(found)), ""
     led = [c for c in found.comparisons if c.leads]
-    return [(performance_title(found, led), _how_sure(led))]
+    return f"{performance_title(found, led)}.", " ".join(report.sentence(c) for c in led[:2])
+
+
+def leading(found: Report) -> list[PricedWork]:
+    """The costs that decide: those of the demand, else of each unit of work."""
+    works = [found.demand.work] if found.demand else found.priced
+    return [work for work in works if work.alternatives]
 
 
 def first_chart(found: Report) -> Chart:
     """What stands beside the answer."""
-    works = [found.demand.work] if found.demand else found.priced
-    if any(work.alternatives for work in works):
-        return cost_chart([work for work in works if work.alternatives])
-    return _limits(found) if len(found.sides) == 1 else _ratios(found.comparisons)
+    if works := leading(found):
+        return cost_chart(works)
+    return _nearest_limits(found) if len(found.sides) == 1 else _ratios(found.comparisons)
 
 
 # What costs come to: page.js says the same, in the same words.
@@ -133,18 +137,41 @@ def _share(d: Decision, name: str) -> float:
 
 
 def answer(work: PricedWork, years: float) -> tuple[str, str]:
-    """(What costs least, how sure that is)."""
-    least = candidates(work)[0]
-    paid = f"{cost.money(least.usd.value)} USD"
-    if least.machines:
-        line = f"{cost.whole(least.machines)} × {least.name} cost least: {paid}, {years:g} years"
-    else:
-        line = f"{least.name} costs least: {paid} per {work.unit}"
-    if least.usd.low < least.usd.high:
-        line += f" (90 %: {cost.money(least.usd.low)}–{cost.money(least.usd.high)})"
+    """(What costs least, how sure that is and what is not in it)."""
+    least, even = candidates(work)[0], main_decision(work)
+    count, per = cost.whole(least.machines) if least.machines else "", f"per {work.unit}"
+    if count:
+        per = f"over {years:g} years"
+    line = f"{count} × {least.name}" if count else least.name
+    line += f", cost{'' if count not in ('', '1') else 's'} least: {about(least.usd)} {per}."
     line = f"{work.label}: {line}" if work.label else line
-    line += cost.without(least.without)
-    return marked(f"{line}.", work.marks), certainty(work)
+    left_out = cost.left_out(even) if even else []
+    return marked(line, work.marks), " ".join([certainty(work), *left_out])
+
+
+def about(usd: Estimate) -> str:
+    """'301,000 USD (90 % range 262,000–349,000)'"""
+    value, low, high = (cost.money(float(f"{v:.3g}")) for v in (usd.value, usd.low, usd.high))
+    return f"{value} USD" + (f" (90 % range {low}–{high})" if low != high else "")
+
+
+def overall(works: Sequence[PricedWork]) -> tuple[str, str]:
+    """The same of several works."""
+    found: dict[str, list[PricedWork]] = defaultdict(list)
+    for work in works:
+        found[candidates(work)[0].name].append(work)
+    name = max(found, key=lambda each: len(found[each]))
+    of = "all" if len(found) == 1 else f"{len(found[name])} of"
+    marks = dict.fromkeys(mark for work in works for mark in work.marks)
+    sure = []
+    for work in works:
+        even, least = main_decision(work), candidates(work)[0].name
+        share = cost.percent(_share(even.decision, least)) if even else "not known"
+        decided = "" if not even or even.decision.is_decided else ", not decided"
+        who = "" if len(found) == 1 else f"{least}, "
+        sure.append(f"{work.label or work.unit}: {who}{share}{decided}")
+    line = f"{name}, costs least for {of} {len(works)} works."
+    return marked(line, list(marks)), f"How sure: {'; '.join(sure)}."
 
 
 def certainty(work: PricedWork) -> str:
@@ -156,7 +183,7 @@ def certainty(work: PricedWork) -> str:
     share = _share(d, least.name)
     other = d.other if d.first == least.name else d.first
     usd = next(a.usd.value for a in work.alternatives if a.name == other)
-    against = f"that it costs less than {other} ({cost.money(usd)} USD)"
+    against = f"that it costs less than {other} ({cost.money(float(f'{usd:.3g}'))} USD)"
     if d.is_decided and share > 0.5:
         sure = "Almost certain" if share > ALMOST_CERTAIN else "Very likely"
         return f"{sure}: {cost.percent(share)} {against}."
@@ -170,13 +197,13 @@ def cost_chart(works: Sequence[PricedWork]) -> Chart:
         unit = f"USD per {work.unit}" if not any(a.machines for a in work.alternatives) else ""
         for a in sorted(work.alternatives, key=lambda a: a.usd.value)[: 2 if several else BARS]:
             count = f", {cost.whole(a.machines)} machines" if a.machines else ""
-            text = f"{cost.describe(a.usd)} USD{count}{cost.without(a.without)}"
+            text = f"{about(a.usd).replace('90 % range ', '')}{count}"
             group = ": ".join(filter(None, [work.label, unit]))
             rows.append(Row(a.name, a.side, a.usd.value, text, a.usd.low, a.usd.high, group))
     return Chart("bars", "Cost, with 90 % ranges", rows)
 
 
-def cost_sections(work: PricedWork, years: float) -> list[Section]:
+def cost_sections(work: PricedWork) -> list[Section]:
     """What a slider changes."""
     if not work.alternatives:
         return [Section("cost", "No price is known", work.missing)]
@@ -186,16 +213,17 @@ def cost_sections(work: PricedWork, years: float) -> list[Section]:
     swings = [t for t in rest if t.title.startswith("What decides")]
     pairs = [t for t in rest if t.title.startswith("Owning")]
     items = [t for t in rest if t not in swings and t not in pairs]
+    even = main_decision(work)
     made = [
         Section(
             "cost",
             f"{least.name} costs least{what}",
-            cost.sentences(work, years),
+            [*(cost.left_out(even) if even else []), *(f"Not known: {w}." for w in work.missing)],
             [cost_chart([work])],
             [first, *items],
         )
     ]
-    if even := main_decision(work):
+    if even:
         made += [
             Section("time", time_title(even), tables=pairs),
             Section("decides", decides_title(even), flips(even), tables=swings),
@@ -254,12 +282,11 @@ def performance(found: Report, comparisons: list[Comparison]) -> Section:
     lines = [report.sentence(c) for c in led]
     if not lines:
         lines = report.summary(replace(found, demand=None, costs=[], comparisons=[]))
-    ratios = _ratios(comparisons)
-    charts = [ratios] if ratios.rows else []
-    charts += [*_curves(found), *_steadiness(found)]
+    ratios, words = _ratios(led), Table("In words", ["Result"], [[line] for line in lines])
+    charts = [*([ratios] if ratios.rows else []), *_curves(found)]
+    tables = [words, report.ratio_table(comparisons)] if charts else [words]
     title = performance_title(found, led)
-    shown = report.ratio_table(comparisons)
-    return Section("performance", title, lines[:MAX_LINES], charts, [shown] if shown.rows else [])
+    return Section("performance", title, [], charts, [each for each in tables if each.rows])
 
 
 def performance_title(found: Report, led: Sequence[Comparison]) -> str:
@@ -292,10 +319,6 @@ def _other(found: Report, side: str) -> str:
     return next(name for name in found.sides if name != side)
 
 
-def _how_sure(led: Sequence[Comparison]) -> str:
-    return " ".join(report.sentence(c) for c in led[:3])
-
-
 def _turned(ratio: float, better: str) -> float:
     """So that more is better."""
     return 1 / ratio if better == "lower" and ratio else ratio
@@ -323,7 +346,9 @@ def _steadiness(found: Report) -> Iterator[Chart]:
             setting = frozenset({**run.comparable_by, **run.configuration}.items())
             groups[run.label, run.side, setting].append(run)
     rows = []
-    for (label, side, _), runs in groups.items():
+    order = [*found.sides]
+    for label, side, setting in sorted(groups, key=lambda g: (g[0], order.index(g[1]))):
+        runs = groups[label, side, setting]
         middle = median(run.result.median for run in runs)
         if len(runs) > 1 and middle > 0:
             points = [(run.result.median / middle, not run.reasons) for run in runs]
@@ -362,34 +387,42 @@ def results(found: Report) -> Section:
     for run in found.runs:
         if not (run.gate or run.is_tuning):
             works[run.label].append(run)
-    rows = []
+    rows, spreads = [], []
     for label, runs in works.items():
         for setting in best_by_setting(runs, allow_invalid=False).values():
             chosen = [run.result.median for run in setting.runs]
             unit, count = setting.runs[0].result, len(chosen)
-            spread = f"{max(chosen) / min(chosen) - 1:.1%}" if min(chosen) > 0 else "–"
-            used = cost.listed({**setting.runs[0].configuration}) or "defaults"
+            spread = "–"
+            if count > 1 and min(chosen) > 0:
+                spreads.append(max(chosen) / min(chosen) - 1)
+                spread = f"{spreads[-1]:.1%}"
+            used = listed(setting.runs[0].configuration) or "defaults"
             valid = f"{setting.carrying} of {count}" if setting.counted == "run" else str(count)
             cells = unit.label, amount(median(chosen), unit.unit), valid, spread, used
             rows.append([label, *cells])
     charts = [*_steadiness(found), *_curves(found)]
-    most = max((row[4] for row in rows), default="–", key=lambda s: float(s[:-1]) if s[:-1] else 0)
-    title = f"Runs of the same work differ by {most} at most" if rows else "Results"
+    title = f"Runs of the same work differ by {max(spreads):.1%} at most" if spreads else "Results"
     headings = ["Work", "Metric", "Median of runs", "Valid runs", "Runs differ by", "At"]
     table = Table("Results", headings, rows)
     return Section("performance", title, report.summary(found)[:MAX_LINES], charts, [table])
 
 
 def _capacities(found: Report) -> tuple[dict, dict, list[str]]:
-    capacities, mixes, problems = sizing.from_runs(found.runs, allow_invalid=True, share=True)
-    return (dict(found.demand.capacities) if found.demand else capacities), mixes, problems
+    if found.demand:
+        return dict(found.demand.capacities), dict(found.demand.mixes), []
+    return sizing.from_runs(found.runs)
 
 
 def _carried(found: Report) -> list[str]:
-    """'edge carries 127 users, 12 cameras'"""
+    """'edge carries 127 users and 12 cameras.', or what its best runs came to."""
     capacities, _, _ = _capacities(found)
+    if not capacities:
+        return [
+            f"{run.label}: {amount(run.result.median, run.result.unit)}."
+            for run in _best_runs(found)[:BARS]
+        ]
     return [
-        f"{side} carries {', '.join(_count(c.count, c.unit) for c in own.values())}."
+        f"{side} carries {_listed([_count(c.count, c.unit) for c in own.values()])}."
         for side, own in capacities.items()
     ]
 
@@ -437,7 +470,7 @@ def _capacity_title(found: Report, capacities: dict) -> str:
                 return f"{first} carries {' and '.join(parts)} of {other}"
     if len(capacities) == 1:
         return _carried(found)[0].rstrip(".")
-    best = {}
+    best: dict[str, tuple[str, float]] = {}
     for side, own in capacities.items():
         for c in own.values():
             if c.count > best.get(c.unit, ("", -1.0))[1]:
@@ -479,14 +512,31 @@ def differences(found: Report, comparisons: list[Comparison]) -> Section:
     return Section("differences", title, lines, [], tables)
 
 
+def _shares(run: Run) -> dict[str, float]:
+    """What the run took of what the machine has."""
+    peaks = {m.label: m.median for m in run.metrics.values() if m.unit == "of peak"}
+    return {**run.usage, **peaks}
+
+
 def _limits(found: Report) -> Chart:
-    rows: Rows = []
-    for run in _best_runs(found):
-        shares = dict(run.usage)
-        shares |= {m.label: m.median for m in run.metrics.values() if m.unit == "of peak"}
-        for name, share in shares.items():
-            rows.append(Row(name, run.side, share, f"{share:.0%}", group=_named(found, run)))
-    return Chart("shares", "Share of what the machine has, in each work's best run", rows[:MAX_ROWS])
+    rows = [
+        Row(name, run.side, share, f"{share:.0%}", group=_named(found, run))
+        for run in _best_runs(found)
+        for name, share in _shares(run).items()
+    ]
+    title = "Share of what the machine has, in each work's best run"
+    return Chart("shares", title, rows[:MAX_ROWS])
+
+
+def _nearest_limits(found: Report) -> Chart:
+    """What each work comes to, and how near it is to a limit."""
+    rows = []
+    for run in _best_runs(found)[:BARS]:
+        name, share = max(_shares(run).items(), key=lambda each: each[1], default=("", 0.0))
+        near = f", takes {share:.0%} of the {name}" if name else ""
+        text = f"{amount(run.result.median, run.result.unit)}{near}"
+        rows.append(Row(_named(found, run), run.side, share, text))
+    return Chart("shares", "Best run of each work, and how near it is to a limit", rows)
 
 
 def _named(found: Report, run: Run) -> str:
@@ -494,18 +544,16 @@ def _named(found: Report, run: Run) -> str:
 
 
 def _best_runs(found: Report) -> list[Run]:
-    """Of each work and side."""
-    best: dict[tuple[str, str], Run] = {}
+    """Of each work, at its best level of load, and side."""
+    best: dict[tuple, Run] = {}
     for run in found.runs:
-        key = run.label, run.side
-        if run.gate or run.is_tuning:
-            continue
-        if key not in best or (not run.reasons, run.score) > (
-            not best[key].reasons,
-            best[key].score,
-        ):
-            best[key] = run
-    return [best[key] for key in sorted(best)]
+        task = frozenset(item for item in run.task.items() if item[0] != run.level)
+        key = run.workload, task, run.side
+        rank = not run.reasons, run.score
+        if not (run.gate or run.is_tuning):
+            if key not in best or rank > (not best[key].reasons, best[key].score):
+                best[key] = run
+    return sorted(best.values(), key=lambda run: (run.label, run.side))
 
 
 def limits(found: Report) -> Section:
@@ -568,11 +616,11 @@ def warnings(found: Report) -> Section:
     title = f"{len(invalid)} of {len(found.runs)} runs are not valid as evidence"
     if not invalid:
         title = f"All {len(found.runs)} runs are valid as evidence"
-    rows = [
-        [run.side, run.label, "; ".join(run.reasons), run.path.name] for run in invalid
-    ]
+    rows = [[run.side, run.label, "; ".join(run.reasons), run.path.name] for run in invalid]
     table = Table("Runs that do not count", ["Side", "Work", "Why", "Record"], rows)
-    return Section("warnings", title, report.notes(found), [], [table] if rows else [])
+    notes = Table("Notes", ["Note"], [[note] for note in report.notes(found)])
+    charts = list(_steadiness(found)) if len(found.sides) > 1 else []
+    return Section("warnings", title, [], charts, [each for each in (table, notes) if each.rows])
 
 
 # Sliders.

@@ -58,7 +58,6 @@
   const months = (even) => even.month
     ? month(even.month.value) + between(month(even.month.low), month(even.month.high)) : "never";
   const named = (a) => `${a.side}, ${a.offer}`;
-  const without = (items) => items.length ? ` without ${items.join(" and ")}` : "";
   const marked = (line, marks) => marks.length ? `${line} [${marks.join("; ")}]` : line;
 
   // Costs: findings.py and cost.py say the same, in the same words.
@@ -76,17 +75,48 @@
     return work.break_evens.filter(of).reduce((a, b) =>
       a && shareOf(a.decision, least) <= shareOf(b.decision, least) ? a : b, null);
   }
-  function answer(work, years) {
-    const [least] = candidates(work), paid = `${money(least.usd.value)} USD`;
-    const count = least.machines && whole(least.machines);
-    let line = count
-      ? `${count} × ${named(least)} cost least: ${paid}, ${general(years, 6)} years`
-      : `${named(least)} costs least: ${paid} per ${work.unit}`;
-    if (least.usd.low < least.usd.high) {
-      line += ` (90 %: ${money(least.usd.low)}–${money(least.usd.high)})`;
+  const rounded = (value) => money(Number(value.toPrecision(3)));
+  function about(usd) {
+    const [value, low, high] = [usd.value, usd.low, usd.high].map(rounded);
+    return `${value} USD${low === high ? "" : ` (90 % range ${low}–${high})`}`;
+  }
+  function leftOut(even) {
+    const names = [even.decision.first, even.decision.other];
+    const found = even.left_out.map((items, i) =>
+      items.length ? `${items.join(" and ")} of ${names[i]}` : "");
+    if (found[0] && even.room_usd > 0) {
+      found[0] += ` (at ${money(even.room_usd)} USD per server and month both cost the same)`;
     }
-    line = (work.label ? `${work.label}: ` : "") + line + without(least.without);
-    return [marked(`${line}.`, work.marks), certainty(work)];
+    return found.some(Boolean) ? [`Not in it: ${found.filter(Boolean).join("; ")}.`] : [];
+  }
+  function answer(work, years) {
+    const [least] = candidates(work), even = mainDecision(work);
+    const count = least.machines ? whole(least.machines) : "";
+    const per = count ? `over ${general(years, 6)} years` : `per ${work.unit}`;
+    const cost = count && count !== "1" ? "cost" : "costs";
+    const line = `${count ? `${count} × ` : ""}${named(least)}, ${cost} least: ` +
+      `${about(least.usd)} ${per}.`;
+    const sure = [certainty(work), ...(even ? leftOut(even) : [])].join(" ");
+    return [marked(work.label ? `${work.label}: ${line}` : line, work.marks), sure];
+  }
+  function overall(works) {
+    const found = new Map();
+    for (const work of works) {
+      const name = named(candidates(work)[0]);
+      found.set(name, (found.get(name) || 0) + 1);
+    }
+    const [name, count] = [...found].reduce((a, b) => b[1] > a[1] ? b : a);
+    const sure = works.map((work) => {
+      const even = mainDecision(work), least = named(candidates(work)[0]);
+      const share = even ? shareOf(even.decision, least) : null;
+      const decided = even && share > 0.1 && share < 0.9 ? ", not decided" : "";
+      const who = found.size === 1 ? "" : `${least}, `;
+      return `${work.label || work.unit}: ${who}${even ? percent(share) : "not known"}${decided}`;
+    });
+    const of = found.size === 1 ? "all" : `${count} of`;
+    const marks = [...new Set(works.flatMap((work) => work.marks))];
+    const line = `${name}, costs least for ${of} ${works.length} works.`;
+    return [marked(line, marks), `How sure: ${sure.join("; ")}.`];
   }
   function certainty(work) {
     const even = mainDecision(work), least = named(candidates(work)[0]);
@@ -97,7 +127,7 @@
     const d = even.decision, share = shareOf(d, least);
     const other = d.first === least ? d.other : d.first;
     const { usd } = work.alternatives.find((a) => named(a) === other);
-    const against = `${percent(share)} that it costs less than ${other} (${money(usd.value)} USD).`;
+    const against = `${percent(share)} that it costs less than ${other} (${rounded(usd.value)} USD).`;
     if (share < 0.9) return `The data do not decide: ${against}`;
     return `${share > 0.99 ? "Almost certain" : "Very likely"}: ${against}`;
   }
@@ -110,7 +140,7 @@
       const sorted = [...work.alternatives].sort((a, b) => a.usd.value - b.usd.value);
       return sorted.slice(0, several ? 2 : BARS).map((a) => {
         const count = a.machines ? `, ${whole(a.machines)} machines` : "";
-        const text = `${describe(a.usd)} USD${count}${without(a.without)}`;
+        const text = about(a.usd).replace("90 % range ", "") + count;
         return { name: named(a), side: a.side, value: a.usd.value, text, low: a.usd.low,
           high: a.usd.high, group };
       });
@@ -193,12 +223,12 @@
       "90 % range; left of the line it saves nothing";
     return { kind: "tornado", title, rows, value: d.saved.value };
   }
-  function costSections(work, years) {
+  function costSections(work) {
     const tables = costTables(work), [least] = candidates(work), even = mainDecision(work);
     const what = work.label ? ` of ${work.label}` : "";
     const charts = [costChart([work])];
     const made = { cost: { title: `${named(least)} costs least${what}`,
-      lines: answer(work, years).concat(work.missing.map((why) => `Not known: ${why}.`)),
+      lines: [...(even ? leftOut(even) : []), ...work.missing.map((why) => `Not known: ${why}.`)],
       charts, tables: tables.costs } };
     if (!even) return made;
     made.time = { title: timeTitle(even), lines: [], charts: [timeChart(even)],
@@ -431,13 +461,11 @@
   function recompute() {
     const years = moved.years ?? data.years;
     const works = data.costs.map((work) => costModel.price(work, moved));
-    const made = costSections(works[chosen], years);
+    const made = costSections(works[chosen]);
     for (const id of ["cost", "time", "decides"]) fill(id, made[id]);
     const shown = data.is_demand ? works.slice(0, 1) : works;
-    byId("answers").replaceChildren(...shown.flatMap((work) => {
-      const [said, sure] = answer(work, years);
-      return [el("p", { class: "answer" }, said), el("p", { class: "sure" }, sure)];
-    }));
+    [byId("answer").textContent, byId("sure").textContent] =
+      shown.length === 1 ? answer(shown[0], years) : overall(shown);
     draw(byId("first"), costChart(shown));
     byId("result").textContent = answer(works[chosen], years).join(" ");
     byId("command").textContent = command();

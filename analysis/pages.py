@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -27,28 +28,40 @@ from analysis.report import MARK, METHOD, Report
 FOLDER = Path(__file__).resolve().parent
 TEMPLATE, SCRIPTS = FOLDER / "report.html.j2", (FOLDER / "page.js",)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "microsoft-edge", "msedge")
+NAMES = {  # of sections, in the list of them
+    "performance": "Performance",
+    "capacity": "Capacity",
+    "cost": "Cost and other figures",
+    "time": "Cost over time",
+    "decides": "What decides",
+    "quality": "Quality",
+    "differences": "Differences",
+    "limits": "Limits",
+    "tuning": "Tuning",
+    "warnings": "Warnings",
+}
 PRINT_S = 90  # after which a browser that prints is given up
 NO_BROWSER = (
     "Printed without a browser: the charts, and more, are in the page (--html). With Chromium, "
     "Chrome or Edge on the machine this PDF is the page."
 )
-BASELINES = 12  # of so many machines at most another baseline can be chosen
 
 
 def html(found: Report, folder: Path | None = None) -> bytes:
     """One page that needs nothing else. Records are linked from `folder`, where the page will lie;
     without it they are named."""
     script = "\n".join(path.read_text(encoding="utf-8") for path in SCRIPTS)
+    if len(SCRIPTS) == 1:
+        script = "const costModel = {price: (work) => work};\n" + script
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     sections = findings.sections(found)
-    years = found.assumptions["years"].value or 0.0
     works = [work for work in found.priced if work.alternatives]
-    costs = findings.cost_sections(works[0], years) if works else []
+    costs = findings.cost_sections(works[0]) if works else []
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         report=found,
         question=findings.question(found),
-        answers=findings.answers(found),
+        answer=findings.answers(found),
         sections=_ordered(sections, costs),
         works=works,
         sliders=findings.sliders(found) if works else [],
@@ -58,6 +71,7 @@ def html(found: Report, folder: Path | None = None) -> bytes:
         links=_links(found, folder),
         method=METHOD,
         mark=MARK,
+        names=NAMES,
         digest=digest,
         script=Markup(script),
         data=_embedded(_payload(found, sections, works)),
@@ -101,10 +115,18 @@ def _payload(
 
 def _embedded(payload: dict[str, Any]) -> Markup:
     """JSON that ends no script element."""
-    text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(_finite(payload), ensure_ascii=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return 1e300
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    return [_finite(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def _links(found: Report, folder: Path | None) -> dict[tuple[str, str], str]:

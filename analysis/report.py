@@ -20,7 +20,7 @@ from analysis.text import Table, amount, csv_cell, inline, interval, times, time
 from analysis.text import markdown as escaped
 from harness import cli
 
-MAX_RUNS = 500  # in the table of runs
+MAX_RUNS = 2000  # in the table of runs
 MARK = "Made by analysis.compare of Edge v/s Cloud Performance Testing"  # in all but the CSV
 CSV_HEADER = "work,metric,unit,baseline,side,baseline_median,side_median,ratio,ci95_low,ci95_high"
 
@@ -61,6 +61,8 @@ class Report:
     assumptions: dict[str, Assumption]
     runs: list[Run]
     skipped: list[str]
+    command: list[str]  # that makes the same again, without its outputs
+    others: dict[str, list[Comparison]]  # by baseline: for a reader who chooses another
 
     @property
     def title(self) -> str:
@@ -71,7 +73,8 @@ class Report:
     def about(self) -> str:
         made = self.made_at[:16].replace("T", " ")
         sides = " · ".join(self.sides)
-        return f"{sides} — baseline {self.baseline}, {len(self.runs)} runs, made {made} UTC"
+        valid = sum(not run.reasons for run in self.runs)
+        return f"{sides} — {len(self.runs)} runs, {valid} of them valid, {made} UTC"
 
     @property
     def leading_costs(self) -> list[PricedWork]:
@@ -160,19 +163,19 @@ def notes(report: Report) -> list[str]:
 
 def tables(report: Report) -> list[Table]:
     priced = [cost.tables(work) for work in report.priced]
-    found = [_ratios(report), _differences(report), *chain(*priced)]
+    found = [ratio_table(report.comparisons), difference_table(report.comparisons)]
     if report.demand:
-        first = [*priced[0], cost.capacity_table(report.demand.capacities)]
-        found = [*first, _ratios(report), _differences(report), *chain(*priced[1:])]
+        found = [*priced.pop(0), cost.capacity_table(report.demand.capacities), *found]
+    found += chain(*priced)
     assumptions = [cost.assumption_table(report.assumptions)] if report.priced else []
-    found += [_systems(report), _accuracy(report), *assumptions, _runs(report)]
+    found += [system_table(report), _accuracy(report), *assumptions, run_table(report)]
     return [table for table in found if table.rows]
 
 
-def _ratios(report: Report) -> Table:
+def ratio_table(comparisons: Sequence[Comparison]) -> Table:
     headings = "Work|Metric|Side|Mean|Baseline|Mean|Ratio|95 % CI|Side is".split("|")
     rows = []
-    for c in report.comparisons:
+    for c in comparisons:
         for name, r in c.ratios.items():
             side, base = (amount(value, c.units[name]) for value in (r.side, r.baseline))
             found = times(r.ratio), times_interval(r.ci95), r.verdict or "–"
@@ -180,17 +183,17 @@ def _ratios(report: Report) -> Table:
     return Table("Ratios", headings, rows)
 
 
-def _differences(report: Report) -> Table:
+def difference_table(comparisons: Sequence[Comparison]) -> Table:
     rows = [
         [c.label, f"{c.side} / {c.baseline}", name, ours, theirs]
-        for c in report.comparisons
+        for c in comparisons
         for name, (theirs, ours) in c.differences.items()
     ]
     headings = ["Work", "Sides", "What", "Side", "Baseline"]
     return Table("What differs between the sides", headings, rows)
 
 
-def _systems(report: Report) -> Table:
+def system_table(report: Report) -> Table:
     rows = []
     for name, side in report.sides.items():
         system = side.price or System(name)
@@ -209,7 +212,7 @@ def _accuracy(report: Report) -> Table:
     return Table("Accuracy", ["Side", "Work", "Setting", "Gate", "Record"], rows)
 
 
-def _runs(report: Report) -> Table:
+def run_table(report: Report) -> Table:
     headings = "Side|Work|Result|95 % CI|Setting|Finished|Warnings|Valid|Record".split("|")
     rows = []
     for run in report.runs[:MAX_RUNS]:
@@ -275,7 +278,6 @@ def csv(report: Report) -> str:
 
 
 def json(report: Report) -> str:
-    """All of it but the runs' samples."""
-    runs = [replace(run, durations={}) for run in report.runs]
-    content = {"made_by": MARK, **asdict(replace(report, runs=runs))}
+    """All of it, against the one baseline."""
+    content = {"made_by": MARK, **asdict(replace(report, others={}))}
     return json_module.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n"
