@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 
 from analysis import cost, gates, report, sizing
+from analysis.assumptions import PLAIN
 from analysis.comparison import Comparison, best_by_setting
 from analysis.pricing import BreakEven, PricedWork
 from analysis.ratio import NO_DIFFERENCE
@@ -171,7 +172,7 @@ def overall(works: Sequence[PricedWork]) -> tuple[str, str]:
         who = "" if len(found) == 1 else f"{least}, "
         sure.append(f"{work.label or work.unit}: {who}{share}{decided}")
     line = f"{name}, costs least for {of} {len(works)} works."
-    return marked(line, list(marks)), f"How sure: {'; '.join(sure)}."
+    return marked(line, list(marks)), f"Probability that it costs less: {'; '.join(sure)}."
 
 
 def certainty(work: PricedWork) -> str:
@@ -196,10 +197,10 @@ def cost_chart(works: Sequence[PricedWork]) -> Chart:
         several = len(works) > 1
         unit = f"USD per {work.unit}" if not any(a.machines for a in work.alternatives) else ""
         for a in sorted(work.alternatives, key=lambda a: a.usd.value)[: 2 if several else BARS]:
-            count = f", {cost.whole(a.machines)} machines" if a.machines else ""
-            text = f"{about(a.usd).replace('90 % range ', '')}{count}"
+            name = f"{cost.whole(a.machines)} × {a.name}" if a.machines else a.name
+            text = about(a.usd).replace("90 % range ", "")
             group = ": ".join(filter(None, [work.label, unit]))
-            rows.append(Row(a.name, a.side, a.usd.value, text, a.usd.low, a.usd.high, group))
+            rows.append(Row(name, a.side, a.usd.value, text, a.usd.low, a.usd.high, group))
     return Chart("bars", "Cost, with 90 % ranges", rows)
 
 
@@ -217,7 +218,7 @@ def cost_sections(work: PricedWork) -> list[Section]:
     made = [
         Section(
             "cost",
-            f"{least.name} costs least{what}",
+            f"{least.name}, costs least{what}",
             [*(cost.left_out(even) if even else []), *(f"Not known: {w}." for w in work.missing)],
             [cost_chart([work])],
             [first, *items],
@@ -404,7 +405,7 @@ def results(found: Report) -> Section:
     title = f"Runs of the same work differ by {max(spreads):.1%} at most" if spreads else "Results"
     headings = ["Work", "Metric", "Median of runs", "Valid runs", "Runs differ by", "At"]
     table = Table("Results", headings, rows)
-    return Section("performance", title, report.summary(found)[:MAX_LINES], charts, [table])
+    return Section("performance", title, [], charts, [table])
 
 
 def _capacities(found: Report) -> tuple[dict, dict, list[str]]:
@@ -422,9 +423,13 @@ def _carried(found: Report) -> list[str]:
             for run in _best_runs(found)[:BARS]
         ]
     return [
-        f"{side} carries {_listed([_count(c.count, c.unit) for c in own.values()])}."
+        f"{side} carries {_listed([_carries(c) for c in own.values()])}."
         for side, own in capacities.items()
     ]
+
+
+def _carries(c: sizing.Capacity) -> str:
+    return _count(c.count, c.unit) + (f" (95 %: {c.low:g}–{c.high:g})" if c.low < c.high else "")
 
 
 def _count(count: float, unit: str) -> str:
@@ -437,10 +442,7 @@ def capacity(found: Report) -> Section:
     for unit in dict.fromkeys(c.unit for own in capacities.values() for c in own.values()):
         for side, own in capacities.items():
             if c := own.get(unit):
-                text = f"{_count(c.count, unit)}" + (
-                    f" (95 %: {c.low:g}–{c.high:g})" if c.low < c.high else ""
-                )
-                rows.append(Row(side, side, c.count, text, c.low, c.high, unit))
+                rows.append(Row(side, side, c.count, _carries(c), c.low, c.high, unit))
     for side, each in mixes.items():
         for mix in each:
             (unit, count), (other, beside) = [*mix.counts.items()][:2]
@@ -475,8 +477,11 @@ def _capacity_title(found: Report, capacities: dict) -> str:
         for c in own.values():
             if c.count > best.get(c.unit, ("", -1.0))[1]:
                 best[c.unit] = side, c.count
-    most = ", ".join(f"{side} the most {unit}" for unit, (side, _) in best.items())
-    return f"Capacity: {most}"
+    most: dict[str, list[str]] = defaultdict(list)
+    for unit, (side, _) in best.items():
+        most[side].append(unit)
+    parts = [f"{side} carries the most {_listed(units)}" for side, units in most.items()]
+    return _listed(parts)
 
 
 def quality(found: Report) -> Section:
@@ -660,7 +665,8 @@ def sliders(found: Report) -> list[Slider]:
         step = _step(most - least)
         usd = _price(found, a.name)
         figures = a.value, a.low, a.high, least, most, step, usd
-        made.append(Slider(a.name, a.label, a.unit, *figures, a.name in FIRST))
+        unit = "" if a.unit in PLAIN else a.unit
+        made.append(Slider(a.name, a.label, unit, *figures, a.name in FIRST))
     return sorted(made, key=lambda slider: not slider.is_first)
 
 

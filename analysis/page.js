@@ -116,7 +116,7 @@
     const of = found.size === 1 ? "all" : `${count} of`;
     const marks = [...new Set(works.flatMap((work) => work.marks))];
     const line = `${name}, costs least for ${of} ${works.length} works.`;
-    return [marked(line, marks), `How sure: ${sure.join("; ")}.`];
+    return [marked(line, marks), `Probability that it costs less: ${sure.join("; ")}.`];
   }
   function certainty(work) {
     const even = mainDecision(work), least = named(candidates(work)[0]);
@@ -139,9 +139,9 @@
       const group = [work.label, unit].filter(Boolean).join(": ");
       const sorted = [...work.alternatives].sort((a, b) => a.usd.value - b.usd.value);
       return sorted.slice(0, several ? 2 : BARS).map((a) => {
-        const count = a.machines ? `, ${whole(a.machines)} machines` : "";
-        const text = about(a.usd).replace("90 % range ", "") + count;
-        return { name: named(a), side: a.side, value: a.usd.value, text, low: a.usd.low,
+        const name = `${a.machines ? `${whole(a.machines)} × ` : ""}${named(a)}`;
+        const text = about(a.usd).replace("90 % range ", "");
+        return { name, side: a.side, value: a.usd.value, text, low: a.usd.low,
           high: a.usd.high, group };
       });
     });
@@ -227,7 +227,7 @@
     const tables = costTables(work), [least] = candidates(work), even = mainDecision(work);
     const what = work.label ? ` of ${work.label}` : "";
     const charts = [costChart([work])];
-    const made = { cost: { title: `${named(least)} costs least${what}`,
+    const made = { cost: { title: `${named(least)}, costs least${what}`,
       lines: [...(even ? leftOut(even) : []), ...work.missing.map((why) => `Not known: ${why}.`)],
       charts, tables: tables.costs } };
     if (!even) return made;
@@ -298,18 +298,19 @@
     const pad = 1.04, low = Math.min(1, ...values) / pad, high = Math.max(1, ...values) * pad;
     const at = (v) => pc(Math.log(Math.max(v, low) / low) / Math.log(high / low));
     const marks = ticks(low, high, 5).filter((v) => v > 0);
-    const grid = marks.map((v) => line(at(v), at(v), 0, "100%", v === 1 ? "one" : "grid"));
-    const one = line(at(1), at(1), 0, "100%", "one");
+    const grid = () => [...marks.map((v) => line(at(v), at(v), 0, "100%", "grid")),
+      line(at(1), at(1), 0, "100%", "one")];
     const axis = marks.map((v) => svg("text", { x: at(v), y: 14, class: "tick" },
       general(v, 4)));
     return strips(chart, (row) => {
       if (row.points.length) {
         const dots = row.points.map(([v, valid]) => marker(row.side, at(v), "50%", !valid));
-        return [...grid, one, ...dots];
+        return [...grid(), ...dots];
       }
       const range = row.low < row.high ? whisker(at(row.low), at(row.high), `ci s${hue(row.side)}`)
         : [];
-      return [...grid, one, ...range, marker(row.side, at(row.value), "50%", row.low === row.high)];
+      const dot = marker(row.side, at(row.value), "50%", row.low === row.high);
+      return [...grid(), ...range, dot];
     }, axis);
   }
   function tornadoStrips(chart) {
@@ -348,7 +349,9 @@
     ]);
     const marks = few ? chart.lines.flatMap(({ side, points }) =>
       points.map(([x, y]) => marker(side, pc(along(x)), pc(up(y))))) : [];
-    const yTicks = ticks(bottom, top, 4), xTicks = few ? xs : ticks(xs[0], xs.at(-1), 6);
+    const yTicks = ticks(bottom, top, 5);
+    const xTicks = few ? xs : chart.x === "months" ? xs.filter((x) => x % yearly(xs) === 0)
+      : ticks(xs[0], xs.at(-1), 6);
     const grid = yTicks.flatMap((y) => [line(0, "100%", pc(up(y)), pc(up(y)), "grid"),
       svg("text", { x: -6, y: pc(up(y)), dy: 4, class: "tick end" }, short(y))]);
     const below = xTicks.map((x) => svg("text", { x: pc(along(x)), y: "100%", dy: 18,
@@ -375,6 +378,7 @@
         ...(meeting.slice(0, 1)), stretched, ...marks, ...below, ...meeting.slice(1))),
       el("div", { class: "axis-name x" }, chart.x)];
   }
+  const yearly = (months) => 12 * Math.ceil(months.length / 121);
   function short(value) {
     const size = Math.abs(value);
     const [by, unit] = size >= 1e6 ? [1e6, "M"] : size >= 1e4 ? [1e3, "k"] : [1, ""];
@@ -467,6 +471,11 @@
     [byId("answer").textContent, byId("sure").textContent] =
       shown.length === 1 ? answer(shown[0], years) : overall(shown);
     draw(byId("first"), costChart(shown));
+    const isDemand = works[chosen].alternatives.some((a) => a.machines);
+    for (const { name } of data.sliders) {
+      const used = name === "utilization" ? !isDemand : isDemand || !name.startsWith("demand.");
+      byId(`slider-${name}`).parentNode.hidden = !used;
+    }
     byId("result").textContent = answer(works[chosen], years).join(" ");
     byId("command").textContent = command();
   }
