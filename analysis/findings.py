@@ -663,6 +663,7 @@ def sliders(found: Report) -> list[Slider]:
             reach = max(a.high, 2 * a.value) or 1.0
             least, most = max(least, min(a.low, a.value / 4)), min(most, reach)
         step = _step(most - least)
+        least = float(f"{math.floor(least / step) * step:.10g}")
         usd = _price(found, a.name)
         figures = a.value, a.low, a.high, least, most, step, usd
         unit = "" if a.unit in PLAIN else a.unit

@@ -220,7 +220,7 @@
         `${money(s.usd_at_low)} to ${money(s.usd_at_high)} USD`,
     }));
     const title = `What ${d.first} saves over ${d.other}, USD, as each figure goes through its ` +
-      "90 % range; left of the line it saves nothing";
+      "90 % range; below 0 it saves nothing";
     return { kind: "tornado", title, rows, value: d.saved.value };
   }
   function costSections(work) {
@@ -288,7 +288,8 @@
         ...(chart.kind === "shares" ? [line("100%", "100%", 0, 24, "grid")] : []),
         svg("rect", { x: 0, y: 4, height: 16, width: pc(row.value / max),
           class: `bar s${hue(row.side)}`, fill: `url(#p${hue(row.side)})` }),
-        ...(ranged ? whisker(pc(row.low / max), pc(row.high / max), "range") : []),
+        ...(ranged ? ["halo", "range"].flatMap((kind) =>
+          whisker(pc(row.low / max), pc(row.high / max), kind)) : []),
       ];
     });
   }
@@ -314,17 +315,21 @@
     }, axis);
   }
   function tornadoStrips(chart) {
-    const values = chart.rows.flatMap((row) => row.at).concat(0, chart.value);
-    const low = Math.min(...values), span = Math.max(...values) - low || 1;
+    const swings = chart.rows.flatMap((row) => row.at).concat(chart.value);
+    const [least, most] = [Math.min(...swings), Math.max(...swings)];
+    const isNear = Math.min(Math.abs(least), Math.abs(most)) < 2 * (most - least);
+    const low = isNear ? Math.min(least, 0) : least;
+    const span = (isNear ? Math.max(most, 0) : most) - low || 1;
     const at = (v) => pc((v - low) / span);
-    const axis = [svg("text", { x: at(0), y: 14, class: "tick" }, "0")];
+    const zero = () => isNear ? [line(at(0), at(0), 0, "100%", "one")] : [];
+    const axis = ticks(low, low + span, 3).map((v) =>
+      svg("text", { x: at(v), y: 14, class: "tick" }, short(v)));
     return strips(chart, ({ at: [first, second] }) => {
       const [from, to] = [Math.min(first, second), Math.max(first, second)];
       return [
         svg("rect", { x: at(from), y: 4, height: 16, class: "swing",
           width: pc((to - from) / span) }),
-        line(at(chart.value), at(chart.value), 0, 24, "grid"),
-        line(at(0), at(0), 0, 24, "one"),
+        line(at(chart.value), at(chart.value), 0, "100%", "grid"), ...zero(),
       ];
     }, axis);
   }
@@ -503,8 +508,8 @@
   }
   let waiting = 0;
   function schedule() {
-    cancelAnimationFrame(waiting);
-    waiting = requestAnimationFrame(recompute);
+    clearTimeout(waiting);
+    waiting = setTimeout(recompute);
   }
 
   for (const [id, chart] of Object.entries(data.charts)) draw(byId(id), chart);
