@@ -651,10 +651,9 @@ class Slider:
 def sliders(found: Report) -> list[Slider]:
     made = []
     for unit, count in (found.demand.streams if found.demand else {}).items():
-        step = _step(count * 4)
-        made.append(
-            Slider(f"demand.{unit}", unit, "", count, count, count, step, 4 * count, max(1.0, step))
-        )
+        step = max(1.0, _step(count * 4))
+        figures = count, count, count, step, 4 * count, step
+        made.append(Slider(f"demand.{unit}", unit, "", *figures))
     for a in found.assumptions.values():
         if a.value is None or a.low is None or a.high is None:
             continue
@@ -663,7 +662,7 @@ def sliders(found: Report) -> list[Slider]:
             reach = max(a.high, 2 * a.value) or 1.0
             least, most = max(least, min(a.low, a.value / 4)), min(most, reach)
         step = _step(most - least)
-        least = float(f"{math.floor(least / step) * step:.10g}")
+        least = float(f"{math.ceil(least / step - 1e-9) * step:.10g}")
         usd = _price(found, a.name)
         figures = a.value, a.low, a.high, least, most, step, usd
         unit = "" if a.unit in PLAIN else a.unit

@@ -144,11 +144,10 @@ def pdf(found: Report, folder: Path | None = None) -> bytes:
     """The page, printed by a headless browser; where there is none, a plain document that says
     so."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    printed = browser and _printed(browser, html(found, folder))
-    return printed or _plain(found)
+    return (browser and printed(browser, html(found, folder))) or _plain(found)
 
 
-def _printed(browser: str, page: bytes) -> bytes | None:
+def printed(browser: str, page: bytes) -> bytes | None:
     """None where the browser does not print."""
     with tempfile.TemporaryDirectory() as name:
         source, target = Path(name) / "report.html", Path(name) / "report.pdf"

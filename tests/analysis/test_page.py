@@ -139,7 +139,8 @@ def test_the_first_screen_has_answer_certainty_and_bars(made, tmp_path, name, wi
 
 SAID = """const text = (each) => each.textContent.trim();
 const all = (where) => [...document.querySelectorAll(where)].map(text);
-return {answer: text(document.getElementById("answer")), sure: text(document.getElementById("sure")),
+const of = (id) => text(document.getElementById(id));
+return {answer: of("answer"), sure: of("sure"),
   titles: all("#cost h2, #time h2, #decides h2"), lines: all("#cost .body p, #decides .body p"),
   cells: all("#cost table td, #time table td, #decides table td"),
   heads: all("#cost th, #time th, #decides th")};"""
