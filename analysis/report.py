@@ -6,7 +6,7 @@ import csv as csv_module
 import io
 import json as json_module
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from analysis import cost, gates
@@ -16,7 +16,7 @@ from analysis.prices import System
 from analysis.pricing import PricedWork
 from analysis.ratio import NO_DIFFERENCE
 from analysis.records import Run, listed, nearest
-from analysis.text import Table, amount, csv_cell, inline, interval, times, times_interval
+from analysis.text import Table, amount, as_json, csv_cell, inline, interval, times, times_interval
 from analysis.text import markdown as escaped
 from harness import cli
 
@@ -277,5 +277,5 @@ def csv(report: Report) -> str:
 def json(report: Report) -> str:
     """All of it but the runs' samples."""
     runs = [replace(run, durations={}) for run in report.runs]
-    content = {"made_by": MARK, **asdict(replace(report, runs=runs))}
-    return json_module.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n"
+    content = {"made_by": MARK, **as_json(replace(report, runs=runs))}
+    return json_module.dumps(content, indent=1, ensure_ascii=False, default=as_json) + "\n"
