@@ -23,13 +23,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from analysis import assumptions as assuming
-from analysis import prices, pricing, sizing, sut, tco, uncertainty
+from analysis import prices, pricing, sizing, sut, uncertainty
 from analysis.assumptions import Assumption
 from analysis.comparison import Comparison
 from analysis.prices import System
 from analysis.pricing import BreakEven, Demand, PricedWork
 from analysis.records import Run, Unit, read_runs
-from analysis.text import Table, number, plain
+from analysis.text import Table, as_json, number, plain
 from analysis.uncertainty import Estimate
 from harness import cli
 from harness.cli import UserError
@@ -452,7 +452,6 @@ class Sized:
     """A demand that was priced, and what it rests on."""
 
     work: PricedWork
-    streams: Mapping[str, float]  # by unit
     capacities: Mapping[str, Mapping[str, sizing.Capacity]]
     mixes: Mapping[str, Sequence[sizing.Mix]]  # by side
     notes: list[str]  # on what was measured: what was left out, and why
@@ -477,6 +476,9 @@ def price_streams(
     profiles = sizing.read_profiles(args.profiles)
     if args.profile not in profiles:
         raise UserError(f"--profile {args.profile}: there are {', '.join(profiles)}")
+    api_use: dict[str, dict[str, float]] = {}
+    for unit, used in args.api_use:
+        api_use[unit] = {**api_use.get(unit, {}), **used}
     demand = Demand(
         args.demand,
         profiles[args.profile],
@@ -485,23 +487,14 @@ def price_streams(
         args.headroom,
         args.storage_gb,
         args.egress_gb,
+        api_use,
     )
-    apis = {}
-    if args.api:
-        api = prices.read_api(args.api, date.today())
-        per_month: Counter[str] = Counter()
-        for unit, used in args.api_use:
-            hours = demand.streams.get(unit, 0.0) * demand.mean_share * tco.HOURS_PER_MONTH
-            for work, amount in used.items():
-                per_month[work] += hours * amount
-        unused = [unit for unit in demand.streams if unit not in dict(args.api_use)]
-        if unused:
-            raise UserError(
-                f"--api needs --api_use of {', '.join(unused)}: {unused[0]}:WORK=NUMBER"
-            )
-        apis[api.name] = api, per_month
+    apis = [prices.read_api(args.api, date.today())] if args.api else []
+    unused = [unit for unit in demand.streams if unit not in api_use]
+    if apis and unused:
+        raise UserError(f"--api needs --api_use of {', '.join(unused)}: {unused[0]}:WORK=NUMBER")
     work = pricing.price_demand(demand, capacities, mixes, systems, given, apis)
-    return Sized(work, demand.streams, capacities, mixes, notes)
+    return Sized(work, capacities, mixes, notes)
 
 
 def capacity_table(capacities: Mapping[str, Mapping[str, sizing.Capacity]]) -> Table:
@@ -531,7 +524,7 @@ def main() -> int:
         shown = [capacity_table(sized.capacities)]
     if args.json:
         content = {"works": works, "capacities": shown and sized.capacities, "assumptions": given}
-        print(json.dumps(content, indent=1, ensure_ascii=False, default=_plain))
+        print(json.dumps(content, indent=1, ensure_ascii=False, default=as_json))
         return cli.EXIT_OK
     lines = [line for work in works for line in sentences(work, years)]
     shown += [table for work in works for table in tables(work)]
@@ -541,12 +534,6 @@ def main() -> int:
     notes += [note for work in works for note in work.notes]
     print("\n".join([*lines, "", *(f"note: {note}" for note in dict.fromkeys(notes))]))
     return cli.EXIT_OK
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: getattr(value, name) for name in value.__dataclass_fields__}
-    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 if __name__ == "__main__":

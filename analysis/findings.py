@@ -650,10 +650,11 @@ class Slider:
 
 def sliders(found: Report) -> list[Slider]:
     made = []
-    for unit, count in (found.demand.streams if found.demand else {}).items():
+    demand = found.demand and found.demand.work.basis.demand
+    for unit, count in (demand.streams if demand else {}).items():
         step = max(1.0, _step(count * 4))
-        figures = count, count, count, step, 4 * count, step
-        made.append(Slider(f"demand.{unit}", unit, "", *figures))
+        about = f"demand.{unit}", unit, ""
+        made.append(Slider(*about, count, count, count, step, 4 * count, step))
     for a in found.assumptions.values():
         if a.value is None or a.low is None or a.high is None:
             continue

@@ -24,6 +24,7 @@ from markupsafe import Markup
 
 from analysis import cost, findings, report
 from analysis.report import MARK, METHOD, Report
+from analysis.text import as_json
 
 FOLDER = Path(__file__).resolve().parent
 TEMPLATE, SCRIPTS = FOLDER / "report.html.j2", (FOLDER / "page.js",)
@@ -107,7 +108,7 @@ def _payload(
             }
             for baseline, comparisons in found.others.items()
         },
-        "costs": [asdict(work) for work in works],
+        "costs": [json.loads(json.dumps(as_json(work), default=as_json)) for work in works],
         "sliders": [asdict(each) for each in findings.sliders(found)] if works else [],
         "command": found.command,
     }

@@ -6,7 +6,7 @@ import csv as csv_module
 import io
 import json as json_module
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from analysis import cost, gates
@@ -16,12 +16,13 @@ from analysis.prices import System
 from analysis.pricing import PricedWork
 from analysis.ratio import NO_DIFFERENCE
 from analysis.records import Run, listed, nearest
-from analysis.text import Table, amount, csv_cell, inline, interval, times, times_interval
+from analysis.text import Table, amount, as_json, csv_cell, inline, interval, times, times_interval
 from analysis.text import markdown as escaped
 from harness import cli
 
 MAX_RUNS = 2000  # in the table of runs
 MARK = "Made by analysis.compare of Edge v/s Cloud Performance Testing"  # in all but the CSV
+CSV_PRICES = ("usd", "usd_low90", "usd_high90", "machines")
 CSV_HEADER = "work,metric,unit,baseline,side,baseline_median,side_median,ratio,ci95_low,ci95_high"
 
 METHOD = (
@@ -264,20 +265,27 @@ def markdown(report: Report) -> str:
 
 
 def csv(report: Report) -> str:
-    """Every ratio."""
+    """Every ratio, then every price: its `metric` is "cost", and its last columns are filled."""
     buffer = io.StringIO()
     writer = csv_module.writer(buffer, lineterminator="\n")
-    writer.writerow([*CSV_HEADER.split(","), "better", "verdict", "marks"])
+    writer.writerow([*CSV_HEADER.split(","), "better", "verdict", "marks", *CSV_PRICES])
     for c in report.comparisons:
         for name, r in c.ratios.items():
             medians = r.baseline, r.side, r.ratio, *(r.ci95 or (None, None))
             about = c.label, name, c.units[name], c.baseline, c.side
             row = *about, *medians, r.better, r.verdict, "; ".join(c.marks)
             writer.writerow([csv_cell(cell) for cell in row])
+    for work in report.priced:
+        for a in work.alternatives:
+            unit = f"USD for {work.unit}" if a.machines else f"USD per {work.unit}"
+            machines = a.machines and a.machines.value
+            usd = a.usd.value, a.usd.low, a.usd.high, machines
+            row = work.label, "cost", unit, "", a.name, *[""] * 7, "; ".join(work.marks), *usd
+            writer.writerow([csv_cell(cell) for cell in row])
     return buffer.getvalue()
 
 
 def json(report: Report) -> str:
     """All of it, against the one baseline."""
-    content = {"made_by": MARK, **asdict(replace(report, others={}))}
-    return json_module.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n"
+    content = {"made_by": MARK, **as_json(replace(report, others={}))}
+    return json_module.dumps(content, indent=1, ensure_ascii=False, default=as_json) + "\n"

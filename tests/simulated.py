@@ -6,6 +6,8 @@ import uuid
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import numpy as np
+
 from analysis import pricing, uncertainty
 from harness import stats
 from harness.metrics import METRICS
@@ -135,4 +137,5 @@ def write(folder: Path, *records: dict) -> list[Path]:
 
 def sample(found, n):
     """`n` draws of assumptions, as a Monte Carlo takes them."""
-    return pricing.values_of(uncertainty.draw(pricing.inputs_of(found), n))
+    drawn = uncertainty.draw(pricing.inputs_of(found), n)
+    return pricing.values_of({name: np.broadcast_to(each, n) for name, each in drawn.items()})
