@@ -13,7 +13,7 @@ import argparse
 import json
 import re
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -51,7 +51,7 @@ def price_comparisons(
     given: Mapping[str, Assumption],
     share: bool = False,
 ) -> list[PricedWork]:
-    """Each fair comparison's units of work, and the user's own, priced.
+    """Each work's units, and the user's own, priced on all sides that are fair to compare.
 
     A side that was allowed a part of its machine has no cost, unless `share`: then that part of the
     machine is priced.
@@ -61,27 +61,39 @@ def price_comparisons(
         if measured and unit.metric not in measured:
             known = ", ".join(sorted(measured))
             raise UserError(f"--unit {unit.name}: no metric {unit.metric}; there are {known}")
-    found = []
+    works: dict[tuple, list[tuple[Comparison, Unit]]] = defaultdict(list)
     for c in comparisons:
         for unit in [*c.work, *own_units]:
             ratio = c.ratios.get(unit.metric)
-            if not ratio or min(*ratio.medians[0], *ratio.medians[1]) <= 0:
+            if ratio and min(*ratio.medians[0], *ratio.medians[1]) > 0:
+                works[c.label, unit.name, tuple(ratio.medians[0])].append((c, unit))
+    return [_priced(work, systems, given, share) for work in works.values()]
+
+
+def _priced(
+    work: Sequence[tuple[Comparison, Unit]],
+    systems: Mapping[str, System | None],
+    given: Mapping[str, Assumption],
+    share: bool,
+) -> PricedWork:
+    """Comparisons of the same runs of the baseline with other sides, in one unit."""
+    rates, missing = {}, []
+    for c, unit in work:
+        for side, medians in zip((c.baseline, c.side), c.ratios[unit.metric].medians):
+            part = c.shares.get(side, 1.0)
+            if part < 1 and not share:
+                missing.append(
+                    f"{side}: was allowed {part:.0%} of its machine's CPUs: --share prices "
+                    "that part of the machine"
+                )
                 continue
-            rates, missing = {}, []
-            for side, medians in zip((c.baseline, c.side), ratio.medians):
-                part = c.shares.get(side, 1.0)
-                if part < 1 and not share:
-                    missing.append(
-                        f"{side}: was allowed {part:.0%} of its machine's CPUs: --share prices "
-                        "that part of the machine"
-                    )
-                    continue
-                per_hour = [unit.per_hour(median) / part for median in medians]
-                label, more = f"{c.labels[unit.metric]} of {side}", f"more runs of {side}"
-                rates[side] = uncertainty.measured(f"rate of {side}", label, per_hour, more)
-            priced = pricing.price_unit(c.label, unit.name, rates, systems, given)
-            found.append(replace(priced, missing=missing + priced.missing, marks=tuple(c.marks)))
-    return found
+            per_hour = [unit.per_hour(median) / part for median in medians]
+            label, more = f"{c.labels[unit.metric]} of {side}", f"more runs of {side}"
+            rates[side] = uncertainty.measured(f"rate of {side}", label, per_hour, more)
+    (c, unit), marks = work[0], dict.fromkeys(mark for c, _ in work for mark in c.marks)
+    priced = pricing.price_unit(c.label, unit.name, rates, systems, given)
+    missing = list(dict.fromkeys([*missing, *priced.missing]))
+    return replace(priced, missing=missing, marks=tuple(marks))
 
 
 def machines_of(
