@@ -24,7 +24,7 @@ from analysis.uncertainty import Decision, Estimate
 
 MAX_ROWS, MAX_CURVES, MAX_LINES = 60, 12, 20  # of a chart; of a section
 MAX_DETAIL = 200  # characters of a line that a run printed
-ALMOST_CERTAIN, BARS = 0.99, 6
+ALMOST_CERTAIN, BARS, MAX_NAMES = 0.99, 6, 50
 FULL = 0.8  # of what the machine has, from which on that limits the work
 FIRST = ("utilization", "years", "usd_per_kwh", "purchase_price_factor", "rental_price_factor")
 Rows = list["Row"]
@@ -82,11 +82,11 @@ def question(found: Report) -> str:
         return f"Which machines for {found.demand.work.unit}?"
     if len(found.sides) == 1:
         return f"What does {found.baseline} carry?"
-    names = " or ".join(filter(None, [", ".join([*found.sides][:-1]), [*found.sides][-1]]))
-    if len(names) > 60:
-        names = f"Which of {len(found.sides)} machines"
-    does = "costs less for the same work" if found.priced else "does more work"
-    return f"{names}: which {does}?" if " or " in names else f"{names} {does}?"
+    names = " or ".join(found.sides)
+    does = "costs less for the same work" if leading(found) else "does more work"
+    if len(found.sides) > 2 or len(names) > MAX_NAMES:
+        return f"Which of {len(found.sides)} machines {does}?"
+    return f"{names}: which {does}?"
 
 
 def answers(found: Report) -> tuple[str, str]:
@@ -101,9 +101,10 @@ def answers(found: Report) -> tuple[str, str]:
 
 
 def leading(found: Report) -> list[PricedWork]:
-    """The costs that decide: those of the demand, else of each unit of work."""
-    works = [found.demand.work] if found.demand else found.priced
-    return [work for work in works if work.alternatives]
+    """The costs that decide: those of the demand, else of each unit of work that has several."""
+    if found.demand:
+        return [work for work in [found.demand.work] if work.alternatives]
+    return [work for work in found.priced if len({a.side for a in work.alternatives}) > 1]
 
 
 def first_chart(found: Report) -> Chart:
@@ -144,10 +145,18 @@ def answer(work: PricedWork, years: float) -> tuple[str, str]:
     if count:
         per = f"over {years:g} years"
     line = f"{count} × {least.name}" if count else least.name
-    line += f", cost{'' if count not in ('', '1') else 's'} least: {about(least.usd)} {per}."
+    costs = "cost" if count not in ("", "1") else "costs"
+    costs += " least" if len(work.alternatives) > 1 else ""
+    line += f", {costs}: {about(least.usd)} {per}."
     line = f"{work.label}: {line}" if work.label else line
     left_out = cost.left_out(even) if even else []
-    return marked(line, work.marks), " ".join([certainty(work), *left_out])
+    return marked(line, work.marks), " ".join([certainty(work), *left_out, *unknown([work])])
+
+
+def unknown(works: Sequence[PricedWork]) -> list[str]:
+    """Which side has no price, in a sentence, or none."""
+    missing = list(dict.fromkeys(why for work in works for why in work.missing))
+    return [f"Not known: {'; '.join(missing)}."] if missing else []
 
 
 def about(usd: Estimate) -> str:
@@ -172,14 +181,14 @@ def overall(works: Sequence[PricedWork]) -> tuple[str, str]:
         who = "" if len(found) == 1 else f"{least}, "
         sure.append(f"{work.label or work.unit}: {who}{share}{decided}")
     line = f"{name}, costs least for {of} {len(works)} works."
-    return marked(line, list(marks)), f"Probability that it costs less: {'; '.join(sure)}."
+    probable = f"Probability that it costs less: {'; '.join(sure)}."
+    return marked(line, list(marks)), " ".join([probable, *unknown(works)])
 
 
 def certainty(work: PricedWork) -> str:
     even, least = main_decision(work), candidates(work)[0]
     if even is None:
-        why = f" {work.missing[0]}." if work.missing else ""
-        return f"How sure: not known, as owning and renting can't be compared.{why}"
+        return "How sure that is, is not known: nothing owned and nothing rented can be compared."
     d = even.decision
     share = _share(d, least.name)
     other = d.other if d.first == least.name else d.first
@@ -199,6 +208,7 @@ def cost_chart(works: Sequence[PricedWork]) -> Chart:
         for a in sorted(work.alternatives, key=lambda a: a.usd.value)[: 2 if several else BARS]:
             name = f"{cost.whole(a.machines)} × {a.name}" if a.machines else a.name
             text = about(a.usd).replace("90 % range ", "")
+            text = text.replace(" USD", "") if unit else text
             group = ": ".join(filter(None, [work.label, unit]))
             rows.append(Row(name, a.side, a.usd.value, text, a.usd.low, a.usd.high, group))
     return Chart("bars", "Cost, with 90 % ranges", rows)
@@ -219,7 +229,7 @@ def cost_sections(work: PricedWork) -> list[Section]:
         Section(
             "cost",
             f"{least.name}, costs least{what}",
-            [*(cost.left_out(even) if even else []), *(f"Not known: {w}." for w in work.missing)],
+            [*(cost.left_out(even) if even else []), *unknown([work])],
             [cost_chart([work])],
             [first, *items],
         )
@@ -402,7 +412,11 @@ def results(found: Report) -> Section:
             cells = unit.label, amount(median(chosen), unit.unit), valid, spread, used
             rows.append([label, *cells])
     charts = [*_steadiness(found), *_curves(found)]
-    title = f"Runs of the same work differ by {max(spreads):.1%} at most" if spreads else "Results"
+    title = (
+        f"Valid runs of the same work differ by {max(spreads):.1%} at most"
+        if spreads
+        else "Results"
+    )
     headings = ["Work", "Metric", "Median of runs", "Valid runs", "Runs differ by", "At"]
     table = Table("Results", headings, rows)
     return Section("performance", title, [], charts, [table])
@@ -433,7 +447,7 @@ def _carries(c: sizing.Capacity) -> str:
 
 
 def _count(count: float, unit: str) -> str:
-    return f"{count:,g} {unit}"
+    return f"{count:,g} {unit.removesuffix('s') if count == 1 else unit}"
 
 
 def capacity(found: Report) -> Section:
@@ -510,11 +524,11 @@ def quality(found: Report) -> Section:
 def differences(found: Report, comparisons: list[Comparison]) -> Section:
     table = report.difference_table(comparisons)
     names = dict.fromkeys(row[2] for row in table.rows)
-    title = f"{len(names)} things differ between the machines" if names else "Nothing else differs"
-    shown = [name for name in names if len(name) < 30][:8]
-    lines = [f"Besides the machine itself: {', '.join(shown)} …"] if len(names) > 8 else []
+    title = f"The sides differ in {len(names)} things"
+    if len(names) < 4:
+        title = f"The sides differ in {_listed([*names])}" if names else "Nothing else differs"
     tables = [each for each in (table, report.system_table(found)) if each.rows]
-    return Section("differences", title, lines, [], tables)
+    return Section("differences", title, [], [], tables)
 
 
 def _shares(run: Run) -> dict[str, float]:

@@ -93,11 +93,16 @@
     const [least] = candidates(work), even = mainDecision(work);
     const count = least.machines ? whole(least.machines) : "";
     const per = count ? `over ${general(years, 6)} years` : `per ${work.unit}`;
-    const cost = count && count !== "1" ? "cost" : "costs";
-    const line = `${count ? `${count} × ` : ""}${named(least)}, ${cost} least: ` +
+    const cost = (count && count !== "1" ? "cost" : "costs") +
+      (work.alternatives.length > 1 ? " least" : "");
+    const line = `${count ? `${count} × ` : ""}${named(least)}, ${cost}: ` +
       `${about(least.usd)} ${per}.`;
-    const sure = [certainty(work), ...(even ? leftOut(even) : [])].join(" ");
+    const sure = [certainty(work), ...(even ? leftOut(even) : []), ...unknown([work])].join(" ");
     return [marked(work.label ? `${work.label}: ${line}` : line, work.marks), sure];
+  }
+  function unknown(works) {
+    const missing = [...new Set(works.flatMap((work) => work.missing))];
+    return missing.length ? [`Not known: ${missing.join("; ")}.`] : [];
   }
   function overall(works) {
     const found = new Map();
@@ -116,13 +121,13 @@
     const of = found.size === 1 ? "all" : `${count} of`;
     const marks = [...new Set(works.flatMap((work) => work.marks))];
     const line = `${name}, costs least for ${of} ${works.length} works.`;
-    return [marked(line, marks), `Probability that it costs less: ${sure.join("; ")}.`];
+    const probable = `Probability that it costs less: ${sure.join("; ")}.`;
+    return [marked(line, marks), [probable, ...unknown(works)].join(" ")];
   }
   function certainty(work) {
     const even = mainDecision(work), least = named(candidates(work)[0]);
     if (!even) {
-      const why = work.missing.length ? ` ${work.missing[0]}.` : "";
-      return `How sure: not known, as owning and renting can't be compared.${why}`;
+      return "How sure that is, is not known: nothing owned and nothing rented can be compared.";
     }
     const d = even.decision, share = shareOf(d, least);
     const other = d.first === least ? d.other : d.first;
@@ -140,7 +145,8 @@
       const sorted = [...work.alternatives].sort((a, b) => a.usd.value - b.usd.value);
       return sorted.slice(0, several ? 2 : BARS).map((a) => {
         const name = `${a.machines ? `${whole(a.machines)} × ` : ""}${named(a)}`;
-        const text = about(a.usd).replace("90 % range ", "");
+        const range = about(a.usd).replace("90 % range ", "");
+        const text = unit ? range.replace(" USD", "") : range;
         return { name, side: a.side, value: a.usd.value, text, low: a.usd.low,
           high: a.usd.high, group };
       });
@@ -228,7 +234,7 @@
     const what = work.label ? ` of ${work.label}` : "";
     const charts = [costChart([work])];
     const made = { cost: { title: `${named(least)}, costs least${what}`,
-      lines: [...(even ? leftOut(even) : []), ...work.missing.map((why) => `Not known: ${why}.`)],
+      lines: [...(even ? leftOut(even) : []), ...unknown([work])],
       charts, tables: tables.costs } };
     if (!even) return made;
     made.time = { title: timeTitle(even), lines: [], charts: [timeChart(even)],
