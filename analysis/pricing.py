@@ -91,6 +91,14 @@ class Demand:
         return sum(self.profile.shares) / len(self.profile.shares)
 
     @property
+    def notes(self) -> list[str]:
+        return [
+            f"{item} is that of {', '.join(gb)} only"
+            for item, gb in (("storage", self.storage_gb), ("egress", self.egress_gb))
+            if gb and set(self.streams) - set(gb)
+        ]
+
+    @property
     def api_units_per_month(self) -> dict[str, float]:
         """What all streams take of a hosted API, by its unit of work."""
         per_month: dict[str, float] = defaultdict(float)
@@ -274,12 +282,9 @@ def price_demand(
     capacities, mixes : by side, as sizing.from_runs() has them.
     apis : with prices of what demand.api_use takes.
     """
-    inputs, missing, notes, marks = inputs_of(assumptions), [], [], []
+    inputs, missing, notes, marks = inputs_of(assumptions), [], demand.notes, []
     ways: list[Way] = []
     v = values_of(uncertainty.best(inputs))
-    for item, gb in (("storage", demand.storage_gb), ("egress", demand.egress_gb)):
-        if gb and set(demand.streams) - set(gb):
-            notes.append(f"{item} is that of {', '.join(gb)} only")
     for side, own in capacities.items():
         lacking = [unit for unit in demand.streams if unit not in own]
         if lacking:

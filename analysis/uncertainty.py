@@ -94,8 +94,9 @@ def draw(inputs: Sequence[Input], draws: int = DRAWS, seed: int = SEED) -> dict[
     for each in inputs:
         generator = np.random.default_rng([seed, zlib.crc32(each.name.encode())])
         values = each.quantiles(generator.random(draws))
-        is_exact = values.min() == values.max()
-        found[each.name] = values[0] if is_exact else values.astype(np.float32).astype(float)
+        is_exact = bool((values == each.value).all())
+        rounded = values.astype(np.float32).astype(float)
+        found[each.name] = np.array(each.value) if is_exact else rounded
     return found
 
 
