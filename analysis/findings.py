@@ -15,16 +15,17 @@ from statistics import median
 from analysis import cost, gates, report, sizing
 from analysis.assumptions import PLAIN
 from analysis.comparison import Comparison, best_by_setting
-from analysis.pricing import BreakEven, PricedWork
+from analysis.pricing import Alternative, BreakEven, PricedWork
 from analysis.ratio import NO_DIFFERENCE
 from analysis.records import Run, listed, series
 from analysis.report import Report, marked
 from analysis.text import Table, amount, times
-from analysis.uncertainty import Decision, Estimate
+from analysis.uncertainty import UNDECIDED, Decision, Estimate
 
 MAX_ROWS, MAX_CURVES, MAX_LINES = 60, 12, 20  # of a chart; of a section
 MAX_DETAIL = 200  # characters of a line that a run printed
-ALMOST_CERTAIN, BARS, MAX_NAMES = 0.99, 6, 50
+ALMOST_CERTAIN, SURE = 0.99, UNDECIDED[1]  # probabilities
+BARS, MAX_NAMES = 6, 50
 FULL = 0.8  # of what the machine has, from which on that limits the work
 FIRST = ("utilization", "years", "usd_per_kwh", "purchase_price_factor", "rental_price_factor")
 Rows = list["Row"]
@@ -104,7 +105,7 @@ def leading(found: Report) -> list[PricedWork]:
     """The costs that decide: those of the demand, else of each unit of work that has several."""
     if found.demand:
         return [work for work in [found.demand.work] if work.alternatives]
-    return [work for work in found.priced if len({a.side for a in work.alternatives}) > 1]
+    return [work for work in found.priced if len({a.side for a in candidates(work)}) > 1]
 
 
 def first_chart(found: Report) -> Chart:
@@ -117,10 +118,9 @@ def first_chart(found: Report) -> Chart:
 # What costs come to: page.js says the same, in the same words.
 
 
-def candidates(work: PricedWork) -> list:
+def candidates(work: PricedWork) -> list[Alternative]:
     """The alternatives that are decided between, the cheapest first; all where none is."""
-    decided = {name for e in work.break_evens for name in (e.decision.first, e.decision.other)}
-    some = [a for a in work.alternatives if a.name in decided] or work.alternatives
+    some = [a for a in work.alternatives if a.least is not None] or work.alternatives
     return sorted(some, key=lambda a: a.usd.value)
 
 
@@ -146,7 +146,7 @@ def answer(work: PricedWork, years: float) -> tuple[str, str]:
         per = f"over {years:g} years"
     line = f"{count} × {least.name}" if count else least.name
     costs = "cost" if count not in ("", "1") else "costs"
-    costs += " least" if len(work.alternatives) > 1 else ""
+    costs += " least" if len(candidates(work)) > 1 else ""
     line += f", {costs}: {about(least.usd)} {per}."
     line = f"{work.label}: {line}" if work.label else line
     left_out = cost.left_out(even) if even else []
@@ -175,29 +175,28 @@ def overall(works: Sequence[PricedWork]) -> tuple[str, str]:
     marks = dict.fromkeys(mark for work in works for mark in work.marks)
     sure = []
     for work in works:
-        even, least = main_decision(work), candidates(work)[0].name
-        share = cost.percent(_share(even.decision, least)) if even else "not known"
-        decided = "" if not even or even.decision.is_decided else ", not decided"
-        who = "" if len(found) == 1 else f"{least}, "
-        sure.append(f"{work.label or work.unit}: {who}{share}{decided}")
+        least = candidates(work)[0]
+        share = 1.0 if least.least is None else least.least
+        who = "" if len(found) == 1 else f"{least.name}, "
+        decided = "" if share >= SURE else ", not decided"
+        sure.append(f"{work.label or work.unit}: {who}{cost.percent(share)}{decided}")
     line = f"{name}, costs least for {of} {len(works)} works."
-    probable = f"Probability that it costs less: {'; '.join(sure)}."
+    probable = f"Probability that it costs least: {'; '.join(sure)}."
     return marked(line, list(marks)), " ".join([probable, *unknown(works)])
 
 
 def certainty(work: PricedWork) -> str:
-    even, least = main_decision(work), candidates(work)[0]
-    if even is None:
-        return "How sure that is, is not known: nothing owned and nothing rented can be compared."
-    d = even.decision
-    share = _share(d, least.name)
-    other = d.other if d.first == least.name else d.first
-    usd = next(a.usd.value for a in work.alternatives if a.name == other)
-    against = f"that it costs less than {other} ({cost.money(float(f'{usd:.3g}'))} USD)"
-    if d.is_decided and share > 0.5:
-        sure = "Almost certain" if share > ALMOST_CERTAIN else "Very likely"
-        return f"{sure}: {cost.percent(share)} {against}."
-    return f"The data do not decide: {cost.percent(share)} {against}."
+    found = candidates(work)
+    share = found[0].least
+    if len(found) < 2 or share is None:
+        return "Nothing else that it could be compared with has a price."
+    usd = cost.money(float(f"{found[1].usd.value:.3g}"))
+    against = f"{cost.percent(share)} that it costs less than {found[1].name} ({usd} USD)"
+    if len(found) > 2:
+        against += f" and the {len(found) - 2} other{'s' * (len(found) > 3)}"
+    if share < SURE:
+        return f"The data do not decide: {against}."
+    return f"{'Almost certain' if share > ALMOST_CERTAIN else 'Very likely'}: {against}."
 
 
 def cost_chart(works: Sequence[PricedWork]) -> Chart:

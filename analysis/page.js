@@ -6,6 +6,8 @@
   const byId = (id) => document.getElementById(id);
   const SVG = "http://www.w3.org/2000/svg";
   const MAX_SWINGS = 6, BARS = 6, FOLDED = 12, SHAPES = 5;
+  const IDLE_MS = 300;  // after which all works are priced again
+  const SURE = 0.9, ALMOST_CERTAIN = 0.99;
 
   // Elements. Text is only ever set as text.
 
@@ -63,8 +65,7 @@
   // Costs: findings.py and cost.py say the same, in the same words.
 
   function candidates(work) {
-    const decided = work.break_evens.flatMap((e) => [e.decision.first, e.decision.other]);
-    const some = work.alternatives.filter((a) => decided.includes(named(a)));
+    const some = work.alternatives.filter((a) => a.least !== null);
     const found = some.length ? some : [...work.alternatives];
     return found.sort((a, b) => a.usd.value - b.usd.value);
   }
@@ -94,7 +95,7 @@
     const count = least.machines ? whole(least.machines) : "";
     const per = count ? `over ${general(years, 6)} years` : `per ${work.unit}`;
     const cost = (count && count !== "1" ? "cost" : "costs") +
-      (work.alternatives.length > 1 ? " least" : "");
+      (candidates(work).length > 1 ? " least" : "");
     const line = `${count ? `${count} × ` : ""}${named(least)}, ${cost}: ` +
       `${about(least.usd)} ${per}.`;
     const sure = [certainty(work), ...(even ? leftOut(even) : []), ...unknown([work])].join(" ");
@@ -112,29 +113,27 @@
     }
     const [name, count] = [...found].reduce((a, b) => b[1] > a[1] ? b : a);
     const sure = works.map((work) => {
-      const even = mainDecision(work), least = named(candidates(work)[0]);
-      const share = even ? shareOf(even.decision, least) : null;
-      const decided = even && share > 0.1 && share < 0.9 ? ", not decided" : "";
-      const who = found.size === 1 ? "" : `${least}, `;
-      return `${work.label || work.unit}: ${who}${even ? percent(share) : "not known"}${decided}`;
+      const [least] = candidates(work), share = least.least ?? 1;
+      const who = found.size === 1 ? "" : `${named(least)}, `;
+      const decided = share < SURE ? ", not decided" : "";
+      return `${work.label || work.unit}: ${who}${percent(share)}${decided}`;
     });
     const of = found.size === 1 ? "all" : `${count} of`;
     const marks = [...new Set(works.flatMap((work) => work.marks))];
     const line = `${name}, costs least for ${of} ${works.length} works.`;
-    const probable = `Probability that it costs less: ${sure.join("; ")}.`;
+    const probable = `Probability that it costs least: ${sure.join("; ")}.`;
     return [marked(line, marks), [probable, ...unknown(works)].join(" ")];
   }
   function certainty(work) {
-    const even = mainDecision(work), least = named(candidates(work)[0]);
-    if (!even) {
-      return "How sure that is, is not known: nothing owned and nothing rented can be compared.";
+    const [least, next, ...others] = candidates(work);
+    if (!next || least.least === null) {
+      return "Nothing else that it could be compared with has a price.";
     }
-    const d = even.decision, share = shareOf(d, least);
-    const other = d.first === least ? d.other : d.first;
-    const { usd } = work.alternatives.find((a) => named(a) === other);
-    const against = `${percent(share)} that it costs less than ${other} (${rounded(usd.value)} USD).`;
-    if (share < 0.9) return `The data do not decide: ${against}`;
-    return `${share > 0.99 ? "Almost certain" : "Very likely"}: ${against}`;
+    let against = `${percent(least.least)} that it costs less than ${named(next)} ` +
+      `(${rounded(next.usd.value)} USD)`;
+    if (others.length) against += ` and the ${others.length} other${others.length > 1 ? "s" : ""}`;
+    if (least.least < SURE) return `The data do not decide: ${against}.`;
+    return `${least.least > ALMOST_CERTAIN ? "Almost certain" : "Very likely"}: ${against}.`;
   }
   function costChart(works) {
     const several = works.length > 1;
@@ -447,6 +446,7 @@
 
   // Controls.
 
+  const priced = costModel.read(data.costs);
   const moved = {};
   let chosen = 0;
   const quoted = (word) =>
@@ -473,22 +473,26 @@
     }
     return words.map(quoted).join(" ");
   }
-  function recompute() {
-    const years = moved.years ?? data.years;
-    const works = data.costs.map((work) => costModel.price(work, moved));
-    const made = costSections(works[chosen]);
+  const yearsNow = () => moved.years ?? data.years;
+  function recompute() {  // what is chosen; the first screen of several works follows
+    const work = costModel.price(priced[chosen], moved), made = costSections(work);
     for (const id of ["cost", "time", "decides"]) fill(id, made[id]);
-    const shown = data.is_demand ? works.slice(0, 1) : works;
-    [byId("answer").textContent, byId("sure").textContent] =
-      shown.length === 1 ? answer(shown[0], years) : overall(shown);
-    draw(byId("first"), costChart(shown));
-    const isDemand = works[chosen].alternatives.some((a) => a.machines);
+    const isDemand = work.alternatives.some((a) => a.machines);
     for (const { name } of data.sliders) {
       const used = name === "utilization" ? !isDemand : isDemand || !name.startsWith("demand.");
       byId(`slider-${name}`).parentNode.hidden = !used;
     }
-    byId("result").textContent = answer(works[chosen], years).join(" ");
+    byId("result").textContent = answer(work, yearsNow()).join(" ");
     byId("command").textContent = command();
+    return work;
+  }
+  function answerAgain(known) {
+    const works = data.leading.map((i) =>
+      i === chosen ? known : costModel.price(priced[i], moved));
+    if (!works.length) return;
+    [byId("answer").textContent, byId("sure").textContent] =
+      works.length === 1 ? answer(works[0], yearsNow()) : overall(works);
+    draw(byId("first"), costChart(works));
   }
   function slider(each) {
     const input = byId(`slider-${each.name}`), output = byId(`value-${each.name}`);
@@ -515,7 +519,10 @@
   let waiting = 0;
   function schedule() {
     clearTimeout(waiting);
-    waiting = setTimeout(recompute);
+    waiting = setTimeout(() => {
+      const work = recompute();
+      waiting = setTimeout(() => answerAgain(work), data.leading.length > 1 ? IDLE_MS : 0);
+    });
   }
 
   for (const [id, chart] of Object.entries(data.charts)) draw(byId(id), chart);
@@ -528,7 +535,7 @@
       for (const [id, found] of Object.entries(data.baselines[baseline.value])) fill(id, found);
     });
   }
-  if (data.costs.length) {
+  if (priced.length) {
     byId("controls").hidden = false;
     const reset = data.sliders.map(slider);
     byId("reset").addEventListener("click", () => {

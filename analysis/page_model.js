@@ -426,6 +426,16 @@ const costModel = (() => {
     return {...way, name: `${way.side}, ${offer.name}`, offer, use, cost, costs, is_sized: !!side};
   }
 
+  function least(ways, drawn) {
+    const usd = ways.map((way) => way.costs()), shares = new Map(ways.map((way) => [way, 0]));
+    for (const i of drawn.keys()) {
+      const lowest = Math.min(...usd.map((each) => each[i]));
+      const alike = ways.filter((_, which) => usd[which][i] === lowest);
+      for (const way of alike) shares.set(way, shares.get(way) + 1 / alike.length / drawn.length);
+    }
+    return shares;
+  }
+
   function alternative(way, centre, drawn) {
     const use = way.use(centre), offer = at_price(way.offer, centre, 1);
     return {
@@ -529,6 +539,7 @@ const costModel = (() => {
     const chosen = [...cheapest.values()], rented = chosen.filter((way) => !is_owned(way.offer));
     const owned = chosen.filter(
       (way) => is_owned(way.offer) && !found.get(way).without.includes("energy"));
+    const shares = least([...owned, ...rented], drawn);
     const plans = sides.flatMap((side) => {
       const most = side.inputs.map((name) => centre[name]);
       const plan = machines_needed(demand.streams, side, most, centre, demand);
@@ -538,7 +549,7 @@ const costModel = (() => {
     return {
       label: work.label,
       unit: demand ? described_demand(demand) : work.unit,
-      alternatives,
+      alternatives: ways.map((way, i) => ({...alternatives[i], least: shares.get(way) ?? null})),
       missing: work.missing,
       break_evens: owned.flatMap((own) =>
         rented.map((other) => break_even(own, other, inputs, centre, drawn))),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -22,12 +21,12 @@ from fpdf import FPDF
 from fpdf.fonts import FontFace
 from markupsafe import Markup
 
-from analysis import cost, findings, report
+from analysis import cost, findings, page_model, report
 from analysis.report import MARK, METHOD, Report
 from analysis.text import as_json
 
 FOLDER = Path(__file__).resolve().parent
-TEMPLATE, SCRIPTS = FOLDER / "report.html.j2", (FOLDER / "page.js",)
+TEMPLATE, SCRIPTS = FOLDER / "report.html.j2", (page_model.SCRIPT, FOLDER / "page.js")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "microsoft-edge", "msedge")
 NAMES = {  # of sections, in the list of them
     "performance": "Performance",
@@ -41,6 +40,7 @@ NAMES = {  # of sections, in the list of them
     "tuning": "Tuning",
     "warnings": "Warnings",
 }
+MAX_WORKS = 20  # that a reader can price again
 PRINT_S = 90  # after which a browser that prints is given up
 NO_BROWSER = (
     "Printed without a browser: the charts, and more, are in the page (--html). With Chromium, "
@@ -52,11 +52,9 @@ def html(found: Report, folder: Path | None = None) -> bytes:
     """One page that needs nothing else. Records are linked from `folder`, where the page will lie;
     without it they are named."""
     script = "\n".join(path.read_text(encoding="utf-8") for path in SCRIPTS)
-    if len(SCRIPTS) == 1:
-        script = "const costModel = {price: (work) => work};\n" + script
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     sections = findings.sections(found)
-    works = [work for work in found.priced if work.alternatives]
+    works = [work for work in found.priced if work.alternatives][:MAX_WORKS]
     costs = findings.cost_sections(works[0]) if works else []
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
@@ -96,11 +94,13 @@ def _payload(
         for section in sections
         for i, chart in enumerate(section.charts)
     }
+    leading = {id(work) for work in findings.leading(found)}
+    charts["first"] = asdict(findings.first_chart(found))
     return {
         "sides": list(found.sides),
         "years": found.assumptions["years"].value,
-        "is_demand": found.demand is not None,
-        "charts": charts if works else charts | {"first": asdict(findings.first_chart(found))},
+        "leading": [i for i, work in enumerate(works) if id(work) in leading],
+        "charts": charts,
         "baselines": {
             baseline: {
                 "performance": asdict(findings.performance(found, comparisons)),
@@ -108,7 +108,7 @@ def _payload(
             }
             for baseline, comparisons in found.others.items()
         },
-        "costs": [json.loads(json.dumps(as_json(work), default=as_json)) for work in works],
+        "costs": page_model.payload(works),
         "sliders": [asdict(each) for each in findings.sliders(found)] if works else [],
         "command": found.command,
     }
@@ -116,18 +116,10 @@ def _payload(
 
 def _embedded(payload: dict[str, Any]) -> Markup:
     """JSON that ends no script element."""
-    text = json.dumps(_finite(payload), ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(payload, default=as_json, ensure_ascii=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return 1e300
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    return [_finite(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def _links(found: Report, folder: Path | None) -> dict[tuple[str, str], str]:

@@ -38,6 +38,9 @@ class Alternative:
     items: list[tco.LineItem]  # of what `usd` is made, as far as it is known
     evidence: str  # what the price is from, and of when
     without: list[str]  # what is not known and not in it
+    # The probability that it costs less than all others that are decided between: of each side what
+    # is cheapest to own, where its power is known, and to rent. None: not one of them.
+    least: float | None = None
 
     @property
     def name(self) -> str:
@@ -343,13 +346,24 @@ def _priced_work(label: str, unit: str, basis: Basis, missing: list[str]) -> Pri
         f"{way.side}'s power, so no verdict on owning it: --power_w" for way in unknown
     ]
     owned = [way for way in owned if way not in unknown]
+    shares = _least([*owned, *rented], drawn)
+    alternatives = [replace(each, least=shares.get(each.name)) for each in found.values()]
     evens = [_break_even(*pair, inputs, drawn) for pair in product(owned, rented)]
     v = values_of(uncertainty.best(inputs))
     unused = (tco.unused_commitment(way.offer, v) for way in ways)
     notes = [f"{way.side}, {note}" for way, note in zip(ways, unused) if note]
     notes += [f"{way.side}, {note}" for way in ways for note in way.system.notes]
     notes = list(dict.fromkeys(notes))
-    return PricedWork(label, unit, list(found.values()), missing, evens, notes, basis)
+    return PricedWork(label, unit, alternatives, missing, evens, notes, basis)
+
+
+def _least(ways: Sequence[Way], drawn: Drawn) -> dict[str, float]:
+    """By name, the probability that a way costs less than all others; a tie counts for each in
+    part."""
+    usd = np.broadcast_arrays(*(np.atleast_1d(way.cost()(drawn)) for way in ways))
+    is_least = np.array(usd) == np.min(usd, axis=0) if ways else np.empty((0, 1))
+    shares = (is_least / is_least.sum(axis=0)).mean(axis=1)
+    return {way.name: float(share) for way, share in zip(ways, shares)}
 
 
 def _alternative(way: Way, inputs: Sequence[Input], drawn: Drawn) -> Alternative:
