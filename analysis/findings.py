@@ -25,10 +25,11 @@ from analysis.uncertainty import UNDECIDED, Decision, Estimate
 MAX_ROWS, MAX_CURVES, MAX_LINES = 60, 12, 20  # of a chart; of a section
 MAX_DETAIL = 200  # characters of a line that a run printed
 ALMOST_CERTAIN, SURE = 0.99, UNDECIDED[1]  # probabilities
-BARS, MAX_NAMES = 6, 50
+BARS, MAX_NAMES, MAX_PRICES = 6, 50, 160  # rows, characters
 FULL = 0.8  # of what the machine has, from which on that limits the work
 FIRST = ("utilization", "years", "usd_per_kwh", "purchase_price_factor", "rental_price_factor")
 Rows = list["Row"]
+Answer = tuple[str, str, str]  # what it is, how sure, and what a reader must know of it
 
 
 @dataclass(frozen=True)
@@ -90,15 +91,15 @@ def question(found: Report) -> str:
     return f"{names}: which {does}?"
 
 
-def answers(found: Report) -> tuple[str, str]:
-    """(The answer, how sure that is)."""
+def answers(found: Report) -> Answer:
+    """The answer, how sure that is, and what is not in it."""
     years = found.assumptions["years"].value or 0.0
     if works := leading(found):
         return answer(works[0], years) if len(works) == 1 else overall(works)
     if len(found.sides) == 1:
-        return " ".join(_carried(found)), ""
+        return " ".join(_carried(found)), "", ""
     led = [c for c in found.comparisons if c.leads]
-    return f"{performance_title(found, led)}.", " ".join(report.sentence(c) for c in led[:2])
+    return f"{performance_title(found, led)}.", " ".join(report.sentence(c) for c in led[:2]), ""
 
 
 def leading(found: Report) -> list[PricedWork]:
@@ -138,8 +139,7 @@ def _share(d: Decision, name: str) -> float:
     return d.probability if d.first == name else 1 - d.probability
 
 
-def answer(work: PricedWork, years: float) -> tuple[str, str]:
-    """(What costs least, how sure that is and what is not in it)."""
+def answer(work: PricedWork, years: float) -> Answer:
     least, even = candidates(work)[0], main_decision(work)
     count, per = cost.whole(least.machines) if least.machines else "", f"per {work.unit}"
     if count:
@@ -150,7 +150,8 @@ def answer(work: PricedWork, years: float) -> tuple[str, str]:
     line += f", {costs}: {about(least.usd)} {per}."
     line = f"{work.label}: {line}" if work.label else line
     left_out = cost.left_out(even) if even else []
-    return marked(line, work.marks), " ".join([certainty(work), *left_out, *unknown([work])])
+    noted = [*left_out, *unknown([work]), *prices([work])]
+    return marked(line, work.marks), certainty(work), " ".join(noted)
 
 
 def unknown(works: Sequence[PricedWork]) -> list[str]:
@@ -165,8 +166,14 @@ def about(usd: Estimate) -> str:
     return f"{value} USD" + (f" (90 % range {low}–{high})" if low != high else "")
 
 
-def overall(works: Sequence[PricedWork]) -> tuple[str, str]:
-    """The same of several works."""
+def prices(works: Sequence[PricedWork]) -> list[str]:
+    """What the prices are from, in a sentence; none where there is more than fits."""
+    found = list(dict.fromkeys(a.evidence for work in works for a in candidates(work)))
+    said = f"Prices: {'; '.join(found)}."
+    return [said] if len(said) <= MAX_PRICES else []
+
+
+def overall(works: Sequence[PricedWork]) -> Answer:
     found: dict[str, list[PricedWork]] = defaultdict(list)
     for work in works:
         found[candidates(work)[0].name].append(work)
@@ -182,7 +189,7 @@ def overall(works: Sequence[PricedWork]) -> tuple[str, str]:
         sure.append(f"{work.label or work.unit}: {who}{cost.percent(share)}{decided}")
     line = f"{name}, costs least for {of} {len(works)} works."
     probable = f"Probability that it costs least: {'; '.join(sure)}."
-    return marked(line, list(marks)), " ".join([probable, *unknown(works)])
+    return marked(line, list(marks)), probable, " ".join([*unknown(works), *prices(works)])
 
 
 def certainty(work: PricedWork) -> str:

@@ -5,7 +5,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const byId = (id) => document.getElementById(id);
   const SVG = "http://www.w3.org/2000/svg";
-  const MAX_SWINGS = 6, BARS = 6, FOLDED = 12, SHAPES = 5;
+  const MAX_SWINGS = 6, BARS = 6, MAX_PRICES = 160, FOLDED = 12, SHAPES = 5;
   const IDLE_MS = 300;  // after which all works are priced again
   const SURE = 0.9, ALMOST_CERTAIN = 0.99;
 
@@ -98,12 +98,18 @@
       (candidates(work).length > 1 ? " least" : "");
     const line = `${count ? `${count} × ` : ""}${named(least)}, ${cost}: ` +
       `${about(least.usd)} ${per}.`;
-    const sure = [certainty(work), ...(even ? leftOut(even) : []), ...unknown([work])].join(" ");
-    return [marked(work.label ? `${work.label}: ${line}` : line, work.marks), sure];
+    const noted = [...(even ? leftOut(even) : []), ...unknown([work]), ...prices([work])];
+    return [marked(work.label ? `${work.label}: ${line}` : line, work.marks), certainty(work),
+      noted.join(" ")];
   }
   function unknown(works) {
     const missing = [...new Set(works.flatMap((work) => work.missing))];
     return missing.length ? [`Not known: ${missing.join("; ")}.`] : [];
+  }
+  function prices(works) {
+    const found = new Set(works.flatMap((work) => candidates(work).map((a) => a.evidence)));
+    const said = `Prices: ${[...found].join("; ")}.`;
+    return [...said].length <= MAX_PRICES ? [said] : [];
   }
   function overall(works) {
     const found = new Map();
@@ -122,7 +128,7 @@
     const marks = [...new Set(works.flatMap((work) => work.marks))];
     const line = `${name}, costs least for ${of} ${works.length} works.`;
     const probable = `Probability that it costs least: ${sure.join("; ")}.`;
-    return [marked(line, marks), [probable, ...unknown(works)].join(" ")];
+    return [marked(line, marks), probable, [...unknown(works), ...prices(works)].join(" ")];
   }
   function certainty(work) {
     const [least, next, ...others] = candidates(work);
@@ -482,7 +488,7 @@
       const used = name === "utilization" ? !isDemand : isDemand || !name.startsWith("demand.");
       byId(`slider-${name}`).parentNode.hidden = !used;
     }
-    byId("result").textContent = answer(work, yearsNow()).join(" ");
+    byId("result").textContent = answer(work, yearsNow()).slice(0, 2).join(" ");
     byId("command").textContent = command();
     return work;
   }
@@ -490,8 +496,8 @@
     const works = data.leading.map((i) =>
       i === chosen ? known : costModel.price(priced[i], moved));
     if (!works.length) return;
-    [byId("answer").textContent, byId("sure").textContent] =
-      works.length === 1 ? answer(works[0], yearsNow()) : overall(works);
+    const said = works.length === 1 ? answer(works[0], yearsNow()) : overall(works);
+    ["answer", "sure", "noted"].forEach((id, i) => byId(id).replaceChildren(said[i]));
     draw(byId("first"), costChart(works));
   }
   function slider(each) {

@@ -125,7 +125,7 @@ def test_the_accessibility_checker_would_find_what_is_wrong(made, tmp_path):
 @pytest.mark.parametrize("name", ["one", "two", "units", "unpriced", "five"])
 def test_the_first_screen_has_answer_certainty_and_bars(made, tmp_path, name, width, height):
     script = """const of = (id) => document.getElementById(id).getBoundingClientRect();
-      return {bottoms: ["answer", "sure", "first"].map((id) => of(id).bottom),
+      return {bottoms: ["answer", "sure", "noted", "first"].map((id) => of(id).bottom),
         bars: document.querySelectorAll("#first .mark, #first .bar").length,
         ranges: document.querySelectorAll("#first .range, #first .ci").length,
         wide: document.documentElement.scrollWidth,
@@ -140,7 +140,7 @@ def test_the_first_screen_has_answer_certainty_and_bars(made, tmp_path, name, wi
 SAID = """const text = (each) => each.textContent.trim();
 const all = (where) => [...document.querySelectorAll(where)].map(text);
 const of = (id) => text(document.getElementById(id));
-return {answer: of("answer"), sure: of("sure"),
+return {answer: of("answer"), sure: of("sure"), noted: of("noted"),
   titles: all("#cost h2, #time h2, #decides h2"), lines: all("#cost .body p, #decides .body p"),
   cells: all("#cost table td, #time table td, #decides table td"),
   heads: all("#cost th, #time th, #decides th")};"""
