@@ -96,6 +96,9 @@ def answers(found: Report) -> Answer:
     years = found.assumptions["years"].value or 0.0
     if works := leading(found):
         return answer(works[0], years) if len(works) == 1 else overall(works)
+    if found.demand:
+        work = found.demand.work
+        return f"What {work.unit} cost is not known.", " ".join(unknown([work])), ""
     if len(found.sides) == 1:
         return " ".join(_carried(found)), "", ""
     led = [c for c in found.comparisons if c.leads]
@@ -488,6 +491,8 @@ def _capacity_title(found: Report, capacities: dict) -> str:
                 for u in shared
                 if capacities[other][u].count
             ]
+            if all(part.startswith("1 ×") for part in parts):
+                return f"{first} and {other} carry the same number of {_listed(shared)}"
             if parts:
                 return f"{first} carries {' and '.join(parts)} of {other}"
     if len(capacities) == 1:
