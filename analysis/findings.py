@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 
@@ -29,6 +29,8 @@ BARS, MAX_NAMES, MAX_PRICES = 6, 50, 160  # rows, characters
 FULL = 0.8  # of what the machine has, from which on that limits the work
 FIRST = ("utilization", "years", "usd_per_kwh", "purchase_price_factor", "rental_price_factor")
 Rows = list["Row"]
+Capacities = Mapping[str, Mapping[str, sizing.Capacity]]
+Mixes = Mapping[str, Sequence[sizing.Mix]]
 Answer = tuple[str, str, str]  # what it is, how sure, and what a reader must know of it
 
 
@@ -431,10 +433,12 @@ def results(found: Report) -> Section:
     return Section("performance", title, [], charts, [table])
 
 
-def _capacities(found: Report) -> tuple[dict, dict, list[str]]:
-    if found.demand:
-        return dict(found.demand.capacities), dict(found.demand.mixes), []
-    return sizing.from_runs(found.runs)
+def _capacities(found: Report) -> tuple[Capacities, Mixes, list[str]]:
+    """By side and unit, in order; what mixes were measured; and what was left out, and why."""
+    sized = (found.demand.capacities, found.demand.mixes, list[str]()) if found.demand else None
+    capacities, mixes, problems = sized or sizing.from_runs(found.runs)
+    order = sorted(capacities, key=[*found.sides, *capacities].index)
+    return {side: dict(sorted(capacities[side].items())) for side in order}, mixes, problems
 
 
 def _carried(found: Report) -> list[str]:
@@ -479,7 +483,7 @@ def capacity(found: Report) -> Section:
     return Section("capacity", _capacity_title(found, capacities), problems, [chart], [table])
 
 
-def _capacity_title(found: Report, capacities: dict) -> str:
+def _capacity_title(found: Report, capacities: Capacities) -> str:
     if len(capacities) == 2:
         first, other = capacities
         if shared := [u for u in capacities[first] if u in capacities[other]]:
@@ -515,19 +519,21 @@ def quality(found: Report) -> Section:
         return Section("quality", "", [])
     rows = []
     for run in gated:
-        assert run.gate
-        alike = [
-            r
-            for r in found.runs
-            if r.quality is run.gate and r.side == run.side and not (r.gate or r.is_tuning)
+        best: dict[str, Run] = {}
+        for each in sorted(found.runs, key=lambda each: (not each.reasons, each.score)):
+            if each.quality is run.gate and each.side == run.side and not each.is_tuning:
+                best[each.label] = each
+        speeds = [
+            f"{label}: {amount(each.result.median, each.result.unit)}"
+            for label, each in sorted(best.items())
         ]
-        best = max(alike, key=lambda r: (not r.reasons, r.score), default=None)
-        speed = amount(best.result.median, best.result.unit) if best else "–"
-        cells = gates.setting(run.comparable_by), speed, str(run.gate), run.path.name
-        rows.append([run.side, run.label, *cells])
+        cells = gates.setting(run.comparable_by), "; ".join(speeds[:BARS]) or "–", str(run.gate)
+        rows.append([run.side, run.label, *cells, run.path.name])
     missed = sum(not run.gate.passed for run in gated if run.gate)
     title = f"{missed} of {len(gated)} accuracy gates are missed"
-    title = title if missed else f"Quality: all {len(gated)} accuracy gates are passed"
+    if not missed:
+        title = f"All {len(gated)} accuracy gates are passed"
+        title = title if len(gated) > 1 else "The accuracy gate is passed"
     headings = ["Side", "Work", "Setting", "Speed at it", "Gate", "Record"]
     return Section("quality", title, tables=[Table("Quality beside speed", headings, rows)])
 

@@ -558,6 +558,9 @@
     }
     recompute();
   }
+  addEventListener("beforeprint", () => {
+    for (const details of document.querySelectorAll("section details")) details.open = true;
+  });
   for (const button of document.querySelectorAll("button.copy")) {
     button.hidden = !navigator.clipboard;
     button.addEventListener("click", async () => {
