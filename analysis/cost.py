@@ -160,18 +160,20 @@ def sentences(work: PricedWork, years: float) -> list[str]:
     if work.alternatives:
         least = min(work.alternatives, key=lambda each: each.usd.value)
         if least.machines is None:
-            each = (f"{describe(a.usd)} on {a.name}{without(a.without)}" for a in work.alternatives)
+            each = (
+                f"{describe(a.usd)} on {a.name}{_without(a.without)}" for a in work.alternatives
+            )
             lines.append(f"{about}USD per {work.unit}: {'; '.join(each)}.")
         else:
             lines.append(
                 f"{work.unit} cost least on {whole(least.machines)} × {least.name}: "
-                f"{describe(least.usd, ' USD')} over {years:g} years{without(least.without)}."
+                f"{describe(least.usd, ' USD')} over {years:g} years{_without(least.without)}."
             )
     lines += [f"{about}not known: {line}." for line in work.missing]
     return lines + [f"{about}{line}" for even in work.break_evens for line in verdict(even)]
 
 
-def without(items: Sequence[str]) -> str:
+def _without(items: Sequence[str]) -> str:
     return f" without {' and '.join(items)}" if items else ""
 
 

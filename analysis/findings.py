@@ -1,83 +1,27 @@
-"""What the page says of a report: sections whose titles are findings, with charts and tables.
-
-Charts are data: page.js draws them. Sections that a slider changes are made anew by page.js in the
-same words; tests/analysis/test_page.py holds both together.
-"""
+"""What a page says of a report: its question and answer, and sections whose titles are findings."""
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import median
 
 from analysis import cost, gates, report, sizing
-from analysis.assumptions import PLAIN
 from analysis.comparison import Comparison, best_by_setting
-from analysis.pricing import Alternative, BreakEven, PricedWork
+from analysis.page_costs import Answer, answer, candidates, cost_chart, is_decided, overall, unknown
+from analysis.page_parts import Chart, Line, Row, Section
+from analysis.pricing import PricedWork
 from analysis.ratio import NO_DIFFERENCE
 from analysis.records import Run, listed, series
-from analysis.report import Report, marked
+from analysis.report import Report
 from analysis.text import Table, amount, times
-from analysis.uncertainty import UNDECIDED, Decision, Estimate
 
-MAX_ROWS, MAX_CURVES, MAX_LINES = 60, 12, 20  # of a chart; of a section
-MAX_DETAIL = 200  # characters of a line that a run printed
-ALMOST_CERTAIN, SURE = 0.99, UNDECIDED[1]  # probabilities
-BARS, MAX_NAMES, MAX_PRICES = 6, 50, 160  # rows, characters
+MAX_ROWS, MAX_CURVES, MAX_RESULTS = 60, 12, 6  # of a chart; of a section; beside the answer
+MAX_DETAIL, MAX_NAMES = 200, 50  # characters of a line that a run printed, and of sides
 FULL = 0.8  # of what the machine has, from which on that limits the work
-FIRST = ("utilization", "years", "usd_per_kwh", "purchase_price_factor", "rental_price_factor")
-Rows = list["Row"]
 Capacities = Mapping[str, Mapping[str, sizing.Capacity]]
 Mixes = Mapping[str, Sequence[sizing.Mix]]
-Answer = tuple[str, str, str]  # what it is, how sure, and what a reader must know of it
-
-
-@dataclass(frozen=True)
-class Row:
-    """A bar or a dot, with its range where it has one."""
-
-    name: str
-    side: str  # decides its colour
-    value: float
-    text: str  # the figure in words
-    low: float | None = None
-    high: float | None = None
-    group: str = ""  # bars of one group have one scale
-    points: list[tuple[float, bool]] = field(default_factory=list)  # single runs; whether valid
-
-
-@dataclass(frozen=True)
-class Line:
-    name: str
-    side: str
-    points: list[tuple[float, float]]
-
-
-@dataclass(frozen=True)
-class Chart:
-    """`kind`: "bars" from 0, "shares" from 0 to 1, "ratios" about 1, or "lines"."""
-
-    kind: str
-    title: str
-    rows: Rows = field(default_factory=list)
-    lines: list[Line] = field(default_factory=list)
-    x: str = ""
-    y: str = ""
-
-
-@dataclass(frozen=True)
-class Section:
-    id: str
-    title: str
-    lines: list[str] = field(default_factory=list)
-    charts: list[Chart] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
-    commands: list[tuple[str, str]] = field(default_factory=list)  # what for, and the lines
-
-    def __bool__(self) -> bool:
-        return bool(self.lines or self.charts or self.tables or self.commands)
 
 
 def question(found: Report) -> str:
@@ -111,7 +55,8 @@ def leading(found: Report) -> list[PricedWork]:
     """The costs that decide: those of the demand, else of each unit of work that has several."""
     if found.demand:
         return [work for work in [found.demand.work] if work.alternatives]
-    return [work for work in found.priced if len({a.side for a in candidates(work)}) > 1]
+    several = [work for work in found.priced if is_decided(work)]
+    return [work for work in several if len({a.side for a in candidates(work)}) > 1]
 
 
 def first_chart(found: Report) -> Chart:
@@ -121,171 +66,8 @@ def first_chart(found: Report) -> Chart:
     return _nearest_limits(found) if len(found.sides) == 1 else _ratios(found.comparisons)
 
 
-# What costs come to: page.js says the same, in the same words.
-
-
-def candidates(work: PricedWork) -> list[Alternative]:
-    """The alternatives that are decided between, the cheapest first; all where none is."""
-    some = [a for a in work.alternatives if a.least is not None] or work.alternatives
-    return sorted(some, key=lambda a: a.usd.value)
-
-
-def main_decision(work: PricedWork) -> BreakEven | None:
-    """Of the cheapest alternative's decisions the least sure one."""
-    if not work.break_evens:
-        return None
-    least = candidates(work)[0].name
-    of_it = [e for e in work.break_evens if least in (e.decision.first, e.decision.other)]
-    return min(of_it, key=lambda even: _share(even.decision, least))
-
-
-def _share(d: Decision, name: str) -> float:
-    """The probability that `name` costs less."""
-    return d.probability if d.first == name else 1 - d.probability
-
-
-def answer(work: PricedWork, years: float) -> Answer:
-    least, even = candidates(work)[0], main_decision(work)
-    count, per = cost.whole(least.machines) if least.machines else "", f"per {work.unit}"
-    if count:
-        per = f"over {years:g} years"
-    line = f"{count} × {least.name}" if count else least.name
-    costs = "cost" if count not in ("", "1") else "costs"
-    costs += " least" if len(candidates(work)) > 1 else ""
-    line += f", {costs}: {about(least.usd)} {per}."
-    line = f"{work.label}: {line}" if work.label else line
-    left_out = cost.left_out(even) if even else []
-    noted = [*left_out, *unknown([work]), *prices([work])]
-    return marked(line, work.marks), certainty(work), " ".join(noted)
-
-
-def unknown(works: Sequence[PricedWork]) -> list[str]:
-    """Which side has no price, in a sentence, or none."""
-    missing = list(dict.fromkeys(why for work in works for why in work.missing))
-    return [f"Not known: {'; '.join(missing)}."] if missing else []
-
-
-def about(usd: Estimate) -> str:
-    """'301,000 USD (90 % range 262,000–349,000)'"""
-    value, low, high = (cost.money(float(f"{v:.3g}")) for v in (usd.value, usd.low, usd.high))
-    return f"{value} USD" + (f" (90 % range {low}–{high})" if low != high else "")
-
-
-def prices(works: Sequence[PricedWork]) -> list[str]:
-    """What the prices are from, in a sentence; none where there is more than fits."""
-    found = list(dict.fromkeys(a.evidence for work in works for a in candidates(work)))
-    said = f"Prices: {'; '.join(found)}."
-    return [said] if len(said) <= MAX_PRICES else []
-
-
-def overall(works: Sequence[PricedWork]) -> Answer:
-    found: dict[str, list[PricedWork]] = defaultdict(list)
-    for work in works:
-        found[candidates(work)[0].name].append(work)
-    name = max(found, key=lambda each: len(found[each]))
-    of = "all" if len(found) == 1 else f"{len(found[name])} of"
-    marks = dict.fromkeys(mark for work in works for mark in work.marks)
-    sure = []
-    for work in works:
-        least = candidates(work)[0]
-        share = 1.0 if least.least is None else least.least
-        who = "" if len(found) == 1 else f"{least.name}, "
-        decided = "" if share >= SURE else ", not decided"
-        sure.append(f"{work.label or work.unit}: {who}{cost.percent(share)}{decided}")
-    line = f"{name}, costs least for {of} {len(works)} works."
-    probable = f"Probability that it costs least: {'; '.join(sure)}."
-    return marked(line, list(marks)), probable, " ".join([*unknown(works), *prices(works)])
-
-
-def certainty(work: PricedWork) -> str:
-    found = candidates(work)
-    share = found[0].least
-    if len(found) < 2 or share is None:
-        return "Nothing else that it could be compared with has a price."
-    usd = cost.money(float(f"{found[1].usd.value:.3g}"))
-    against = f"{cost.percent(share)} that it costs less than {found[1].name} ({usd} USD)"
-    if len(found) > 2:
-        against += f" and the {len(found) - 2} other{'s' * (len(found) > 3)}"
-    if share < SURE:
-        return f"The data do not decide: {against}."
-    return f"{'Almost certain' if share > ALMOST_CERTAIN else 'Very likely'}: {against}."
-
-
-def cost_chart(works: Sequence[PricedWork]) -> Chart:
-    rows = []
-    for work in works:
-        several = len(works) > 1
-        unit = f"USD per {work.unit}" if not any(a.machines for a in work.alternatives) else ""
-        for a in sorted(work.alternatives, key=lambda a: a.usd.value)[: 2 if several else BARS]:
-            name = f"{cost.whole(a.machines)} × {a.name}" if a.machines else a.name
-            text = about(a.usd).replace("90 % range ", "")
-            text = text.replace(" USD", "") if unit else text
-            group = ": ".join(filter(None, [work.label, unit]))
-            rows.append(Row(name, a.side, a.usd.value, text, a.usd.low, a.usd.high, group))
-    return Chart("bars", "Cost, with 90 % ranges", rows)
-
-
-def cost_sections(work: PricedWork) -> list[Section]:
-    """What a slider changes."""
-    if not work.alternatives:
-        return [Section("cost", "No price is known", work.missing)]
-    least = candidates(work)[0]
-    what = f" of {work.label}" if work.label else ""
-    first, *rest = cost.tables(work)
-    swings = [t for t in rest if t.title.startswith("What decides")]
-    pairs = [t for t in rest if t.title.startswith("Owning")]
-    items = [t for t in rest if t not in swings and t not in pairs]
-    even = main_decision(work)
-    made = [
-        Section(
-            "cost",
-            f"{least.name}, costs least{what}",
-            [*(cost.left_out(even) if even else []), *unknown([work])],
-            [cost_chart([work])],
-            [first, *items],
-        )
-    ]
-    if even:
-        made += [
-            Section("time", time_title(even), tables=pairs),
-            Section("decides", decides_title(even), flips(even), tables=swings),
-        ]
-    return made
-
-
-def time_title(even: BreakEven) -> str:
-    owned = even.curves[0].name
-    if even.month:
-        return f"{owned}: cheaper from month {cost.months(even)} on than {even.curves[1].name}"
-    last = len(even.curves[0].usd) - 1
-    return f"{owned}: not cheaper than {even.curves[1].name} within {last} months"
-
-
-def decides_title(even: BreakEven) -> str:
-    swings = even.decision.swings
-    if not swings:
-        return "No figure has a range that could change the answer"
-    changing = [s.label for s in swings if s.flips]
-    if not changing:
-        return f"No single figure changes the answer; {swings[0].label} matters most"
-    return f"{changing[0]} can change the answer"
-
-
-def flips(even: BreakEven) -> list[str]:
-    """At which price the other one would be chosen."""
-    d = even.decision
-    return [
-        f"Both cost the same at {cost.factor(flip)} of the {price} of {name}."
-        for name, flip, price in zip((d.first, d.other), d.flips, even.paid)
-        if flip.value > 0
-    ]
-
-
-# Sections that no slider changes.
-
-
 def sections(found: Report) -> list[Section]:
-    """In the order in which a reader doubts; those of costs are cost_sections()."""
+    """In the order in which a reader doubts; those of costs are of page_costs.py."""
     several = len(found.sides) > 1
     made = [
         performance(found, found.comparisons) if several else results(found),
@@ -360,7 +142,7 @@ def _ratios(comparisons: Sequence[Comparison]) -> Chart:
     return Chart("ratios", title, rows[:MAX_ROWS])
 
 
-def _steadiness(found: Report) -> Iterator[Chart]:
+def _steadiness(found: Report) -> list[Chart]:
     """Every run over the median of its side and configuration."""
     groups: dict[tuple, list[Run]] = defaultdict(list)
     for run in found.runs:
@@ -377,10 +159,8 @@ def _steadiness(found: Report) -> Iterator[Chart]:
             low, high = min(points)[0], max(points)[0]
             text = f"{len(runs)} runs, {low - 1:+.1%} to {high - 1:+.1%}"
             rows.append(Row(side, side, 1.0, text, low, high, label, points))
-    if rows:
-        yield Chart(
-            "ratios", "Every run over the median of its kind; hollow: not valid", rows[:MAX_ROWS]
-        )
+    title = "Every run over the median of its kind; hollow: not valid"
+    return [Chart("ratios", title, rows[:MAX_ROWS])] if rows else []
 
 
 def _curves(found: Report) -> list[Chart]:
@@ -423,11 +203,9 @@ def results(found: Report) -> Section:
             cells = unit.label, amount(median(chosen), unit.unit), valid, spread, used
             rows.append([label, *cells])
     charts = [*_steadiness(found), *_curves(found)]
-    title = (
-        f"Valid runs of the same work differ by {max(spreads):.1%} at most"
-        if spreads
-        else "Results"
-    )
+    title = "Results"
+    if spreads:
+        title = f"Valid runs of the same work differ by {max(spreads):.1%} at most"
     headings = ["Work", "Metric", "Median of runs", "Valid runs", "Runs differ by", "At"]
     table = Table("Results", headings, rows)
     return Section("performance", title, [], charts, [table])
@@ -447,7 +225,7 @@ def _carried(found: Report) -> list[str]:
     if not capacities:
         return [
             f"{run.label}: {amount(run.result.median, run.result.unit)}."
-            for run in _best_runs(found)[:BARS]
+            for run in _best_runs(found)[:MAX_RESULTS]
         ]
     return [
         f"{side} carries {_listed([_carries(c) for c in own.values()])}."
@@ -527,7 +305,11 @@ def quality(found: Report) -> Section:
             f"{label}: {amount(each.result.median, each.result.unit)}"
             for label, each in sorted(best.items())
         ]
-        cells = gates.setting(run.comparable_by), "; ".join(speeds[:BARS]) or "–", str(run.gate)
+        cells = (
+            gates.setting(run.comparable_by),
+            "; ".join(speeds[:MAX_RESULTS]) or "–",
+            str(run.gate),
+        )
         rows.append([run.side, run.label, *cells, run.path.name])
     missed = sum(not run.gate.passed for run in gated if run.gate)
     title = f"{missed} of {len(gated)} accuracy gates are missed"
@@ -567,7 +349,7 @@ def _limits(found: Report) -> Chart:
 def _nearest_limits(found: Report) -> Chart:
     """What each work comes to, and how near it is to a limit."""
     rows = []
-    for run in _best_runs(found)[:BARS]:
+    for run in _best_runs(found)[:MAX_RESULTS]:
         name, share = max(_shares(run).items(), key=lambda each: each[1], default=("", 0.0))
         near = f", takes {share:.0%} of the {name}" if name else ""
         text = f"{amount(run.result.median, run.result.unit)}{near}"
@@ -608,7 +390,7 @@ def limits(found: Report) -> Section:
     return Section("limits", title, [], [chart] if chart.rows else [], [table] if rows else [])
 
 
-def _limits_title(rows: Rows) -> str:
+def _limits_title(rows: list[Row]) -> str:
     """'CPU time limits LLM and Video AI'"""
     top: dict[str, Row] = {}
     for row in rows:
@@ -655,65 +437,5 @@ def warnings(found: Report) -> Section:
     rows = [[run.side, run.label, "; ".join(run.reasons), run.path.name] for run in invalid]
     table = Table("Runs that do not count", ["Side", "Work", "Why", "Record"], rows)
     notes = Table("Notes", ["Note"], [[note] for note in report.notes(found)])
-    charts = list(_steadiness(found)) if len(found.sides) > 1 else []
+    charts = _steadiness(found) if len(found.sides) > 1 else []
     return Section("warnings", title, [], charts, [each for each in (table, notes) if each.rows])
-
-
-# Sliders.
-
-
-@dataclass(frozen=True)
-class Slider:
-    """A figure that a reader may change; `name` is that of an assumption, or demand.UNIT."""
-
-    name: str
-    label: str
-    unit: str
-    value: float
-    low: float
-    high: float
-    least: float
-    most: float
-    step: float
-    usd: float | None = None  # a price that the figure is a factor on
-    is_first: bool = True  # shown without unfolding
-
-
-def sliders(found: Report) -> list[Slider]:
-    made = []
-    demand = found.demand and found.demand.work.basis.demand
-    for unit, count in (demand.streams if demand else {}).items():
-        step = max(1.0, _step(count * 4))
-        about = f"demand.{unit}", unit, ""
-        made.append(Slider(*about, count, count, count, step, 4 * count, step))
-    for a in found.assumptions.values():
-        if a.value is None or a.low is None or a.high is None:
-            continue
-        least, most = a.allowed
-        if (least, most) != (0, 1) and a.name != "utilization":
-            reach = max(a.high, 2 * a.value) or 1.0
-            least, most = max(least, min(a.low, a.value / 4)), min(most, reach)
-        step = _step(most - least)
-        least = float(f"{math.ceil(least / step - 1e-9) * step:.10g}")
-        usd = _price(found, a.name)
-        figures = a.value, a.low, a.high, least, most, step, usd
-        unit = "" if a.unit in PLAIN else a.unit
-        made.append(Slider(a.name, a.label, unit, *figures, a.name in FIRST))
-    return sorted(made, key=lambda slider: not slider.is_first)
-
-
-def _step(span: float) -> float:
-    """Some 100 steps, each 1, 2 or 5 times a power of ten."""
-    power = 10 ** math.floor(math.log10(span / 100))
-    return next(power * each for each in (1, 2, 5, 10) if power * each >= span / 100.001)
-
-
-def _price(found: Report, name: str) -> float | None:
-    """The first price that a factor is on."""
-    for side in found.sides.values():
-        for offer in side.price.offers if side.price else ():
-            if name == "purchase_price_factor" and offer.is_owned:
-                return float(offer.usd)
-            if name == "rental_price_factor" and not offer.is_owned and offer.usd_per_hour:
-                return float(offer.usd_per_hour)
-    return None

@@ -21,12 +21,20 @@ from fpdf import FPDF
 from fpdf.fonts import FontFace
 from markupsafe import Markup
 
-from analysis import cost, findings, page_model, report
+from analysis import cost, findings, page_costs, page_model, report
+from analysis.page_parts import Section
 from analysis.report import MARK, METHOD, Report
 from analysis.text import as_json
 
 FOLDER = Path(__file__).resolve().parent
-TEMPLATE, SCRIPTS = FOLDER / "report.html.j2", (page_model.SCRIPT, FOLDER / "page.js")
+TEMPLATE, SCRIPTS = (
+    FOLDER / "report.html.j2",
+    (
+        page_model.SCRIPT,
+        FOLDER / "page_costs.js",
+        FOLDER / "page.js",
+    ),
+)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "microsoft-edge", "msedge")
 NAMES = {  # of sections, in the list of them
     "performance": "Performance",
@@ -55,7 +63,7 @@ def html(found: Report, folder: Path | None = None) -> bytes:
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     sections = findings.sections(found)
     works = [work for work in found.priced if work.alternatives][:MAX_WORKS]
-    costs = findings.cost_sections(works[0]) if works else []
+    costs = page_costs.cost_sections(works[0]) if works else []
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         report=found,
@@ -63,7 +71,7 @@ def html(found: Report, folder: Path | None = None) -> bytes:
         answer=findings.answers(found),
         sections=_ordered(sections, costs),
         works=works,
-        sliders=findings.sliders(found) if works else [],
+        sliders=page_costs.sliders(found) if works else [],
         baselines=list(found.others),
         assumptions=cost.assumption_table(found.assumptions) if found.priced else None,
         runs=report.run_table(found),
@@ -78,17 +86,13 @@ def html(found: Report, folder: Path | None = None) -> bytes:
     return page.encode()
 
 
-def _ordered(
-    sections: Sequence[findings.Section], costs: Sequence[findings.Section]
-) -> list[findings.Section]:
+def _ordered(sections: Sequence[Section], costs: Sequence[Section]) -> list[Section]:
     """Costs stand behind performance and capacity."""
     first = [each for each in sections if each.id in ("performance", "capacity")]
     return [*first, *costs, *(each for each in sections if each not in first)]
 
 
-def _payload(
-    found: Report, sections: Sequence[findings.Section], works: Sequence[Any]
-) -> dict[str, Any]:
+def _payload(found: Report, sections: Sequence[Section], works: Sequence[Any]) -> dict[str, Any]:
     charts = {
         f"{section.id}-{i}": asdict(chart)
         for section in sections
@@ -109,7 +113,7 @@ def _payload(
             for baseline, comparisons in found.others.items()
         },
         "costs": page_model.payload(works),
-        "sliders": [asdict(each) for each in findings.sliders(found)] if works else [],
+        "sliders": [asdict(each) for each in page_costs.sliders(found)] if works else [],
         "command": found.command,
     }
 
