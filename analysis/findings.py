@@ -403,8 +403,10 @@ def _limits_title(rows: list[Row]) -> str:
     if not full:
         most = max(top.values(), key=lambda row: row.value)
         return f"Nothing is used up: at most {most.text} ({most.name}, {most.group})"
-    name, works = max(full.items(), key=lambda each: len(each[1]))
-    return f"{name} limits {_listed(works) if len(works) < 4 else f'{len(works)} works'}"
+    name, runs = max(full.items(), key=lambda each: len(each[1]))
+    if len(runs) < 4:
+        return f"{name} limits {_listed(runs)}"
+    return f"{name} limits {len(runs)} of {len(top)} best runs"
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -431,7 +433,8 @@ def tuning(found: Report) -> Section:
 
 def warnings(found: Report) -> Section:
     invalid = [run for run in found.runs if run.reasons]
-    title = f"{len(invalid)} of {len(found.runs)} runs are not valid as evidence"
+    are = "is" if len(invalid) == 1 else "are"
+    title = f"{len(invalid)} of {len(found.runs)} runs {are} not valid as evidence"
     if not invalid:
         title = f"All {len(found.runs)} runs are valid as evidence"
     rows = [[run.side, run.label, "; ".join(run.reasons), run.path.name] for run in invalid]

@@ -68,17 +68,19 @@ const costPage = (() => {
     }
     return found.some(Boolean) ? [`Not in it: ${found.filter(Boolean).join("; ")}.`] : [];
   }
+  const isSure = (least) => least.least !== null && least.least >= SURE;
   function answer(work, years) {
     const [least] = candidates(work), even = mainDecision(work);
     const count = least.machines ? whole(least.machines) : "";
     const per = count ? `over ${general(years, 6)} years` : `per ${work.unit}`;
-    const cost = (count && count !== "1" ? "cost" : "costs") +
-      (isDecided(work) ? " least" : "");
-    const line = `${count ? `${count} × ` : ""}${named(least)}, ${cost}: ` +
+    const cost = count && count !== "1" ? "cost" : "costs";
+    const claim = isDecided(work) && isSure(least) ? " least:" : "";
+    const line = `${count ? `${count} × ` : ""}${named(least)}, ${cost}${claim} ` +
       `${about(least.usd)} ${per}.`;
+    const open = isDecided(work) && !isSure(least) ? "Not decided: " : "";
+    const label = work.label ? `${work.label}: ` : "";
     const noted = [...(even ? leftOut(even) : []), ...unknown([work]), ...prices([work])];
-    return [marked(work.label ? `${work.label}: ${line}` : line, work.marks), certainty(work),
-      noted.join(" ")];
+    return [marked(label + open + line, work.marks), certainty(work), noted.join(" ")];
   }
   function unknown(works) {
     const missing = [...new Set(works.flatMap((work) => work.missing))];
@@ -90,34 +92,37 @@ const costPage = (() => {
     return [...said].length <= MAX_PRICES ? [said] : [];
   }
   function overall(works) {
-    const found = new Map();
-    for (const work of works) {
-      const name = named(candidates(work)[0]);
-      found.set(name, (found.get(name) || 0) + 1);
+    const leasts = works.map((work) => candidates(work)[0]), wins = new Map();
+    for (const name of leasts.filter(isSure).map(named)) wins.set(name, (wins.get(name) || 0) + 1);
+    let line = `The data do not decide what costs least for any of ${works.length} works.`;
+    if (wins.size) {
+      const [name, count] = [...wins].reduce((a, b) => b[1] > a[1] ? b : a);
+      const of = count === works.length ? "all" : `${count} of`;
+      const undecided = works.length - leasts.filter(isSure).length;
+      line = `${name}, costs least for ${of} ${works.length} works.` +
+        (undecided ? ` ${undecided} not decided.` : "");
     }
-    const [name, count] = [...found].reduce((a, b) => b[1] > a[1] ? b : a);
-    const sure = works.map((work) => {
-      const [least] = candidates(work), share = least.least ?? 0;
-      const who = found.size === 1 ? "" : `${named(least)}, `;
-      const decided = share < SURE ? ", not decided" : "";
-      return `${work.label || work.unit}: ${who}${percent(share)}${decided}`;
-    });
-    const of = found.size === 1 ? "all" : `${count} of`;
-    const marks = [...new Set(works.flatMap((work) => work.marks))];
-    const line = `${name}, costs least for ${of} ${works.length} works.`;
+    const several = new Set(leasts.map(named)).size > 1;
+    const sure = works.map((work, i) => `${work.label || work.unit}: ` +
+      `${several ? `${named(leasts[i])}, ` : ""}${percent(leasts[i].least ?? 0)}` +
+      `${isSure(leasts[i]) ? "" : ", not decided"}`);
     const probable = `Probability that it costs least: ${sure.join("; ")}.`;
+    const marks = [...new Set(works.flatMap((work) => work.marks))];
     return [marked(line, marks), probable, [...unknown(works), ...prices(works)].join(" ")];
   }
   function certainty(work) {
-    const [least, next, ...others] = candidates(work);
-    if (!next || least.least === null) {
+    if (!isDecided(work)) {
       return "No verdict: fewer than two ways to have it done are priced in full.";
     }
-    let against = `${percent(least.least)} that it costs less than ${named(next)} ` +
-      `(${rounded(next.usd.value)} USD)`;
-    if (others.length) against += ` and the ${others.length} other${others.length > 1 ? "s" : ""}`;
-    if (least.least < SURE) return `The data do not decide: ${against}.`;
-    return `${least.least > ALMOST_CERTAIN ? "Almost certain" : "Very likely"}: ${against}.`;
+    const [least, other, ...others] = candidates(work), share = least.least ?? 0;
+    let line = `${percent(share)} that it costs less than ${named(other)} ` +
+      `(${rounded(other.usd.value)} USD)`;
+    if (others.length) line += ` and the ${others.length} other${others.length > 1 ? "s" : ""}`;
+    if (isSure(least)) {
+      return `${share > ALMOST_CERTAIN ? "Almost certain" : "Very likely"}: ${line}.`;
+    }
+    const even = mainDecision(work), swings = even ? even.decision.swings : [];
+    return `${line}.` + (swings.length ? ` What would narrow it most: ${swings[0].remedy}.` : "");
   }
   function costChart(works) {
     const several = works.length > 1;
@@ -155,7 +160,7 @@ const costPage = (() => {
       "What|90 % range|Saved at low|Saved at high|Changes the answer|Narrowed by",
       d.swings.slice(0, MAX_SWINGS).map((s) => [s.label,
         `${general(s.low, 4)}–${general(s.high, 4)}`, money(s.usd_at_low), money(s.usd_at_high),
-        s.flips ? "yes" : "no", s.remedy])));
+        isTurning(s) ? "yes" : "no", s.remedy])));
     const machines = isDemand ? "Machines|" : "";
     return {
       costs: [
@@ -170,6 +175,7 @@ const costPage = (() => {
   }
   const table = (title, headings, rows) => ({ title, headings: headings.split("|"), rows });
 
+  const isTurning = (swing) => (swing.usd_at_low > 0) !== (swing.usd_at_high > 0);
   function timeTitle(even) {
     const [owned, rented] = even.curves.map((curve) => curve.name);
     if (even.month) return `${owned}: cheaper from month ${months(even)} on than ${rented}`;
@@ -178,9 +184,9 @@ const costPage = (() => {
   }
   function decidesTitle({ decision: { swings } }) {
     if (!swings.length) return "No figure has a range that could change the answer";
-    const changing = swings.find((s) => s.flips);
-    if (changing) return `${changing.label} can change the answer`;
-    return `No single figure changes the answer; ${swings[0].label} matters most`;
+    const changing = swings.find(isTurning);
+    if (changing) return `“${changing.label}” alone can change the answer`;
+    return `No single figure changes the answer; most hangs on “${swings[0].label}”`;
   }
   function flips(even) {
     const { first, other, flips: found } = even.decision;
@@ -212,9 +218,10 @@ const costPage = (() => {
   }
   function costSections(work) {
     const tables = costTables(work), [least] = candidates(work), even = mainDecision(work);
-    const what = work.label ? ` of ${work.label}` : "";
+    const what = work.label ? `${work.label}: ` : "";
     const charts = [costChart([work])];
-    const title = isDecided(work) ? `${named(least)}, costs least${what}` : `Costs${what}`;
+    const verdict = isSure(least) ? `${named(least)}, costs least` : "not decided what costs least";
+    const title = what + (isDecided(work) ? verdict : `what ${named(least)}, costs`);
     const made = { cost: { title,
       lines: [...(even ? leftOut(even) : []), ...unknown([work])],
       charts, tables: tables.costs } };

@@ -7,7 +7,7 @@ holds both together.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,17 +51,21 @@ def _share(d: Decision, name: str) -> float:
 
 def answer(work: PricedWork, years: float) -> Answer:
     least, even = candidates(work)[0], main_decision(work)
-    count, per = cost.whole(least.machines) if least.machines else "", f"per {work.unit}"
-    if count:
-        per = f"over {years:g} years"
+    count = cost.whole(least.machines) if least.machines else ""
+    per = f"over {years:g} years" if count else f"per {work.unit}"
+    costs = "costs" if count in ("", "1") else "cost"
+    claim = " least:" if is_decided(work) and is_sure(least) else ""
     line = f"{count} × {least.name}" if count else least.name
-    costs = "cost" if count not in ("", "1") else "costs"
-    costs += " least" if is_decided(work) else ""
-    line += f", {costs}: {about(least.usd)} {per}."
+    line += f", {costs}{claim} {about(least.usd)} {per}."
+    line = f"Not decided: {line}" if is_decided(work) and not is_sure(least) else line
     line = f"{work.label}: {line}" if work.label else line
     left_out = cost.left_out(even) if even else []
     noted = [*left_out, *unknown([work]), *prices([work])]
     return marked(line, work.marks), certainty(work), " ".join(noted)
+
+
+def is_sure(least: Alternative) -> bool:
+    return least.least is not None and least.least >= SURE
 
 
 def unknown(works: Sequence[PricedWork]) -> list[str]:
@@ -84,36 +88,39 @@ def prices(works: Sequence[PricedWork]) -> list[str]:
 
 
 def overall(works: Sequence[PricedWork]) -> Answer:
-    found: dict[str, list[PricedWork]] = defaultdict(list)
-    for work in works:
-        found[candidates(work)[0].name].append(work)
-    name = max(found, key=lambda each: len(found[each]))
-    of = "all" if len(found) == 1 else f"{len(found[name])} of"
-    marks = dict.fromkeys(mark for work in works for mark in work.marks)
+    leasts = [candidates(work)[0] for work in works]
+    wins = Counter(least.name for least in leasts if is_sure(least))
+    line = f"The data do not decide what costs least for any of {len(works)} works."
+    if wins:
+        name, count = max(wins.items(), key=lambda each: each[1])
+        of = "all" if count == len(works) else f"{count} of"
+        line = f"{name}, costs least for {of} {len(works)} works."
+        undecided = len(works) - sum(wins.values())
+        line += f" {undecided} not decided." if undecided else ""
     sure = []
-    for work in works:
-        least = candidates(work)[0]
-        share = least.least or 0.0
-        who = "" if len(found) == 1 else f"{least.name}, "
-        decided = "" if share >= SURE else ", not decided"
-        sure.append(f"{work.label or work.unit}: {who}{cost.percent(share)}{decided}")
-    line = f"{name}, costs least for {of} {len(works)} works."
+    for work, least in zip(works, leasts):
+        who = "" if len({each.name for each in leasts}) == 1 else f"{least.name}, "
+        decided = "" if is_sure(least) else ", not decided"
+        share = cost.percent(least.least or 0.0)
+        sure.append(f"{work.label or work.unit}: {who}{share}{decided}")
     probable = f"Probability that it costs least: {'; '.join(sure)}."
-    return marked(line, list(marks)), probable, " ".join([*unknown(works), *prices(works)])
+    marks = list(dict.fromkeys(mark for work in works for mark in work.marks))
+    return marked(line, marks), probable, " ".join([*unknown(works), *prices(works)])
 
 
 def certainty(work: PricedWork) -> str:
-    found = candidates(work)
-    share = found[0].least
-    if len(found) < 2 or share is None:
+    if not is_decided(work):
         return "No verdict: fewer than two ways to have it done are priced in full."
-    usd = cost.money(float(f"{found[1].usd.value:.3g}"))
-    against = f"{cost.percent(share)} that it costs less than {found[1].name} ({usd} USD)"
-    if len(found) > 2:
-        against += f" and the {len(found) - 2} other{'s' * (len(found) > 3)}"
-    if share < SURE:
-        return f"The data do not decide: {against}."
-    return f"{'Almost certain' if share > ALMOST_CERTAIN else 'Very likely'}: {against}."
+    least, other, *others = candidates(work)
+    share, usd = least.least or 0.0, cost.money(float(f"{other.usd.value:.3g}"))
+    line = f"{cost.percent(share)} that it costs less than {other.name} ({usd} USD)"
+    if others:
+        line += f" and the {len(others)} other{'s' * (len(others) > 1)}"
+    if is_sure(least):
+        return f"{'Almost certain' if share > ALMOST_CERTAIN else 'Very likely'}: {line}."
+    even = main_decision(work)
+    swings = even.decision.swings if even else []
+    return f"{line}." + (f" What would narrow it most: {swings[0].remedy}." if swings else "")
 
 
 def cost_chart(works: Sequence[PricedWork]) -> Chart:
@@ -132,8 +139,7 @@ def cost_chart(works: Sequence[PricedWork]) -> Chart:
 
 def cost_sections(work: PricedWork) -> list[Section]:
     """What a slider changes."""
-    least = candidates(work)[0]
-    what = f" of {work.label}" if work.label else ""
+    what = f"{work.label}: " if work.label else ""
     first, *rest = cost.tables(work)
     swings = [t for t in rest if t.title.startswith("What decides")]
     pairs = [t for t in rest if t.title.startswith("Owning")]
@@ -142,7 +148,7 @@ def cost_sections(work: PricedWork) -> list[Section]:
     made = [
         Section(
             "cost",
-            f"{least.name}, costs least{what}" if is_decided(work) else f"Costs{what}",
+            what + _verdict(work),
             [*(cost.left_out(even) if even else []), *unknown([work])],
             [cost_chart([work])],
             [first, *items],
@@ -154,6 +160,13 @@ def cost_sections(work: PricedWork) -> list[Section]:
             Section("decides", decides_title(even), flips(even), tables=swings),
         ]
     return made
+
+
+def _verdict(work: PricedWork) -> str:
+    least = candidates(work)[0]
+    if not is_decided(work):
+        return f"what {least.name}, costs"
+    return f"{least.name}, costs least" if is_sure(least) else "not decided what costs least"
 
 
 def time_title(even: BreakEven) -> str:
@@ -170,8 +183,8 @@ def decides_title(even: BreakEven) -> str:
         return "No figure has a range that could change the answer"
     changing = [s.label for s in swings if s.flips]
     if not changing:
-        return f"No single figure changes the answer; {swings[0].label} matters most"
-    return f"{changing[0]} can change the answer"
+        return f"No single figure changes the answer; most hangs on “{swings[0].label}”"
+    return f"“{changing[0]}” alone can change the answer"
 
 
 def flips(even: BreakEven) -> list[str]:
