@@ -220,8 +220,9 @@ const costPage = (() => {
     const tables = costTables(work), [least] = candidates(work), even = mainDecision(work);
     const what = work.label ? `${work.label}: ` : "";
     const charts = [costChart([work])];
-    const verdict = isSure(least) ? `${named(least)}, costs least` : "not decided what costs least";
-    const title = what + (isDecided(work) ? verdict : `what ${named(least)}, costs`);
+    const verdict = isSure(least) ? `${named(least)}, costs least`
+      : "The data do not decide what costs least";
+    const title = what + (isDecided(work) ? verdict : `What ${named(least)}, costs`);
     const made = { cost: { title,
       lines: [...(even ? leftOut(even) : []), ...unknown([work])],
       charts, tables: tables.costs } };

@@ -165,8 +165,9 @@ def cost_sections(work: PricedWork) -> list[Section]:
 def _verdict(work: PricedWork) -> str:
     least = candidates(work)[0]
     if not is_decided(work):
-        return f"what {least.name}, costs"
-    return f"{least.name}, costs least" if is_sure(least) else "not decided what costs least"
+        return f"What {least.name}, costs"
+    undecided = "The data do not decide what costs least"
+    return f"{least.name}, costs least" if is_sure(least) else undecided
 
 
 def time_title(even: BreakEven) -> str:
