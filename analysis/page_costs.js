@@ -2,7 +2,7 @@
 // words.
 "use strict";
 const costPage = (() => {
-  const MAX_SWINGS = 6, BARS = 6, MAX_PRICES = 160;
+  const MAX_SWINGS = 6, BARS = 6, GROUPS = 3, MAX_PRICES = 160;
   const SURE = 0.9, ALMOST_CERTAIN = 0.99;
 
   // Numbers, as analysis/text.py and cost.py print them.
@@ -126,7 +126,7 @@ const costPage = (() => {
   }
   function costChart(works) {
     const several = works.length > 1;
-    const rows = works.flatMap((work) => {
+    const rows = works.slice(0, GROUPS).flatMap((work) => {
       const isDemand = work.alternatives.some((a) => a.machines);
       const unit = isDemand ? "" : `USD per ${work.unit}`;
       const group = [work.label, unit].filter(Boolean).join(": ");
@@ -139,7 +139,8 @@ const costPage = (() => {
           high: a.usd.high, group };
       });
     });
-    return { kind: "bars", title: "Cost, with 90 % ranges", rows };
+    const some = works.length > GROUPS ? ` (${GROUPS} of ${works.length} works)` : "";
+    return { kind: "bars", title: `Cost, with 90 % ranges${some}`, rows };
   }
   function costTables(work) {
     const about = work.label ? `: ${work.label}, ${work.unit}` : `: ${work.unit}`;

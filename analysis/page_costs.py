@@ -19,7 +19,7 @@ from analysis.report import Report, marked
 from analysis.uncertainty import UNDECIDED, Decision, Estimate
 
 ALMOST_CERTAIN, SURE = 0.99, UNDECIDED[1]  # probabilities
-BARS, MAX_PRICES = 6, 160  # rows, characters
+BARS, GROUPS, MAX_PRICES = 6, 3, 160  # rows, works, characters
 FIRST = ("utilization", "years", "usd_per_kwh", "purchase_price_factor", "rental_price_factor")
 Answer = tuple[str, str, str]  # what it is, how sure, and what a reader must know of it
 
@@ -125,7 +125,7 @@ def certainty(work: PricedWork) -> str:
 
 def cost_chart(works: Sequence[PricedWork]) -> Chart:
     rows = []
-    for work in works:
+    for work in works[:GROUPS]:
         several = len(works) > 1
         unit = f"USD per {work.unit}" if not any(a.machines for a in work.alternatives) else ""
         for a in sorted(work.alternatives, key=lambda a: a.usd.value)[: 2 if several else BARS]:
@@ -134,7 +134,8 @@ def cost_chart(works: Sequence[PricedWork]) -> Chart:
             text = text.replace(" USD", "") if unit else text
             group = ": ".join(filter(None, [work.label, unit]))
             rows.append(Row(name, a.side, a.usd.value, text, a.usd.low, a.usd.high, group))
-    return Chart("bars", "Cost, with 90 % ranges", rows)
+    some = f" ({GROUPS} of {len(works)} works)" if len(works) > GROUPS else ""
+    return Chart("bars", f"Cost, with 90 % ranges{some}", rows)
 
 
 def cost_sections(work: PricedWork) -> list[Section]:

@@ -93,6 +93,7 @@ def made(folder):
         "undecided": compared(folder, *two, *DEMAND, "--set", "rental_price_factor=0.15..0.6"),
         "owned": compared(folder, "R760xa", "tower", "--sut", "tower=R760xa", *POWER, *DEMAND),
         "unpriced": compared(folder, "XR4520c", "tower"),
+        "five units": compared(folder, *SPEEDS, "--power_w", "R760xa=900"),
         "five": compared(folder, *SPEEDS, *DEMAND),
     }
 
@@ -135,7 +136,9 @@ def test_the_accessibility_checker_would_find_what_is_wrong(made, tmp_path):
 
 @needs_browser
 @pytest.mark.parametrize("width, height", [(1280, 800), (390, 844)])
-@pytest.mark.parametrize("name", ["one", "two", "units", "unpriced", "five"])
+@pytest.mark.parametrize(
+    "name", ["one", "two", "units", "unpriced", "undecided", "five", "five units"]
+)
 def test_the_first_screen_has_answer_certainty_and_bars(made, tmp_path, name, width, height):
     script = """const of = (id) => document.getElementById(id).getBoundingClientRect();
       return {bottoms: ["answer", "sure", "noted", "first"].map((id) => of(id).bottom),
