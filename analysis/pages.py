@@ -35,7 +35,10 @@ TEMPLATE, SCRIPTS = (
         FOLDER / "page.js",
     ),
 )
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "microsoft-edge", "msedge")
+BROWSERS = (
+    *("chromium", "chromium-browser", "google-chrome", "chrome", "microsoft-edge", "msedge"),
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+)
 NAMES = {  # of sections, in the list of them
     "performance": "Performance",
     "capacity": "Capacity",
