@@ -27,14 +27,8 @@ from analysis.report import MARK, METHOD, Report
 from analysis.text import as_json
 
 FOLDER = Path(__file__).resolve().parent
-TEMPLATE, SCRIPTS = (
-    FOLDER / "report.html.j2",
-    (
-        page_model.SCRIPT,
-        FOLDER / "page_costs.js",
-        FOLDER / "page.js",
-    ),
-)
+TEMPLATE = FOLDER / "report.html.j2"
+SCRIPTS = page_model.SCRIPT, FOLDER / "page_costs.js", FOLDER / "page.js"
 BROWSERS = (
     *("chromium", "chromium-browser", "google-chrome", "chrome", "microsoft-edge", "msedge"),
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
