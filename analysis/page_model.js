@@ -13,7 +13,11 @@ const costModel = (() => {
   const LOW = 0.05, HIGH = 0.95; // the probabilities between which a 90 % range lies
   const CURVE_DRAWS = 400; // behind the band of a curve of cost over time
 
-  const sum = (values) => values.reduce((total, each) => total + each, 0);
+  function sum(values) {
+    let total = 0;
+    for (let i = 0; i < values.length; i += 1) total += values[i];
+    return total;
+  }
   const distinct = (values) => [...new Set(values)];
   const has = (object, name) => Object.prototype.hasOwnProperty.call(object, name);
   const shortest = (value) => String(Number(value.toPrecision(6))); // Python's :g
@@ -36,16 +40,18 @@ const costModel = (() => {
   const is_owned = (offer) => offer.kind === "bought";
 
   function items(offer, system, use, v) {
-    const paid = Object.entries(flows(offer, system, use, v)).map(
-      ([name, each]) => [name, paid_of_all(each, Infinity, v)]);
-    return Object.fromEntries(paid.filter(([, usd]) => usd !== 0));
+    const usd = new Map();
+    for (const each of flows(offer, system, use, v)) {
+      usd.set(each.item, (usd.get(each.item) ?? 0) + paid_of(each, Infinity, v));
+    }
+    return new Map([...usd].filter(([, each]) => each !== 0));
   }
 
   function missing(offer, system, use, v) {
-    const known = flows(offer, system, use, v);
+    const known = flows(offer, system, use, v).map((each) => each.item);
     const wanted = offer.kind === "hosted API" ? [] : is_owned(offer) ? OWNED_ITEMS : RENTED_ITEMS;
     const beyond = is_owned(offer) && use.storage_gb ? ["storage beyond its own disks"] : [];
-    return [...wanted.filter((name) => !has(known, name)), ...beyond];
+    return [...wanted.filter((item) => !known.includes(item)), ...beyond];
   }
 
   function line_items(offer, system, use, v) {
@@ -53,21 +59,20 @@ const costModel = (() => {
       [...(name === "energy" ? [system.power_source] : []), ...(ASSUMED[name] ?? [])].join(", ") ||
       offer.evidence;
     const known = items(offer, system, use, v);
-    const names = [...Object.keys(known), ...missing(offer, system, use, v)];
-    return names.map((name) => ({name, usd: known[name] ?? null, source: source(name)}));
+    const names = [...known.keys(), ...missing(offer, system, use, v)];
+    return names.map((name) => ({name, usd: known.get(name) ?? null, source: source(name)}));
   }
 
   function total(offer, system, use, v) {
-    return sum(Object.values(flows(offer, system, use, v)).map(
-      (each) => paid_of_all(each, Infinity, v)));
+    return paid(flows(offer, system, use, v), Infinity, v);
   }
 
   function cumulative(offer, system, use, v) {
-    const end = 12 * v.years, known = Object.values(flows(offer, system, use, v));
-    return Array.from({length: Math.ceil(end - ALMOST) + 1}, (_, month) => {
-      const until = month < end - ALMOST ? month : Infinity;
-      return sum(known.map((each) => paid_of_all(each, until, v)));
-    });
+    const end = 12 * v.years, known = flows(offer, system, use, v), usd = [];
+    for (let month = 0; month <= Math.ceil(end - ALMOST); month += 1) {
+      usd.push(paid(known, month < end - ALMOST ? month : Infinity, v));
+    }
+    return usd;
   }
 
   function per_unit(offer, system, rate_per_hour, v) {
@@ -101,24 +106,24 @@ const costModel = (() => {
     return `${offer.name}: ${years}`;
   }
 
+  const flow = (item, usd, start = 0, months = null) => ({item, usd, start, months});
+
   function flows(offer, system, use, v) {
     const months = 12 * v.years;
-    if (offer.kind === "hosted API") return {"use": [{usd: offer.usd_per_month, months}]};
-    let once = {}, monthly;
+    if (offer.kind === "hosted API") return [flow("use", offer.usd_per_month, 0, months)];
+    const known = [];
     if (is_owned(offer)) {
-      once = {
-        "purchase": [{usd: use.machines * offer.usd}],
-        "residual": [{usd: -use.machines * offer.usd * v.residual_share, start: months}],
-      };
-      monthly = owned_per_month(offer, system, use, v);
-    } else {
-      if (offer.kind === "reserved") once = reserved(offer, use, months);
-      monthly = rented_per_month(offer, use, v);
+      known.push(flow("purchase", use.machines * offer.usd));
+      known.push(flow("residual", -use.machines * offer.usd * v.residual_share, months));
+    } else if (offer.kind === "reserved") {
+      known.push(...reserved(offer, use, months));
     }
-    for (const name in monthly) {
-      if (monthly[name] !== null) once[name] = [{usd: monthly[name], months}];
+    const per_month = is_owned(offer) ? owned_per_month(offer, system, use, v)
+      : rented_per_month(offer, use, v);
+    for (const item in per_month) {
+      if (per_month[item] !== null) known.push(flow(item, per_month[item], 0, months));
     }
-    return once;
+    return known;
   }
 
   function owned_per_month(offer, system, use, v) {
@@ -160,66 +165,84 @@ const costModel = (() => {
     const paid = [], unused = [];
     for (let number = 0; number < terms; number += 1) {
       const used = Math.min(Math.max(months / term - number, 0), 1); // share of this term
-      paid.push({usd: upfront * used, start: number * term});
-      unused.push({usd: upfront * (1 - used), start: number * term});
+      paid.push(flow("up-front", upfront * used, number * term));
+      unused.push(flow("unused commitment", upfront * (1 - used), number * term));
     }
     const hourly = use.machines * HOURS_PER_MONTH * offer.usd_per_hour;
-    unused.push({usd: hourly, start: months, months: Math.max(terms * term - months, 0)});
-    return {"up-front": paid, "unused commitment": unused};
+    unused.push(flow("unused commitment", hourly, months, Math.max(terms * term - months, 0)));
+    return [...paid, ...unused];
   }
 
-  function paid_of_all(each, until, v) {
-    return sum(each.map((flow) => paid_of(flow, until, v)));
+  function paid(known, until, v) {
+    let usd = 0;
+    for (let i = 0; i < known.length; i += 1) usd += paid_of(known[i], until, v);
+    return usd;
   }
 
-  function paid_of({usd, start = 0, months = null}, until, v) {
-    const present_value = usd * Math.exp(-per_month(v) * start);
+  function paid_of({usd, start, months}, until, v) {
+    const present_value = start === 0 ? usd : usd * Math.exp(-per_month(v).log_rate * start);
     if (months === null) return start <= until + ALMOST ? present_value : 0;
     return present_value * annuity(Math.min(Math.max(until - start, 0), months), v);
   }
 
   function annuity(months, v) {
-    const log_rate = per_month(v), rate = Math.expm1(log_rate);
+    const {log_rate, rate} = per_month(v);
     return rate === 0 ? months : -Math.expm1(-log_rate * months) / rate;
   }
 
-  const per_month = (v) => Math.log1p(v.discount_rate) / 12;
+  let last = {}; // as most calls are with the rate of the one before
+  function per_month({discount_rate}) {
+    if (last.discount_rate !== discount_rate) {
+      const log_rate = Math.log1p(discount_rate) / 12;
+      last = {discount_rate, log_rate, rate: Math.expm1(log_rate)};
+    }
+    return last;
+  }
 
-  // ---- sizing.py: streams by unit; side = {capacities, mixes, ...}; most = streams per machine
+  // ---- sizing.py: a fleet is one side's machines for the streams of a demand
 
-  function machines_needed(streams, side, most, v, demand) {
-    const found = fleet(streams, side, most, v, demand.headroom);
-    const memory = "whether the workloads fit into a machine's memory together was not measured";
+  /** What is the same in all draws and hours: the units in demand and the mixes that have several
+   * of them, each with its streams by unit, and the interference that was measured. */
+  function make_fleet({side, inputs, capacities, share, mixes}, demand) {
+    const units = [...demand.units.keys()].filter((unit) => demand.streams[unit] > 0);
+    const is_in = (mix) => (unit) => mix.counts[unit] !== null;
+    const joint = mixes.filter((mix) => units.filter(is_in(mix)).length > 1);
+    const measured = joint
+      .filter((mix) => mix.is_limit && !mix.has_others && units.every(is_in(mix)))
+      .map(({counts}) =>
+        Math.max(0, 1 / sum(counts.map((n, unit) => (n ?? 0) / capacities[unit])) - 1));
+    const of_units = (each) => units.map((unit) => each[unit]);
     return {
-      machines: found.machines + demand.spare,
-      method: found.shares.length > 1 ? described(found, demand) : "one workload",
-      notes: found.way && found.way.is_added ? [memory] : [],
+      side,
+      share,
+      units,
+      inputs: of_units(inputs),
+      capacities: of_units(capacities),
+      mixes: joint.map((mix) => of_units(mix.counts)),
+      interference: measured.length ? Math.max(...measured) : null,
+      peaks: new Map(), // by values: what placed() finds at the peak
+      uses: new Map(), // by billing and values
     };
   }
 
-  /** The fewest machines of three ways to place whole streams; `way` is null where each workload is
-   * on machines of its own. */
-  function fleet(streams, side, counts, v, headroom) {
-    const units = [...streams.keys()].filter((unit) => streams[unit] > 0);
-    const most = units.map((unit) => counts[unit]);
-    const peak = units.map((unit) => streams[unit] * v.peak_factor * (1 + headroom));
+  function at_peak(fleet, v, demand) {
+    if (!fleet.peaks.has(v)) fleet.peaks.set(v, placed(fleet, 1, v, demand));
+    return fleet.peaks.get(v);
+  }
+
+  /** The fewest machines of three ways to place whole streams, without spare, where `share` of the
+   * demand is there; `way` is null where each workload is on machines of its own. */
+  function placed({units, inputs, capacities, mixes, ...fleet}, share, v, {streams, headroom}) {
+    const most = inputs.map((name) => v[name]);
+    const peak = units.map((unit) => streams[unit] * share * v.peak_factor * (1 + headroom));
     const planned = peak.map((number) => whole(number / v.planning_share));
-    const alone = planned.map((number, i) => whole(number / most[i]));
     const shares = peak.map((number, i) => number / most[i]);
-    let machines = sum(alone), way = null;
+    let machines = apart(planned, most), way = null;
     if (units.length < 2) return {machines, shares, way};
-    const joint = side.mixes.filter(
-      (mix) => units.filter((unit) => mix.counts[unit] !== null).length > 1);
-    const measured = joint
-      .filter((mix) =>
-        mix.is_limit && !mix.has_others && units.every((unit) => mix.counts[unit] !== null))
-      .map((mix) => Math.max(0, 1 / sum(mix.counts.map(
-        (n, unit) => (n === null ? 0 : n / side.capacities[unit]))) - 1));
-    const interference = measured.length ? Math.max(...measured) : v.interference_share;
-    const scaled = joint.map((mix) => units.map((unit, i) => mix.counts[unit] === null ? null
-      : Math.floor(mix.counts[unit] * most[i] / side.capacities[unit] + EPSILON)));
-    const is_measured = measured.length > 0, added = {is_added: true, interference, is_measured};
-    const mixes = joint.map(({counts}) => units.map((unit) => [unit, counts[unit]]));
+    const interference = fleet.interference ?? v.interference_share;
+    const added = {is_added: true, interference, is_measured: fleet.interference !== null};
+    const scaled = mixes.map((mix) => mix.map((n, i) =>
+      n === null ? null : Math.floor(n * most[i] / capacities[i] + EPSILON)));
     const ways = [
       ...scaled.map((mix, i) =>
         [{mix: mixes[i], is_added: false}, mixed(planned, most, mix, null)]),
@@ -233,12 +256,14 @@ const costModel = (() => {
     return {machines, shares, way};
   }
 
-  function described({way}, demand) {
-    if (!way) return "each workload on machines of its own";
+  /** The plan's method and notes. */
+  function described(fleet, {way}, demand) {
+    if (fleet.units.length < 2) return ["one workload"];
+    if (!way) return ["each workload on machines of its own"];
     const parts = [];
     if (way.mix) {
-      const counts = way.mix.filter(([, n]) => n !== null);
-      const words = counts.map(([unit, n]) => `${shortest(n)} ${demand.units[unit]}`);
+      const words = fleet.units.flatMap((unit, i) =>
+        way.mix[i] === null ? [] : [`${shortest(way.mix[i])} ${demand.units[unit]}`]);
       parts.push(`measured mix of ${words.join(" + ")}`);
     }
     if (way.is_added) {
@@ -246,19 +271,22 @@ const costModel = (() => {
       const source = way.is_measured ? "measured" : "assumed";
       parts.push(`shares added, ${percent} ${source} interference`);
     }
-    return parts.join("; ");
+    const memory = "whether the workloads fit into a machine's memory together was not measured";
+    return [parts.join("; "), ...(way.is_added ? [memory] : [])];
   }
 
   const whole = (value) => Math.ceil(value * (1 - EPSILON));
 
+  const apart = (streams, most) => sum(streams.map((number, i) => whole(number / most[i])));
+
   function mixed(planned, most, mix, interference) {
     let best = Infinity;
-    for (const [i, count] of mix.entries()) {
-      if (count === null) continue;
-      for (const turn of [Math.floor, Math.ceil]) {
-        const machines = turn(planned[i] / Math.max(count, 1));
+    for (let i = 0; i < mix.length; i += 1) {
+      if (mix[i] === null) continue;
+      const share = planned[i] / Math.max(mix[i], 1);
+      for (const machines of [Math.floor(share), Math.ceil(share)]) {
         const rest = planned.map((n, j) => Math.max(n - machines * (mix[j] ?? 0), 0));
-        const others = interference === null ? sum(rest.map((n, j) => whole(n / most[j])))
+        const others = interference === null ? apart(rest, most)
           : packed(rest, most, interference);
         best = Math.min(best, machines + others);
       }
@@ -269,39 +297,38 @@ const costModel = (() => {
   function packed(planned, most, interference) {
     let full = 0;
     const taken = []; // of each machine that is shared: the sum of shares
-    for (const [i, number] of planned.entries()) {
-      const own = Math.floor(number / most[i]);
-      let left = number - own * most[i];
+    for (let i = 0; i < planned.length; i += 1) {
+      const own = Math.floor(planned[i] / most[i]);
+      let left = planned[i] - own * most[i];
       full += own;
-      for (const [index, share] of taken.entries()) {
-        const free = Math.max(1 / (1 + interference) - share, 0);
+      for (let index = 0; index < taken.length; index += 1) {
+        const share = taken[index], free = Math.max(1 / (1 + interference) - share, 0);
         const added = share > 0 ? Math.min(left, Math.floor(free * most[i] + EPSILON)) : 0;
         taken[index] = share + added / most[i];
         left -= added;
       }
       taken.push(left / most[i]);
     }
-    return full + taken.filter((share) => share > 0).length;
+    for (const share of taken) full += share > 0 ? 1 : 0;
+    return full;
   }
 
-  function day(billing, side, most, v, {streams, shares, spare, headroom}) {
-    const at = (share) =>
-      fleet(streams.map((number) => number * share), side, most, v, headroom);
-    const peak = at(1), all = peak.machines + spare;
-    const machines = new Map(); // that are on, by the hour's share of the peak
-    for (const share of distinct(shares)) {
+  function day(fleet, billing, v, demand) {
+    const {levels, shares, spare, headroom} = demand;
+    const peak = at_peak(fleet, v, demand), total = peak.machines + spare;
+    const machines = levels.map((share) => { // that are on, by the hour's share of the peak
       if (share === 1 || billing === "always_on" || (billing === "active_hours" && share > 0)) {
-        machines.set(share, all);
-      } else if (share > 0) { // what carries the peak carries less, too
-        machines.set(share, Math.min(at(share).machines, peak.machines) + spare);
-      } else {
-        machines.set(share, 0);
+        return total;
       }
-    }
-    const on = sum(shares.map((share) => machines.get(share)));
+      // what carries the peak carries less, too
+      const needed = (found) => Math.min(found.machines, peak.machines) + spare;
+      return share > 0 ? needed(placed(fleet, share, v, demand)) : 0;
+    });
+    let on = 0;
+    for (const share of shares) on += machines[levels.indexOf(share)];
     const work = sum(shares) * sum(peak.shares) / v.peak_factor / (1 + headroom);
     return {
-      on_share: on / Math.max(all, 1) / HOURS,
+      on_share: on / Math.max(total, 1) / HOURS,
       busy_share: Math.min(work / Math.max(on, 1), 1),
     };
   }
@@ -317,7 +344,7 @@ const costModel = (() => {
   }
 
   function estimate(value, drawn) {
-    const sorted = Float64Array.from(drawn).sort();
+    const sorted = new Float64Array(drawn).sort();
     return {value, low: quantile(sorted, LOW), high: quantile(sorted, HIGH)};
   }
 
@@ -337,8 +364,8 @@ const costModel = (() => {
         return {label, low, high, usd_at_low, usd_at_high, remedy};
       });
     const width_usd = (swing) => Math.abs(swing.usd_at_high - swing.usd_at_low);
-    const costs = [first.costs(), other.costs(), first.costs(0), other.costs(0)];
-    const of_draws = drawn.map((_, i) => compared(...costs.map((each) => each[i])));
+    const [a, b, c, d] = [first.costs(), other.costs(), first.costs(0), other.costs(0)];
+    const of_draws = drawn.map((_, i) => compared(a[i], b[i], c[i], d[i]));
     const [saved, ...flips] = at(centre).map(
       (value, i) => estimate(value, of_draws.map((each) => each[i])));
     const count = (is) => of_draws.filter(([usd]) => is(usd)).length / drawn.length;
@@ -359,7 +386,10 @@ const costModel = (() => {
       ?? v.rental_price_factor;
     const factor = price * paid;
     return {
-      ...offer,
+      name: offer.name,
+      kind: offer.kind,
+      evidence: offer.evidence,
+      term_years: offer.term_years,
       usd: offer.usd * factor,
       usd_per_hour: offer.usd_per_hour * factor,
       upfront_usd: offer.upfront_usd * factor,
@@ -381,34 +411,31 @@ const costModel = (() => {
     return {...offer, usd_per_month: usd, price};
   }
 
-  function planned_use(side, billing, v, demand) {
-    const most = side.inputs.map((name) => v[name]);
-    const {machines} = machines_needed(demand.streams, side, most, v, demand);
+  function planned(fleet, billing, v, demand) {
     const gb = (per_stream) =>
       per_stream && sum(demand.streams.map((count, unit) => per_stream[unit] * count));
     const sent = gb(demand.egress_gb);
     return {
-      machines: machines * side.share,
-      ...day(billing, side, most, v, demand),
+      machines: (at_peak(fleet, v, demand).machines + demand.spare) * fleet.share,
+      ...day(fleet, billing, v, demand),
       storage_gb: gb(demand.storage_gb),
       egress_gb_per_month: sent === null ? null : sent * mean_share(demand) * HOURS_PER_MONTH,
     };
   }
 
   /** A way to have the work done, with what it uses and costs at some values or in all draws. */
-  function make_way(way, sides, demand, drawn) {
-    const side = way.fleet === null ? null : sides[way.fleet], found = new Map();
+  function make_way(way, fleets, demand, drawn) {
+    const fleet = way.fleet === null ? null : fleets[way.fleet], found = new Map();
     const offer = way.usd_per ? api_offer(way.offer, way.usd_per, demand) : way.offer;
     const is_committed = ["bought", "reserved"].includes(offer.kind);
     const billing = is_committed || !demand ? "always_on" : demand.billing;
+    if (fleet && !fleet.uses.has(billing)) fleet.uses.set(billing, new Map());
 
     function use(v) {
-      if (!side) {
-        return way.usd_per ? {machines: 0}
-          : {machines: 1, busy_share: v.utilization, on_share: v.utilization};
-      }
-      const known = side.known[billing];
-      if (!known.has(v)) known.set(v, planned_use(side, billing, v, demand));
+      if (way.usd_per) return {machines: 0};
+      if (!fleet) return {machines: 1, busy_share: v.utilization, on_share: v.utilization};
+      const known = fleet.uses.get(billing);
+      if (!known.has(v)) known.set(v, planned(fleet, billing, v, demand));
       return known.get(v);
     }
 
@@ -423,7 +450,17 @@ const costModel = (() => {
       return found.get(price);
     }
 
-    return {...way, name: `${way.side}, ${offer.name}`, offer, use, cost, costs, is_sized: !!side};
+    const by_month = (v, uses = v) => cumulative(at_price(offer, v, 1), way.system, use(uses), v);
+    function curves(years) { // of one length
+      if (!found.has("curves")) {
+        const few = drawn.slice(0, CURVE_DRAWS);
+        found.set("curves", few.map((v) => by_month({...v, years}, v)));
+      }
+      return found.get("curves");
+    }
+
+    const name = `${way.side}, ${offer.name}`;
+    return {...way, name, offer, use, cost, costs, by_month, curves, is_sized: fleet !== null};
   }
 
   function least(ways, drawn) {
@@ -453,16 +490,15 @@ const costModel = (() => {
     const decision = decide(owned, rented, inputs, centre, drawn);
     const instances = (v) =>
       owned.rate ? v[owned.rate] / v[rented.rate] : rented.use(v).machines;
-    const by_month = (way, v, at = v) => {
-      const use = {...way.use(v)};
-      if (owned.rate && way === rented) use.machines *= instances(v);
-      return cumulative(at_price(way.offer, at, 1), way.system, use, at);
+    const scaled = (way, v, usd) => {
+      const times = owned.rate && way === rented ? instances(v) : 1;
+      return times === 1 ? usd : usd.map((each) => each * times);
     };
-    const few = drawn.slice(0, CURVE_DRAWS);
-    const pair = [owned, rented], usd = pair.map((way) => by_month(way, centre));
+    const pair = [owned, rented];
+    const usd = pair.map((way) => scaled(way, centre, way.by_month(centre)));
     const of_draws = pair.map((way) =>
-      few.map((v) => by_month(way, v, {...v, years: centre.years}))); // curves of one length
-    const months = few.map((_, i) => break_even_month(of_draws[0][i], of_draws[1][i]));
+      way.curves(centre.years).map((each, i) => scaled(way, drawn[i], each)));
+    const months = of_draws[0].map((each, i) => break_even_month(each, of_draws[1][i]));
     return {
       decision,
       instances: estimate(instances(centre), drawn.map(instances)),
@@ -503,12 +539,14 @@ const costModel = (() => {
   /** A work of read() priced again.
    *
    * `settings` are numbers by the name of an input, which becomes exact (--set NAME=NUMBER), or by
-   * "demand.UNIT" (--demand UNIT=NUMBER). The result has the fields of pricing.PricedWork, but for
+   * "demand.UNIT" (--demand UNIT=NUMBER). With fewer `draws` ranges are rougher, and sooner there:
+   * for while a slider moves. The result has the fields of pricing.PricedWork, but for
    * `basis`.
    */
-  function price(work, settings = {}) {
+  function price(work, settings = {}, draws = Infinity) {
     const demand = work.demand && {
       ...work.demand,
+      levels: distinct(work.demand.shares),
       streams: work.demand.units.map(
         (unit, i) => settings[`demand.${unit}`] ?? work.demand.streams[i]),
     };
@@ -519,16 +557,14 @@ const costModel = (() => {
     });
     const centre = Object.fromEntries(inputs.map((each) => [each.name, each.value]));
     const ranged = inputs.filter((each) => each.draws);
-    const drawn = Array.from({length: ranged.length ? ranged[0].draws.length : 1}, (_, i) => {
+    const length = Math.min(draws, ranged.length ? ranged[0].draws.length : 1);
+    const drawn = Array.from({length}, (_, i) => {
       const v = {...centre};
       for (const each of ranged) v[each.name] = each.draws[i];
       return v;
     });
-    const sides = work.fleets.map((side) => {
-      const billings = ["always_on", "active_hours", "scale_to_zero"];
-      return {...side, known: Object.fromEntries(billings.map((name) => [name, new Map()]))};
-    });
-    const ways = work.ways.map((way) => make_way(way, sides, demand, drawn));
+    const fleets = work.fleets.map((each) => make_fleet(each, demand));
+    const ways = work.ways.map((way) => make_way(way, fleets, demand, drawn));
     const alternatives = ways.map((way) => alternative(way, centre, drawn));
     const found = new Map(ways.map((way, i) => [way, alternatives[i]]));
     const cheapest = new Map(); // spot, which can be taken away, decides nothing
@@ -540,11 +576,9 @@ const costModel = (() => {
     const owned = chosen.filter(
       (way) => is_owned(way.offer) && !found.get(way).without.includes("energy"));
     const shares = least([...owned, ...rented], drawn);
-    const plans = sides.flatMap((side) => {
-      const most = side.inputs.map((name) => centre[name]);
-      const plan = machines_needed(demand.streams, side, most, centre, demand);
-      return [plan.method, ...plan.notes].map((note) => `${side.side}: ${note}`);
-    });
+    const plans = fleets.flatMap((fleet) =>
+      described(fleet, at_peak(fleet, centre, demand), demand).map(
+        (note) => `${fleet.side}: ${note}`));
     const unused = ways.map((way) => [way, unused_commitment(way.offer, centre)]);
     return {
       label: work.label,
