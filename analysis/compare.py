@@ -12,14 +12,15 @@ import argparse
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from analysis import assumptions, comparison, cost, report
-from analysis.records import expand, read_runs
+from analysis.comparison import Comparison
+from analysis.records import Run, expand, read_runs
 from analysis.report import Report, Side
 from analysis.text import plain
 from harness import cli, files
@@ -27,6 +28,7 @@ from harness.cli import UserError
 
 FORMS = ("html", "pdf", "markdown", "csv", "json")
 STDOUT = Path("-")
+MAX_BASELINES = 12  # sides of which each can be chosen as the baseline of a page
 
 
 def parse_args() -> argparse.Namespace:
@@ -61,6 +63,7 @@ def parse_args() -> argparse.Namespace:
         )
     replaced = "replace files that exist and are no reports of this command; never a record"
     output.add_argument("--overwrite", action="store_true", help=replaced)
+    cost.add_demand_arguments(parser)
     cost.add_arguments(parser)
     args = parser.parse_args()
     cost.check_arguments(parser, args)
@@ -77,7 +80,7 @@ def build(args: argparse.Namespace) -> Report:
     baseline = comparison.pick_baseline(runs, plain(args.baseline))
     counts = Counter(run.side for run in runs)
     first = {run.side: run for run in reversed(runs)}
-    systems = cost.systems_of({side: cost.machine_of(run) for side, run in first.items()}, args)
+    systems = cost.systems_of(cost.machines_of(runs, args.capacity), args)
     given = assumptions.from_args(args)
     comparisons = comparison.compare(runs, baseline, args.allow_invalid, dict(args.limit))
     return Report(
@@ -88,12 +91,37 @@ def build(args: argparse.Namespace) -> Report:
             for side in sorted(counts, key=lambda side: (side != baseline, side))
         },
         comparisons=comparisons,
+        demand=cost.price_streams(args, runs, systems, given) if args.demand else None,
         leading=list(dict.fromkeys(c.label for c in comparisons if c.leads)),
         costs=cost.price_comparisons(comparisons, systems, args.unit, given, args.share),
         assumptions=given,
         runs=runs,
         skipped=skipped,
+        command=command(sys.argv[1:]),
+        others=_others(runs, list(counts), args) if args.html or args.pdf else {},
     )
+
+
+def _others(
+    runs: list[Run], sides: list[str], args: argparse.Namespace
+) -> dict[str, list[Comparison]]:
+    """By baseline, all comparisons: a page lets its reader choose."""
+    if not 2 < len(sides) <= MAX_BASELINES:
+        return {}
+    limits = dict(args.limit)
+    return {side: comparison.compare(runs, side, args.allow_invalid, limits) for side in sides}
+
+
+def command(words: Sequence[str]) -> list[str]:
+    """What the page shows, to be run again: the command without its outputs."""
+    kept, options = ["python3", "-m", "analysis.compare"], [f"--{name}" for name in FORMS]
+    remaining = iter(words)
+    for word in remaining:
+        if word in options:
+            next(remaining, None)
+        elif word != "--overwrite" and word.partition("=")[0] not in options:
+            kept.append(plain(word))
+    return kept
 
 
 def check_outputs(args: argparse.Namespace) -> None:
@@ -133,7 +161,7 @@ def main() -> int:
     args = parse_args()
     check_outputs(args)
     made = build(args)
-    forms: dict[str, Callable[[Report], str | bytes]] = {}
+    forms: dict[str, Callable[..., str | bytes]] = {}
     forms |= {"markdown": report.markdown, "csv": report.csv, "json": report.json}
     if args.html or args.pdf:
         from analysis import pages  # takes a second to load
@@ -141,7 +169,8 @@ def main() -> int:
         forms |= {"html": pages.html, "pdf": pages.pdf}
     chosen = [name for name in forms if getattr(args, name)]
     for name in chosen:
-        path, content = getattr(args, name), forms[name](made)
+        path = getattr(args, name)
+        content = forms[name](made, *([path.parent] if name in FORMS[:2] else []))
         if path == STDOUT:
             print(content, end="")
         else:

@@ -79,9 +79,9 @@ def compare(
 
     Where several levels of a load were measured, the sides are also compared each at its own best
     level within `limits`, and of these comparisons only that one leads. Records of quality are not
-    compared: their gates count for the runs of the same setting.
+    compared: their gates count for the runs of the same setting; nor are trials of a tuning.
     """
-    measured = [run for run in runs if not run.gate]
+    measured = [run for run in runs if not (run.gate or run.is_tuning)]
     for name in limits or {}:
         if not any(name in run.metrics for run in measured):
             raise UserError(f"--limit {name}: no record has this metric")

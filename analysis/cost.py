@@ -13,7 +13,7 @@ import argparse
 import json
 import re
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -23,13 +23,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from analysis import assumptions as assuming
-from analysis import prices, pricing, sizing, sut, tco, uncertainty
+from analysis import prices, pricing, sizing, sut, uncertainty
 from analysis.assumptions import Assumption
 from analysis.comparison import Comparison
 from analysis.prices import System
 from analysis.pricing import BreakEven, Demand, PricedWork
 from analysis.records import Run, Unit, read_runs
-from analysis.text import Table, number, plain
+from analysis.text import Table, as_json, number, plain
 from analysis.uncertainty import Estimate
 from harness import cli
 from harness.cli import UserError
@@ -37,6 +37,10 @@ from harness.cli import UserError
 SUT_DIR = Path(__file__).resolve().parent.parent / "sut"
 QUANTITY = cli.between(1e-9, 1e24)  # of work, power or throughput
 QUANTITIES = {"hour": 3600.0, "thousand": 1e3, "million": 1e6, "billion": 1e9}
+DEMAND_OPTIONS = (
+    *("capacity", "profile", "profiles", "billing", "spare", "headroom"),
+    *("storage_gb", "egress_gb", "api", "api_use", "where"),
+)
 MAX_SWINGS = 6  # of a tornado chart that are shown
 
 
@@ -47,7 +51,7 @@ def price_comparisons(
     given: Mapping[str, Assumption],
     share: bool = False,
 ) -> list[PricedWork]:
-    """Each fair comparison's units of work, and the user's own, priced.
+    """Each work's units, and the user's own, priced on all sides that are fair to compare.
 
     A side that was allowed a part of its machine has no cost, unless `share`: then that part of the
     machine is priced.
@@ -57,27 +61,48 @@ def price_comparisons(
         if measured and unit.metric not in measured:
             known = ", ".join(sorted(measured))
             raise UserError(f"--unit {unit.name}: no metric {unit.metric}; there are {known}")
-    found = []
+    works: dict[tuple, list[tuple[Comparison, Unit]]] = defaultdict(list)
     for c in comparisons:
         for unit in [*c.work, *own_units]:
             ratio = c.ratios.get(unit.metric)
-            if not ratio or min(*ratio.medians[0], *ratio.medians[1]) <= 0:
+            if ratio and min(*ratio.medians[0], *ratio.medians[1]) > 0:
+                works[c.label, unit.name, tuple(ratio.medians[0])].append((c, unit))
+    return [_priced(work, systems, given, share) for work in works.values()]
+
+
+def _priced(
+    work: Sequence[tuple[Comparison, Unit]],
+    systems: Mapping[str, System | None],
+    given: Mapping[str, Assumption],
+    share: bool,
+) -> PricedWork:
+    """Comparisons of the same runs of the baseline with other sides, in one unit."""
+    rates, missing = {}, []
+    for c, unit in work:
+        for side, medians in zip((c.baseline, c.side), c.ratios[unit.metric].medians):
+            part = c.shares.get(side, 1.0)
+            if part < 1 and not share:
+                missing.append(
+                    f"{side}: was allowed {part:.0%} of its machine's CPUs: --share prices "
+                    "that part of the machine"
+                )
                 continue
-            rates, missing = {}, []
-            for side, medians in zip((c.baseline, c.side), ratio.medians):
-                part = c.shares.get(side, 1.0)
-                if part < 1 and not share:
-                    missing.append(
-                        f"{side}: was allowed {part:.0%} of its machine's CPUs: --share prices "
-                        "that part of the machine"
-                    )
-                    continue
-                per_hour = [unit.per_hour(median) / part for median in medians]
-                label, more = f"{c.labels[unit.metric]} of {side}", f"more runs of {side}"
-                rates[side] = uncertainty.measured(f"rate of {side}", label, per_hour, more)
-            priced = pricing.price_unit(c.label, unit.name, rates, systems, given)
-            found.append(replace(priced, missing=missing + priced.missing, marks=tuple(c.marks)))
-    return found
+            per_hour = [unit.per_hour(median) / part for median in medians]
+            label, more = f"{c.labels[unit.metric]} of {side}", f"more runs of {side}"
+            rates[side] = uncertainty.measured(f"rate of {side}", label, per_hour, more)
+    (c, unit), marks = work[0], dict.fromkeys(mark for c, _ in work for mark in c.marks)
+    priced = pricing.price_unit(c.label, unit.name, rates, systems, given)
+    missing = list(dict.fromkeys([*missing, *priced.missing]))
+    return replace(priced, missing=missing, marks=tuple(marks))
+
+
+def machines_of(
+    runs: Sequence[Run], capacities: Sequence[tuple[str, Any]]
+) -> dict[str, str | None]:
+    """By side, its machine: that of the first run; None where that is a server elsewhere. A side
+    that only a user's capacity names is the machine itself."""
+    measured = {run.side: None if run.is_remote else run.machine for run in reversed(runs)}
+    return {**{side: side for side, _ in capacities}, **measured}
 
 
 def systems_of(
@@ -109,11 +134,6 @@ def systems_of(
             raise UserError(f"--power_w {side}: {made.name} is rented, its power is in the price")
         found[side] = made
     return found
-
-
-def machine_of(run: Run) -> str | None:
-    """The machine that did a run's work; None where that is a server elsewhere."""
-    return None if run.is_remote else run.machine
 
 
 def describe(estimate: Estimate, unit: str = "") -> str:
@@ -167,15 +187,7 @@ def verdict(even: BreakEven) -> list[str]:
         lines[0] = f"The data do not decide: {lines[0]}"
         if d.swings:
             lines.append(f"What would narrow it most: {d.swings[0].remedy}.")
-    left_out = [
-        f"{' and '.join(items)} of {name}"
-        for name, items in zip((d.first, d.other), even.left_out)
-        if items
-    ]
-    if even.left_out[0] and even.room_usd > 0:
-        left_out[0] += f" (at {money(even.room_usd)} USD per server and month both cost the same)"
-    if left_out:
-        lines.append(f"Not in it: {'; '.join(left_out)}.")
+    lines += left_out(even)
     if even.month:
         lines[0] += f" Owning has cost less from month {months(even)} on."
     prices_of = [
@@ -186,6 +198,15 @@ def verdict(even: BreakEven) -> list[str]:
     if prices_of:
         lines.append(f"Both cost the same {' or '.join(prices_of)}.")
     return lines
+
+
+def left_out(even: BreakEven) -> list[str]:
+    """What is not in the costs: one sentence, or none."""
+    names = even.decision.first, even.decision.other
+    found = [f"{' and '.join(items)} of {n}" for n, items in zip(names, even.left_out) if items]
+    if even.left_out[0] and even.room_usd > 0:
+        found[0] += f" (at {money(even.room_usd)} USD per server and month both cost the same)"
+    return [f"Not in it: {'; '.join(found)}."] if found else []
 
 
 def months(even: BreakEven) -> str:
@@ -283,12 +304,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     assuming.add_arguments(parser)
 
 
+def add_demand_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options for a demand, the capacities it is sized with, and how it comes over the day."""
+    about = "what machines it takes, and what these cost (docs/cost.md, docs/sizing.md)"
+    add = parser.add_argument_group("demand", about).add_argument
+    live = "live streams to be carried at the busiest hour, e.g. cameras=120,calls=40,users=200"
+    add("--demand", type=streams, metavar="UNIT=NUMBER,...", help=live)
+    many: dict[str, Any] = {"action": "append", "default": []}
+    own = "a capacity of your own, of one whole machine: SIDE:cameras=40,users=300"
+    add("--capacity", type=side_streams, metavar="SIDE:UNIT=NUMBER,...", **many, help=own)
+    load = "load over the day, by a name of analysis/profiles.toml or of --profiles"
+    add("--profile", default="always", metavar="NAME", help=load)
+    add("--profiles", type=Path, metavar="FILE", help="TOML with profiles of your own")
+    billed = "what on-demand and spot machines do with less work: stay on, are off in hours "
+    billed += "without work, or as many are on as each hour takes"
+    add("--billing", choices=sizing.BILLING, default="always_on", help=billed)
+    more = "machines more, for ones that fail (N+1: 1)"
+    add("--spare", type=cli.non_negative_int, default=0, help=more)
+    growth = "growth, as a share of the demand"
+    add("--headroom", type=cli.between(0, 100), default=0.0, help=growth)
+    kept = "kept per stream on rented storage: cameras=20"
+    add("--storage_gb", type=streams, metavar="UNIT=GB,...", help=kept)
+    sent = "sent out of the cloud per stream and hour: cameras=0.1"
+    add("--egress_gb", type=streams, metavar="UNIT=GB,...", help=sent)
+    hosted = "TOML with the prices of a hosted API (docs/cost.md)"
+    add("--api", type=Path, metavar="FILE", help=hosted)
+    used = 'what one stream takes of it per hour: "users:million output tokens=0.02"'
+    add("--api_use", type=side_streams, metavar="UNIT:WORK=NUMBER,...", **many, help=used)
+    which = "of several service levels or works that were measured: 'users:max TTFT s=1'"
+    add("--where", type=entry, metavar="UNIT:ENTRY=VALUE", **many, help=which)
+
+
 def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """End with wrong usage where an option says two things of the same name."""
+    """End with wrong usage where an option says two things of the same name, or goes with a
+    demand where there is none."""
     named = {"--sut": args.sut, "--power_w": args.power_w, "--idle_w": args.idle_w}
     named["--unit"] = [(unit.name, unit) for unit in args.unit]
     for option, pairs in named.items():
         _check_once(parser, f"argument {option}", pairs)
+    for name in DEMAND_OPTIONS if args.demand is None else ():
+        if getattr(args, name) != parser.get_default(name):
+            parser.error(f"argument --{name}: goes with --demand")
 
 
 def _check_once(
@@ -367,37 +423,7 @@ def parse_args() -> argparse.Namespace:
     what += "system's throughput per second"
     add("what", nargs="*", help=what)
     add("--json", action="store_true", help="print all as JSON")
-    add = parser.add_argument_group("demand").add_argument
-    live = "live streams to be carried at the busiest hour, e.g. cameras=120,calls=40,users=200"
-    add("--demand", type=streams, metavar="UNIT=NUMBER,...", help=live)
-    many: dict[str, Any] = {"action": "append", "default": []}
-    own = "a capacity of your own, of one whole machine: SIDE:cameras=40,users=300"
-    add("--capacity", type=side_streams, metavar="SIDE:UNIT=NUMBER,...", **many, help=own)
-    load = "load over the day, by a name of analysis/profiles.toml or of --profiles"
-    add("--profile", default="always", metavar="NAME", help=load)
-    add("--profiles", type=Path, metavar="FILE", help="TOML with profiles of your own")
-    billed = "what on-demand and spot machines do with less work: stay on, are off in hours "
-    billed += "without work, or as many are on as each hour takes"
-    add("--billing", choices=sizing.BILLING, default="always_on", help=billed)
-    add(
-        "--spare",
-        type=cli.non_negative_int,
-        default=0,
-        help="machines more, for ones that fail (N+1: 1)",
-    )
-    add(
-        "--headroom", type=cli.between(0, 100), default=0.0, help="growth, as a share of the demand"
-    )
-    kept = "kept per stream on rented storage: cameras=20"
-    add("--storage_gb", type=streams, metavar="UNIT=GB,...", help=kept)
-    sent = "sent out of the cloud per stream and hour: cameras=0.1"
-    add("--egress_gb", type=streams, metavar="UNIT=GB,...", help=sent)
-    hosted = "TOML with the prices of a hosted API (docs/cost.md)"
-    add("--api", type=Path, metavar="FILE", help=hosted)
-    used = 'what one stream takes of it per hour: "users:million output tokens=0.02"'
-    add("--api_use", type=side_streams, metavar="UNIT:WORK=NUMBER,...", **many, help=used)
-    which = "of several service levels or works that were measured: 'users:max TTFT s=1'"
-    add("--where", type=entry, metavar="UNIT:ENTRY=VALUE", **many, help=which)
+    add_demand_arguments(parser)
     allowed = "use runs that are not valid as evidence, too"
     add("--allow_invalid", action="store_true", help=allowed)
     add_arguments(parser)
@@ -441,25 +467,32 @@ class Sized:
 
     work: PricedWork
     capacities: Mapping[str, Mapping[str, sizing.Capacity]]
-    notes: list[str]
+    mixes: Mapping[str, Sequence[sizing.Mix]]  # by side
+    notes: list[str]  # on what was measured: what was left out, and why
 
 
-def price_streams(args: argparse.Namespace, given: Mapping[str, Assumption]) -> Sized:
-    runs, notes = read_runs(map(Path, args.what)) if args.what else ([], [])
-    capacities, mixes, problems = sizing.from_runs(
+def price_streams(
+    args: argparse.Namespace,
+    runs: Sequence[Run],
+    systems: Mapping[str, System | None],
+    given: Mapping[str, Assumption],
+) -> Sized:
+    """The demand of add_demand_arguments() on the machines whose capacity the runs are of, or the
+    user states. Raises UserError where there is none."""
+    capacities, mixes, notes = sizing.from_runs(
         runs, args.allow_invalid, args.share, dict(args.where)
     )
-    sides = {run.side: machine_of(run) for run in runs if run.side in capacities}
     for side, counts in args.capacity:
         own = capacities.setdefault(side, {})
         own |= {unit: sizing.given(side, unit, count) for unit, count in counts.items()}
-        sides.setdefault(side, side)
-    notes += problems
     if not capacities:
         raise UserError("; ".join(["no capacity was measured (capacity.py)", *notes]))
     profiles = sizing.read_profiles(args.profiles)
     if args.profile not in profiles:
         raise UserError(f"--profile {args.profile}: there are {', '.join(profiles)}")
+    api_use: dict[str, dict[str, float]] = {}
+    for unit, used in args.api_use:
+        api_use[unit] = {**api_use.get(unit, {}), **used}
     demand = Demand(
         args.demand,
         profiles[args.profile],
@@ -468,24 +501,14 @@ def price_streams(args: argparse.Namespace, given: Mapping[str, Assumption]) -> 
         args.headroom,
         args.storage_gb,
         args.egress_gb,
+        api_use,
     )
-    systems = systems_of(sides, args)
-    apis = {}
-    if args.api:
-        api = prices.read_api(args.api, date.today())
-        per_month: Counter[str] = Counter()
-        for unit, used in args.api_use:
-            hours = demand.streams.get(unit, 0.0) * demand.mean_share * tco.HOURS_PER_MONTH
-            for work, amount in used.items():
-                per_month[work] += hours * amount
-        unused = [unit for unit in demand.streams if unit not in dict(args.api_use)]
-        if unused:
-            raise UserError(
-                f"--api needs --api_use of {', '.join(unused)}: {unused[0]}:WORK=NUMBER"
-            )
-        apis[api.name] = api, per_month
+    apis = [prices.read_api(args.api, date.today())] if args.api else []
+    unused = [unit for unit in demand.streams if unit not in api_use]
+    if apis and unused:
+        raise UserError(f"--api needs --api_use of {', '.join(unused)}: {unused[0]}:WORK=NUMBER")
     work = pricing.price_demand(demand, capacities, mixes, systems, given, apis)
-    return Sized(work, capacities, notes)
+    return Sized(work, capacities, mixes, notes)
 
 
 def capacity_table(capacities: Mapping[str, Mapping[str, sizing.Capacity]]) -> Table:
@@ -508,12 +531,14 @@ def main() -> int:
     if args.demand is None:
         works, shown, notes = price_rates(args, given), [], []
     else:
-        sized = price_streams(args, given)
-        works, notes = [sized.work], sized.notes
+        runs, skipped = read_runs(map(Path, args.what)) if args.what else ([], [])
+        systems = systems_of(machines_of(runs, args.capacity), args)
+        sized = price_streams(args, runs, systems, given)
+        works, notes = [sized.work], [*skipped, *sized.notes]
         shown = [capacity_table(sized.capacities)]
     if args.json:
         content = {"works": works, "capacities": shown and sized.capacities, "assumptions": given}
-        print(json.dumps(content, indent=1, ensure_ascii=False, default=_plain))
+        print(json.dumps(content, indent=1, ensure_ascii=False, default=as_json))
         return cli.EXIT_OK
     lines = [line for work in works for line in sentences(work, years)]
     shown += [table for work in works for table in tables(work)]
@@ -523,12 +548,6 @@ def main() -> int:
     notes += [note for work in works for note in work.notes]
     print("\n".join([*lines, "", *(f"note: {note}" for note in dict.fromkeys(notes))]))
     return cli.EXIT_OK
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: getattr(value, name) for name in value.__dataclass_fields__}
-    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 if __name__ == "__main__":

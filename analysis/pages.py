@@ -1,40 +1,161 @@
-"""The report with its charts: an HTML page that needs nothing else, and a PDF."""
+"""The report as a page that needs nothing else, and as a PDF printed from it."""
 
 from __future__ import annotations
 
 import base64
-import io
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import jinja2
 import matplotlib
 from fpdf import FPDF
 from fpdf.fonts import FontFace
+from markupsafe import Markup
 
-from analysis.charts import Chart, drawn
-from analysis.report import MARK, METHOD, Report, notes, summary, tables
+from analysis import cost, findings, page_costs, page_model, report
+from analysis.page_parts import Section
+from analysis.report import MARK, METHOD, Report
+from analysis.text import as_json
 
-TEMPLATE = Path(__file__).with_name("report.html.j2")
+FOLDER = Path(__file__).resolve().parent
+TEMPLATE = FOLDER / "report.html.j2"
+SCRIPTS = page_model.SCRIPT, FOLDER / "page_costs.js", FOLDER / "page.js"
+BROWSERS = (
+    *("chromium", "chromium-browser", "google-chrome", "chrome", "microsoft-edge", "msedge"),
+    "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+)
+NAMES = {  # of sections, in the list of them
+    "performance": "Performance",
+    "capacity": "Capacity",
+    "cost": "Cost and other figures",
+    "time": "Cost over time",
+    "decides": "What decides",
+    "quality": "Quality",
+    "differences": "Differences",
+    "limits": "Limits",
+    "tuning": "Tuning",
+    "warnings": "Warnings",
+}
+MAX_WORKS = 20  # that a reader can price again
+PRINT_S = 90  # after which a browser that prints is given up
+NO_BROWSER = (
+    "Printed without a browser: the charts, and more, are in the page (--html). With Chromium, "
+    "Chrome or Edge on the machine this PDF is the page."
+)
 
 
-def html(report: Report) -> bytes:
-    """One page that needs nothing else."""
-
-    def uri(chart: Chart, theme: str) -> str:
-        picture = base64.b64encode(chart.render(theme, "svg")).decode()
-        return f"data:image/svg+xml;base64,{picture}"
-
+def html(found: Report, folder: Path | None = None) -> bytes:
+    """One page that needs nothing else. Records are linked from `folder`, where the page will lie;
+    without it they are named."""
+    script = "\n".join(path.read_text(encoding="utf-8") for path in SCRIPTS)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    sections = findings.sections(found)
+    works = [work for work in found.priced if work.alternatives][:MAX_WORKS]
+    costs = page_costs.cost_sections(works[0]) if works else []
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        report=report,
-        summary=summary(report),
-        charts=[(chart, uri(chart, "light"), uri(chart, "dark")) for chart in drawn(report)],
-        tables=tables(report),
-        notes=notes(report),
+        report=found,
+        question=findings.question(found),
+        answer=findings.answers(found),
+        sections=_ordered(sections, costs),
+        works=works,
+        sliders=page_costs.sliders(found) if works else [],
+        baselines=list(found.others),
+        assumptions=cost.assumption_table(found.assumptions) if found.priced else None,
+        runs=report.run_table(found),
+        links=_links(found, folder),
         method=METHOD,
         mark=MARK,
+        names=NAMES,
+        digest=digest,
+        script=Markup(script),
+        data=_embedded(_payload(found, sections, works)),
     )
     return page.encode()
+
+
+def _ordered(sections: Sequence[Section], costs: Sequence[Section]) -> list[Section]:
+    """Costs stand behind performance and capacity."""
+    first = [each for each in sections if each.id in ("performance", "capacity")]
+    return [*first, *costs, *(each for each in sections if each not in first)]
+
+
+def _payload(found: Report, sections: Sequence[Section], works: Sequence[Any]) -> dict[str, Any]:
+    charts = {
+        f"{section.id}-{i}": asdict(chart)
+        for section in sections
+        for i, chart in enumerate(section.charts)
+    }
+    leading = {id(work) for work in findings.leading(found)}
+    charts["first"] = asdict(findings.first_chart(found))
+    return {
+        "sides": list(found.sides),
+        "years": found.assumptions["years"].value,
+        "leading": [i for i, work in enumerate(works) if id(work) in leading],
+        "charts": charts,
+        "baselines": {
+            baseline: {
+                "performance": asdict(findings.performance(found, comparisons)),
+                "differences": asdict(findings.differences(found, comparisons)),
+            }
+            for baseline, comparisons in found.others.items()
+        },
+        "costs": page_model.payload(works),
+        "sliders": [asdict(each) for each in page_costs.sliders(found)] if works else [],
+        "command": found.command,
+    }
+
+
+def _embedded(payload: dict[str, Any]) -> Markup:
+    """JSON that ends no script element."""
+    text = json.dumps(payload, default=as_json, ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def _links(found: Report, folder: Path | None) -> dict[tuple[str, str], str]:
+    """By side and file name, the record's address from the page."""
+    if folder is None:
+        return {}
+    return {
+        (run.side, run.path.name): quote(Path(os.path.relpath(run.path, folder)).as_posix())
+        for run in found.runs
+        if run.path.is_file()
+    }
+
+
+def pdf(found: Report, folder: Path | None = None) -> bytes:
+    """The page, printed by a headless browser; where there is none, a plain document that says
+    so."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    return (browser and printed(browser, html(found, folder))) or _plain(found)
+
+
+def printed(browser: str, page: bytes) -> bytes | None:
+    """None where the browser does not print."""
+    with tempfile.TemporaryDirectory() as name:
+        source, target = Path(name) / "report.html", Path(name) / "report.pdf"
+        source.write_bytes(page)
+        sandbox = [] if os.geteuid() else ["--no-sandbox"]  # root has none
+        options = [*("--headless", "--disable-gpu", "--no-pdf-header-footer"), *sandbox]
+        options += [f"--user-data-dir={name}/profile", "--virtual-time-budget=10000"]
+        command = [browser, *options, f"--print-to-pdf={target}", source.as_uri()]
+        try:
+            subprocess.run(command, capture_output=True, timeout=PRINT_S, check=True)
+            content = target.read_bytes()
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return content + f"\n% {MARK}\n".encode() if content.startswith(b"%PDF") else None
 
 
 class Document(FPDF):
@@ -64,19 +185,13 @@ class Document(FPDF):
         self.say(title, 11, "B")
 
 
-def pdf(report: Report) -> bytes:
-    """The same, to print and send."""
-    page = Document(report.title)
-    page.say(report.title, 20, "B")
-    page.say(report.about, 8, gap=4)
-    for line in summary(report):
+def _plain(found: Report) -> bytes:
+    page = Document(found.title)
+    page.say(found.title, 20, "B")
+    page.say(f"{found.about}. {NO_BROWSER}", 8, gap=4)
+    for line in report.summary(found):
         page.say(line, 10.5, gap=2)
-    for chart in drawn(report):
-        width, high = page.epw, page.epw * chart.height / chart.width
-        page.heading(chart.title, high + 12)
-        picture = io.BytesIO(chart.render("light", "png"))
-        page.image(picture, w=width, h=high, alt_text=chart.alt)
-    for table in tables(report):
+    for table in report.tables(found):
         page.heading(table.title, 30)
         page.set_font("sans", "", 6.5)
         rows = [table.headings, *table.rows]
@@ -90,7 +205,7 @@ def pdf(report: Report) -> bytes:
         ) as cells:
             for row in rows:
                 cells.row(row)
-    for title, lines in (("Notes", notes(report)), ("Method", METHOD)):
+    for title, lines in (("Notes", report.notes(found)), ("Method", METHOD)):
         if lines:
             page.heading(title)
             for line in lines:

@@ -6,8 +6,9 @@ cameras), on as many whole machines as it takes. docs/cost.md has the formulas.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from itertools import product
 from typing import Any
 
@@ -17,14 +18,13 @@ from analysis import sizing, tco, uncertainty
 from analysis.assumptions import Assumption, Values
 from analysis.prices import API, BOUGHT, RESERVED, SPOT, Api, Offer, System
 from analysis.uncertainty import Array, Cost, Decision, Estimate, Input
+from analysis.uncertainty import Values as Drawn
 
 CURVE_DRAWS = 400  # behind the band of a curve of cost over time
 ENERGY = "energy"
 POWER = ("load", "idle_power_share")
 PRICES = ("purchase_price_factor", "rental_price_factor")
 NO_SYSTEM = "no system of sut/ is this side: --sut {}=NAME names it"
-
-UseOf = Callable[[Values, Mapping[str, Array]], tco.Use]  # from the inputs' values
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,9 @@ class Alternative:
     items: list[tco.LineItem]  # of what `usd` is made, as far as it is known
     evidence: str  # what the price is from, and of when
     without: list[str]  # what is not known and not in it
+    # The probability that it costs less than all others that are decided between: of each side what
+    # is cheapest to own, where its power is known, and to rent. None: not one of them.
+    least: float | None = None
 
     @property
     def name(self) -> str:
@@ -69,36 +72,108 @@ class BreakEven:
 
 
 @dataclass(frozen=True)
-class PricedWork:
-    """One unit of work, or a demand, priced on several machines."""
+class Demand:
+    """Live streams by unit, and how they come over the day."""
 
-    label: str
-    unit: str  # "million tokens"; of a demand what it is
-    alternatives: list[Alternative]
-    missing: list[str]  # why a side has no cost
-    break_evens: list[BreakEven]
-    notes: list[str]  # what a reader must know of prices
-    marks: tuple[str, ...] = ()  # what every sentence about it has to say
+    streams: Mapping[str, float]
+    profile: sizing.Profile
+    billing: str  # of sizing.BILLING: what on-demand and spot machines do when there is less work
+    spare: int = 0
+    headroom: float = 0.0
+    storage_gb: Mapping[str, float] | None = None  # kept per stream, by unit
+    egress_gb: Mapping[str, float] | None = None  # per stream and hour, by unit
+    # what a stream takes of a hosted API per hour, by unit: {"users": {"million tokens": 0.02}}
+    api_use: Mapping[str, Mapping[str, float]] | None = None
+
+    def __str__(self) -> str:
+        names = [f"{count:,g} {unit}" for unit, count in self.streams.items()]
+        return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+    @property
+    def mean_share(self) -> float:
+        return sum(self.profile.shares) / len(self.profile.shares)
+
+    @property
+    def notes(self) -> list[str]:
+        return [
+            f"{item} is that of {', '.join(gb)} only"
+            for item, gb in (("storage", self.storage_gb), ("egress", self.egress_gb))
+            if gb and set(self.streams) - set(gb)
+        ]
+
+    @property
+    def api_units_per_month(self) -> dict[str, float]:
+        """What all streams take of a hosted API, by its unit of work."""
+        per_month: dict[str, float] = defaultdict(float)
+        for unit, used in (self.api_use or {}).items():
+            hours = self.streams.get(unit, 0.0) * self.mean_share * tco.HOURS_PER_MONTH
+            for work, amount in used.items():
+                per_month[work] += hours * amount
+        return per_month
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The machines of one side for a demand."""
+
+    side: str
+    demand: Demand
+    capacities: Mapping[str, sizing.Capacity]  # of the demand's units
+    mixes: Sequence[sizing.Mix]
+    # by billing and what they are planned from, which most inputs of a cost don't change
+    known: dict[tuple, tuple[list[Array], tco.Use]] = field(default_factory=dict, repr=False)
+
+    def use(self, billing: str, v: Values, drawn: Drawn) -> tco.Use:
+        counts = {unit: drawn[capacity_name(self.side, unit)] for unit in self.capacities}
+        sizes = [v.peak_factor, v.planning_share, v.interference_share, *counts.values()]
+        arrays = [np.asarray(each) for each in sizes]  # kept, so that no other has their id
+        key = billing, *(each.item() if each.ndim == 0 else id(each) for each in arrays)
+        if key not in self.known:
+            self.known[key] = arrays, self._planned(billing, v, counts)
+        return self.known[key][1]
+
+    def _planned(self, billing: str, v: Values, counts: Drawn) -> tco.Use:
+        demand = self.demand
+        sized = demand.streams, self.capacities, self.mixes, v
+        more: Any = {"spare": demand.spare, "headroom": demand.headroom, "counts": counts}
+        plan = sizing.machines_needed(*sized, **more)
+        day = sizing.day(demand.profile, billing, *sized, **more)
+        kept, sent = (
+            sum(gb.get(unit, 0.0) * count for unit, count in demand.streams.items()) if gb else None
+            for gb in (demand.storage_gb, demand.egress_gb)
+        )
+        monthly = None if sent is None else sent * demand.mean_share * tco.HOURS_PER_MONTH
+        share = min(each.share for each in self.capacities.values())
+        return tco.Use(plan.machines * share, day.busy_share, day.on_share, kept, monthly)
 
 
 @dataclass(frozen=True)
 class Way:
-    """An alternative before it is priced."""
+    """An alternative before it is priced: one of a unit has a rate, one of a demand a fleet or an
+    API."""
 
     side: str
     system: System
     offer: Offer
-    use: UseOf
-    rate: str = ""  # the input that is its units of work per hour; of a demand none
+    rate: str = ""  # the input that is its units of work per hour
+    fleet: Fleet | None = None
+    api: Api | None = None
 
     @property
     def name(self) -> str:
         return f"{self.side}, {self.offer.name}"
 
+    def use(self, v: Values, drawn: Drawn) -> tco.Use:
+        if self.fleet:
+            is_committed = self.offer.kind in (BOUGHT, RESERVED)
+            billing = "always_on" if is_committed else self.fleet.demand.billing
+            return self.fleet.use(billing, v, drawn)
+        return tco.Use(0.0) if self.api else tco.Use(1.0, v.utilization, v.utilization)
+
     def cost(self, price: float = 1.0) -> Cost:
         """USD per unit, or of a demand over the years, with a factor on the price."""
 
-        def usd(drawn: Mapping[str, Array]) -> Array:
+        def usd(drawn: Drawn) -> Array:
             v = values_of(drawn)
             offer = _at_price(self.offer, v, price)
             if self.rate:
@@ -108,7 +183,30 @@ class Way:
         return usd
 
 
-def values_of(drawn: Mapping[str, Array]) -> Values:
+@dataclass(frozen=True)
+class Basis:
+    """All that a work is priced from: it can be priced again, with inputs that were changed."""
+
+    ways: list[Way]
+    inputs: list[Input]
+    demand: Demand | None = None
+
+
+@dataclass(frozen=True)
+class PricedWork:
+    """One unit of work, or a demand, priced on several machines."""
+
+    label: str
+    unit: str  # "million tokens"; of a demand what it is
+    alternatives: list[Alternative]
+    missing: list[str]  # why a side has no cost
+    break_evens: list[BreakEven]
+    notes: list[str]  # what a reader must know of prices
+    basis: Basis = field(repr=False)
+    marks: tuple[str, ...] = ()  # what every sentence about it has to say
+
+
+def values_of(drawn: Drawn) -> Values:
     return Values(**{each.name: drawn.get(each.name) for each in fields(Values)})
 
 
@@ -156,21 +254,14 @@ def price_unit(
     systems : by side; None where no system is known.
     """
     ways = [
-        _unit_way(side, system, offer, rate.name)
+        Way(side, system, offer, rate=rate.name)
         for side, rate in rates.items()
         if (system := systems[side])
         for offer in system.offers
     ]
     inputs = [*rates.values(), *inputs_of(assumptions)]
     missing = [f"{side}: {why}" for side in rates if (why := _unpriced(side, systems[side]))]
-    return _priced_work(label, unit, ways, inputs, missing)
-
-
-def _unit_way(side: str, system: System, offer: Offer, rate: str) -> Way:
-    def use(v: Values, drawn: Mapping[str, Array]) -> tco.Use:
-        return tco.Use(1.0, v.utilization, v.utilization)
-
-    return Way(side, system, offer, use, rate)
+    return _priced_work(label, unit, Basis(ways, inputs), missing)
 
 
 def _unpriced(side: str, system: System | None) -> str | None:
@@ -179,47 +270,24 @@ def _unpriced(side: str, system: System | None) -> str | None:
     return None if system.offers else f"sut/{system.name}.toml has no price"
 
 
-@dataclass(frozen=True)
-class Demand:
-    """Live streams by unit, and how they come over the day."""
-
-    streams: Mapping[str, float]
-    profile: sizing.Profile
-    billing: str  # of sizing.BILLING: what on-demand and spot machines do when there is less work
-    spare: int = 0
-    headroom: float = 0.0
-    storage_gb: Mapping[str, float] | None = None  # kept per stream, by unit
-    egress_gb: Mapping[str, float] | None = None  # per stream and hour, by unit
-
-    def __str__(self) -> str:
-        names = [f"{count:,g} {unit}" for unit, count in self.streams.items()]
-        return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
-
-    @property
-    def mean_share(self) -> float:
-        return sum(self.profile.shares) / len(self.profile.shares)
-
-
 def price_demand(
     demand: Demand,
     capacities: Mapping[str, Mapping[str, sizing.Capacity]],
     mixes: Mapping[str, Sequence[sizing.Mix]],
     systems: Mapping[str, System | None],
     assumptions: Mapping[str, Assumption],
-    apis: Mapping[str, tuple[Api, Mapping[str, float]]] | None = None,
+    apis: Sequence[Api] = (),
 ) -> PricedWork:
     """USD over the years of every side for a demand.
 
     Parameters
     ----------
     capacities, mixes : by side, as sizing.from_runs() has them.
-    apis : by name a hosted API, and its units that the demand takes per month.
+    apis : with prices of what demand.api_use takes.
     """
-    inputs, missing, ways, notes = inputs_of(assumptions), [], [], []
+    inputs, missing, notes, marks = inputs_of(assumptions), [], demand.notes, []
+    ways: list[Way] = []
     v = values_of(uncertainty.best(inputs))
-    for item, gb in (("storage", demand.storage_gb), ("egress", demand.egress_gb)):
-        if gb and set(demand.streams) - set(gb):
-            notes.append(f"{item} is that of {', '.join(gb)} only")
     for side, own in capacities.items():
         lacking = [unit for unit in demand.streams if unit not in own]
         if lacking:
@@ -234,28 +302,27 @@ def price_demand(
         if why := _unpriced(side, system):
             missing.append(f"{side}: {why}")
         if system:
-            own_mixes = mixes.get(side, ())
+            marks += [mark for each in measured.values() for mark in each.marks]
+            fleet = Fleet(side, demand, measured, mixes.get(side, ()))
             plan = sizing.machines_needed(
-                demand.streams, measured, own_mixes, v, demand.spare, demand.headroom
+                demand.streams, measured, fleet.mixes, v, demand.spare, demand.headroom
             )
             notes += [f"{side}: {note}" for note in (plan.method, *plan.notes)]
-            for offer in system.offers:
-                ways.append(_demand_way(side, system, offer, demand, measured, own_mixes))
-    for name, (api, per_month) in (apis or {}).items():
-        system = System(name, notes=api.notes)
-        ways.append(Way(name, system, api.offer(per_month), lambda v, drawn: tco.Use(0.0)))
-    work = _priced_work("", str(demand), ways, inputs, missing)
-    return replace(work, notes=[*notes, *work.notes])
+            ways += [Way(side, system, offer, fleet=fleet) for offer in system.offers]
+    for api in apis:
+        offer = api.offer(demand.api_units_per_month)
+        ways.append(Way(api.name, System(api.name, notes=api.notes), offer, api=api))
+    work = _priced_work("", str(demand), Basis(ways, inputs, demand), missing)
+    return replace(work, notes=[*notes, *work.notes], marks=tuple(dict.fromkeys(marks)))
 
 
-def _capacity_name(side: str, unit: str) -> str:
+def capacity_name(side: str, unit: str) -> str:
     return f"{unit} of {side}"
 
 
 def _capacity_input(side: str, capacity: sizing.Capacity) -> Input:
-    name = _capacity_name(side, capacity.unit)
     return Input(
-        name,
+        capacity_name(side, capacity.unit),
         f"{capacity.unit} per machine of {side}",
         capacity.count,
         lambda p: sizing.quantiles(capacity, p),
@@ -263,56 +330,9 @@ def _capacity_input(side: str, capacity: sizing.Capacity) -> Input:
     )
 
 
-def _demand_way(
-    side: str,
-    system: System,
-    offer: Offer,
-    demand: Demand,
-    capacities: Mapping[str, sizing.Capacity],
-    mixes: Sequence[sizing.Mix],
-) -> Way:
-    share = min(each.share for each in capacities.values())
-
-    known: dict[tuple, tuple[list[Array], tco.Use]] = {}  # most inputs of a cost change no use
-
-    def use(v: Values, drawn: Mapping[str, Array]) -> tco.Use:
-        counts = {unit: drawn[_capacity_name(side, unit)] for unit in demand.streams}
-        sizes = [v.peak_factor, v.planning_share, v.interference_share, *counts.values()]
-        arrays = [np.asarray(each) for each in sizes]  # kept, so that no other has their id
-        key = tuple(each.item() if each.ndim == 0 else id(each) for each in arrays)
-        if key not in known:
-            known[key] = arrays, planned(v, counts)
-        return known[key][1]
-
-    def planned(v: Values, counts: Mapping[str, Array]) -> tco.Use:
-        sized = (demand.streams, capacities, mixes, v)
-        more: dict[str, Any] = {
-            "spare": demand.spare,
-            "headroom": demand.headroom,
-            "counts": counts,
-        }
-        plan = sizing.machines_needed(*sized, **more)
-        is_committed = offer.is_owned or offer.kind == RESERVED
-        billing = "always_on" if is_committed else demand.billing
-        day = sizing.day(demand.profile, billing, *sized, **more)
-        kept, sent = (
-            sum(gb.get(unit, 0.0) * count for unit, count in demand.streams.items()) if gb else None
-            for gb in (demand.storage_gb, demand.egress_gb)
-        )
-        monthly = None if sent is None else sent * demand.mean_share * tco.HOURS_PER_MONTH
-        return tco.Use(plan.machines * share, day.busy_share, day.on_share, kept, monthly)
-
-    return Way(side, system, offer, use)
-
-
-def _priced_work(
-    label: str,
-    unit: str,
-    ways: Sequence[Way],
-    inputs: Sequence[Input],
-    missing: list[str],
-) -> PricedWork:
+def _priced_work(label: str, unit: str, basis: Basis, missing: list[str]) -> PricedWork:
     """The ways priced, and each side's cheapest to own against each side's cheapest to rent."""
+    ways, inputs = basis.ways, basis.inputs
     drawn = uncertainty.draw(inputs)
     found = {way.name: _alternative(way, inputs, drawn) for way in ways}
     cheapest: dict[tuple[str, bool], Way] = {}  # spot, which can be taken away, decides nothing
@@ -326,20 +346,32 @@ def _priced_work(
         f"{way.side}'s power, so no verdict on owning it: --power_w" for way in unknown
     ]
     owned = [way for way in owned if way not in unknown]
+    shares = _least([*owned, *rented], drawn)
+    alternatives = [replace(each, least=shares.get(each.name)) for each in found.values()]
     evens = [_break_even(*pair, inputs, drawn) for pair in product(owned, rented)]
     v = values_of(uncertainty.best(inputs))
     unused = (tco.unused_commitment(way.offer, v) for way in ways)
     notes = [f"{way.side}, {note}" for way, note in zip(ways, unused) if note]
     notes += [f"{way.side}, {note}" for way in ways for note in way.system.notes]
-    return PricedWork(label, unit, list(found.values()), missing, evens, list(dict.fromkeys(notes)))
+    notes = list(dict.fromkeys(notes))
+    return PricedWork(label, unit, alternatives, missing, evens, notes, basis)
 
 
-def _alternative(way: Way, inputs: Sequence[Input], drawn: Mapping[str, Array]) -> Alternative:
+def _least(ways: Sequence[Way], drawn: Drawn) -> dict[str, float]:
+    """By name, the probability that a way costs less than all others; a tie counts for each in
+    part."""
+    usd = np.broadcast_arrays(*(np.atleast_1d(way.cost()(drawn)) for way in ways))
+    is_least = np.array(usd) == np.min(usd, axis=0) if ways else np.empty((0, 1))
+    shares = (is_least / is_least.sum(axis=0)).mean(axis=1)
+    return {way.name: float(share) for way, share in zip(ways, shares)}
+
+
+def _alternative(way: Way, inputs: Sequence[Input], drawn: Drawn) -> Alternative:
     centre = uncertainty.best(inputs)
     v = values_of(centre)
     use, offer = way.use(v, centre), _at_price(way.offer, v, 1.0)
     machines = None
-    if not way.rate and way.offer.kind != API:
+    if way.fleet:
         machines = uncertainty.estimate(
             lambda values: way.use(values_of(values), values).machines, inputs, drawn
         )
@@ -354,9 +386,7 @@ def _alternative(way: Way, inputs: Sequence[Input], drawn: Mapping[str, Array]) 
     )
 
 
-def _break_even(
-    owned: Way, rented: Way, inputs: Sequence[Input], drawn: Mapping[str, Array]
-) -> BreakEven:
+def _break_even(owned: Way, rented: Way, inputs: Sequence[Input], drawn: Drawn) -> BreakEven:
     decision = uncertainty.decide(
         (owned.name, rented.name),
         (owned.cost(), rented.cost()),
@@ -365,12 +395,12 @@ def _break_even(
         drawn,
     )
 
-    def instances(values: Mapping[str, Array]) -> Array:
+    def instances(values: Drawn) -> Array:
         if owned.rate:
             return values[owned.rate] / values[rented.rate]
         return rented.use(values_of(values), values).machines
 
-    def by_month(way: Way, values: Mapping[str, Array]) -> Array:
+    def by_month(way: Way, values: Drawn) -> Array:
         v = values_of(values)
         use = way.use(v, values)
         if owned.rate and way is rented:
@@ -378,8 +408,8 @@ def _break_even(
         return tco.cumulative(_at_price(way.offer, v, 1.0), way.system, use, v)
 
     centre = uncertainty.best(inputs)
-    few = {name: each[:CURVE_DRAWS] for name, each in drawn.items()}
-    few["years"] = np.full(CURVE_DRAWS, centre["years"])  # curves of one length
+    few = {name: each[:CURVE_DRAWS] if each.ndim else each for name, each in drawn.items()}
+    few["years"] = centre["years"]  # curves of one length
     usd = [by_month(way, centre) for way in (owned, rented)]
     of_draws = [
         np.broadcast_to(each.reshape(len(each), -1), (len(each), CURVE_DRAWS))
@@ -412,18 +442,18 @@ def _month(month: Array, of_draws: Array) -> Estimate | None:
     return Estimate(float(month), float(low), float(high))
 
 
-def _left_out(way: Way, v: Values, centre: Mapping[str, Array]) -> list[str]:
+def _left_out(way: Way, v: Values, centre: Drawn) -> list[str]:
     return tco.missing(way.offer, way.system, way.use(v, centre), v)
 
 
-def _units_per_month(way: Way, v: Values, centre: Mapping[str, Array]) -> float:
+def _units_per_month(way: Way, v: Values, centre: Drawn) -> float:
     """What a cost is multiplied with to be USD per machine and month."""
     if way.rate:
         return float(centre[way.rate] * tco.HOURS_PER_MONTH * v.utilization)
     return 1 / float(way.use(v, centre).machines * tco.annuity(12 * v.years, v))
 
 
-def _utilization(owned: Way, rented: Way, centre: Mapping[str, Array]) -> float | None:
+def _utilization(owned: Way, rented: Way, centre: Drawn) -> float | None:
     if not owned.rate:
         return None
     v = values_of(centre)

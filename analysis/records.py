@@ -9,8 +9,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import numpy as np
-
 from analysis import gates, sides
 from analysis.text import plain
 from harness import record
@@ -18,7 +16,6 @@ from harness.cli import UserError
 
 Scalar = str | float | bool
 Key = frozenset[tuple[str, Scalar]]
-MAX_DRAWN = 200  # samples of a run in a chart of distributions
 MAX_WORKS = 300  # of a side, of which the two most alike are looked for
 MAX_LINE = 1000  # characters, about a file that is left out
 SMALLEST = 1e-30  # nearer to 0 than that is 0, so that no ratio overflows
@@ -88,11 +85,13 @@ class Run:
     primary: str
     work: list[Unit]
     metrics: dict[str, Metric]
-    durations: dict[str, np.ndarray]  # by metric in seconds, single samples in order, thinned out
+    usage: dict[str, float]  # shares of what the machine has that the run took: CPU time, memory
+    details: list[str]  # what it printed besides its metrics
     warnings: list[str]
     reasons: list[str]  # why it is not valid as evidence
     gate: gates.Gate | None  # of a record that measured quality
     level: str | None  # the entry of the task that is a level of load, not another work
+    is_tuning: bool = False  # a record of trials (--tune): it names a layout, and is no measurement
     search: Search | None = None  # of a capacity record
     quality: gates.Gate | None = None  # what a record of quality says about this run's setting
     side: str = ""
@@ -185,9 +184,8 @@ def _run(found: dict, path: Path) -> Run:
         )
         for key, m in found["metrics"].items()
     }
-    samples = {plain(key): _measured(each) for key, each in found["samples"].items()}
     level = plain(found["output"].get("level", "concurrency"))
-    same = ("id", "finished_at", "workload", "title", "primary", "warnings")
+    same = ("id", "finished_at", "workload", "title", "primary", "warnings", "details")
     entries: tuple[str, ...] = ("task", "comparable_by", "configuration", "context")
     known = {key: plain(found[key]) for key in (*same, "work", "validity")}
     given = {key: _given(plain(found[key])) for key in entries}
@@ -199,11 +197,8 @@ def _run(found: dict, path: Path) -> Run:
         is_remote=_is_elsewhere(found.get("server", {})),
         work=[Unit(each["unit"], each["metric"], each["amount"]) for each in known.pop("work")],
         metrics=metrics,
-        durations={
-            key: _thinned(sorted(samples.get(key, ())) or [m.median], MAX_DRAWN)
-            for key, m in metrics.items()
-            if m.unit == "s"
-        },
+        usage=_usage(found),
+        is_tuning="trials" in found["output"],
         reasons=known.pop("validity")["reasons"],
         gate=gates.of_record({**found, "output": {"gate": plain(found["output"].get("gate"))}}),
         level=level if is_number(given["task"].get(level)) else None,
@@ -239,9 +234,13 @@ def _is_elsewhere(server: dict) -> bool:
     return not server.get("is_local", True) and "client" not in server
 
 
-def _measured(iterations: list[list[float | None]]) -> list[float]:
-    """All samples but those that were no possible values."""
-    return [value for each in iterations for value in each if value is not None]
+def _usage(found: dict) -> dict[str, float]:
+    """Of the CPUs that the run was allowed, and of the machine's memory; what is known of it."""
+    usage, total = found["usage"] or {}, found["system"]["memory"]["bytes"]
+    busy = [share for share in usage.get("busy_share_per_cpu") or () if is_number(share)]
+    shares = {"CPU time": sum(busy) / len(busy)} if busy else {}
+    peak = usage.get("peak_rss_bytes")
+    return {**shares, "memory": peak / total} if is_number(peak) and total else shares
 
 
 def _zeroed(value: float) -> float:
@@ -255,12 +254,6 @@ def is_number(value: Any) -> TypeGuard[float]:
 def _given(entries: dict) -> dict[str, Scalar]:
     """Without None and False, which are the same as an entry that is not there."""
     return {k: v for k, v in entries.items() if v is not None and v is not False}
-
-
-def _thinned(values: list[float], most: int) -> np.ndarray:
-    """At most `most` of them, evenly spread."""
-    places = np.linspace(0, len(values) - 1, min(len(values), most)).astype(int)
-    return np.array(values, float)[places]
 
 
 def _apply_gates(runs: list[Run]) -> None:

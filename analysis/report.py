@@ -6,7 +6,8 @@ import csv as csv_module
 import io
 import json as json_module
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from itertools import chain
 
 from analysis import cost, gates
 from analysis.assumptions import Assumption
@@ -15,12 +16,13 @@ from analysis.prices import System
 from analysis.pricing import PricedWork
 from analysis.ratio import NO_DIFFERENCE
 from analysis.records import Run, listed, nearest
-from analysis.text import Table, amount, csv_cell, inline, interval, times, times_interval
+from analysis.text import Table, amount, as_json, csv_cell, inline, interval, times, times_interval
 from analysis.text import markdown as escaped
 from harness import cli
 
-MAX_RUNS = 500  # in the table of runs
+MAX_RUNS = 2000  # in the table of runs
 MARK = "Made by analysis.compare of Edge v/s Cloud Performance Testing"  # in all but the CSV
+CSV_PRICES = ("usd", "usd_low90", "usd_high90", "machines")
 CSV_HEADER = "work,metric,unit,baseline,side,baseline_median,side_median,ratio,ci95_low,ci95_high"
 
 METHOD = (
@@ -55,10 +57,13 @@ class Report:
     sides: dict[str, Side]  # the baseline first
     comparisons: list[Comparison]
     leading: list[str]  # labels of the works that the summary mentions
-    costs: list[PricedWork]
+    demand: cost.Sized | None  # priced on whole machines
+    costs: list[PricedWork]  # per unit of work
     assumptions: dict[str, Assumption]
     runs: list[Run]
     skipped: list[str]
+    command: list[str]  # that makes the same again, without its outputs
+    others: dict[str, list[Comparison]]  # by baseline: for a reader who chooses another
 
     @property
     def title(self) -> str:
@@ -69,11 +74,18 @@ class Report:
     def about(self) -> str:
         made = self.made_at[:16].replace("T", " ")
         sides = " · ".join(self.sides)
-        return f"{sides} — baseline {self.baseline}, {len(self.runs)} runs, made {made} UTC"
+        valid = sum(not run.reasons for run in self.runs)
+        return f"{sides} — {len(self.runs)} runs, {valid} of them valid, {made} UTC"
 
     @property
     def leading_costs(self) -> list[PricedWork]:
+        """Of the works that the summary mentions, per unit."""
         return [row for row in self.costs if row.label in self.leading]
+
+    @property
+    def priced(self) -> list[PricedWork]:
+        """What is shown of costs: the demand, then units of work."""
+        return [*([self.demand.work] if self.demand else []), *self.leading_costs]
 
 
 def sentence(c: Comparison) -> str:
@@ -127,9 +139,11 @@ def summary(report: Report) -> list[str]:
         lines = ["Nothing to compare: no other side did the same work as the baseline."]
         lines += nearest(report.runs, report.baseline)
     years = report.assumptions["years"].value or 0.0
-    for work in report.leading_costs:
-        lines += [marked(line, work.marks) for line in cost.sentences(work, years)]
-    return list(dict.fromkeys(lines))
+    priced = [
+        [marked(line, work.marks) for line in cost.sentences(work, years)] for work in report.priced
+    ]
+    leading = 1 if report.demand else 0  # a demand is asked for: its answer comes first
+    return list(dict.fromkeys(chain(*priced[:leading], lines, *priced[leading:])))
 
 
 def notes(report: Report) -> list[str]:
@@ -138,27 +152,31 @@ def notes(report: Report) -> list[str]:
     for c in report.comparisons:
         for note in [*c.marks, *c.notes]:
             labels.setdefault(note, {})[c.label] = None
-    for work in report.leading_costs:
-        labels |= {note: {work.label: None} for note in work.notes}
+    for work in report.priced:
+        labels |= {note: {work.label or work.unit: None} for note in work.notes}
     found = [
         f"{next(iter(works))}{f' and {len(works) - 1} more' if len(works) > 1 else ''}: {note}"
         for note, works in labels.items()
     ]
+    found += report.demand.notes if report.demand else []
     return [*found, *(f"skipped: {line}" for line in report.skipped)]
 
 
 def tables(report: Report) -> list[Table]:
-    found = [_ratios(report), _differences(report)]
-    found += [table for work in report.leading_costs for table in cost.tables(work)]
-    assumptions = [cost.assumption_table(report.assumptions)] if report.costs else []
-    found += [_systems(report), _accuracy(report), *assumptions, _runs(report)]
+    priced = [cost.tables(work) for work in report.priced]
+    found = [ratio_table(report.comparisons), difference_table(report.comparisons)]
+    if report.demand:
+        found = [*priced.pop(0), cost.capacity_table(report.demand.capacities), *found]
+    found += chain(*priced)
+    assumptions = [cost.assumption_table(report.assumptions)] if report.priced else []
+    found += [system_table(report), _accuracy(report), *assumptions, run_table(report)]
     return [table for table in found if table.rows]
 
 
-def _ratios(report: Report) -> Table:
+def ratio_table(comparisons: Sequence[Comparison]) -> Table:
     headings = "Work|Metric|Side|Mean|Baseline|Mean|Ratio|95 % CI|Side is".split("|")
     rows = []
-    for c in report.comparisons:
+    for c in comparisons:
         for name, r in c.ratios.items():
             side, base = (amount(value, c.units[name]) for value in (r.side, r.baseline))
             found = times(r.ratio), times_interval(r.ci95), r.verdict or "–"
@@ -166,17 +184,17 @@ def _ratios(report: Report) -> Table:
     return Table("Ratios", headings, rows)
 
 
-def _differences(report: Report) -> Table:
+def difference_table(comparisons: Sequence[Comparison]) -> Table:
     rows = [
         [c.label, f"{c.side} / {c.baseline}", name, ours, theirs]
-        for c in report.comparisons
+        for c in comparisons
         for name, (theirs, ours) in c.differences.items()
     ]
     headings = ["Work", "Sides", "What", "Side", "Baseline"]
     return Table("What differs between the sides", headings, rows)
 
 
-def _systems(report: Report) -> Table:
+def system_table(report: Report) -> Table:
     rows = []
     for name, side in report.sides.items():
         system = side.price or System(name)
@@ -195,7 +213,7 @@ def _accuracy(report: Report) -> Table:
     return Table("Accuracy", ["Side", "Work", "Setting", "Gate", "Record"], rows)
 
 
-def _runs(report: Report) -> Table:
+def run_table(report: Report) -> Table:
     headings = "Side|Work|Result|95 % CI|Setting|Finished|Warnings|Valid|Record".split("|")
     rows = []
     for run in report.runs[:MAX_RUNS]:
@@ -214,10 +232,11 @@ def text(report: Report) -> str:
         "Ratios",
         "What differs between the sides",
         "Cost",
+        "Capacity",
         "Owning against renting",
         "Accuracy",
     ]
-    if any(work.alternatives for work in report.costs):
+    if any(work.alternatives for work in report.priced):
         shown += ["Systems", "Assumptions"]
     lines = [*summary(report), ""]
     for table in tables(report):
@@ -246,21 +265,27 @@ def markdown(report: Report) -> str:
 
 
 def csv(report: Report) -> str:
-    """Every ratio."""
+    """Every ratio, then every price: its `metric` is "cost", and its last columns are filled."""
     buffer = io.StringIO()
     writer = csv_module.writer(buffer, lineterminator="\n")
-    writer.writerow([*CSV_HEADER.split(","), "better", "verdict", "marks"])
+    writer.writerow([*CSV_HEADER.split(","), "better", "verdict", "marks", *CSV_PRICES])
     for c in report.comparisons:
         for name, r in c.ratios.items():
             medians = r.baseline, r.side, r.ratio, *(r.ci95 or (None, None))
             about = c.label, name, c.units[name], c.baseline, c.side
             row = *about, *medians, r.better, r.verdict, "; ".join(c.marks)
             writer.writerow([csv_cell(cell) for cell in row])
+    for work in report.priced:
+        for a in work.alternatives:
+            unit = f"USD for {work.unit}" if a.machines else f"USD per {work.unit}"
+            machines = a.machines and a.machines.value
+            usd = a.usd.value, a.usd.low, a.usd.high, machines
+            row = work.label, "cost", unit, "", a.name, *[""] * 7, "; ".join(work.marks), *usd
+            writer.writerow([csv_cell(cell) for cell in row])
     return buffer.getvalue()
 
 
 def json(report: Report) -> str:
-    """All of it but the runs' samples."""
-    runs = [replace(run, durations={}) for run in report.runs]
-    content = {"made_by": MARK, **asdict(replace(report, runs=runs))}
-    return json_module.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n"
+    """All of it, against the one baseline."""
+    content = {"made_by": MARK, **as_json(replace(report, others={}))}
+    return json_module.dumps(content, indent=1, ensure_ascii=False, default=as_json) + "\n"

@@ -275,7 +275,8 @@ def _is_same_work(run: Run, chosen: Mapping[str, Work]) -> bool:
 
 def given(side: str, unit: str, count: float) -> Capacity:
     """A capacity that a user states: exact, of no run."""
-    return Capacity(unit, side, count, count, count, 0, "as given", ("not measured",))
+    marks = (f"{side}: {unit} as given, not measured",)
+    return Capacity(unit, side, count, count, count, 0, "as given", marks)
 
 
 def quantiles(capacity: Capacity, probabilities: np.ndarray) -> np.ndarray:

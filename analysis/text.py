@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from harness import record
@@ -46,6 +46,13 @@ def markdown(text: str) -> str:
 def csv_cell(value: Any) -> Any:
     """A cell that no spreadsheet takes for a formula; numbers stay numbers."""
     return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+
+def as_json(value: Any) -> Any:
+    """What JSON has no form for: a dataclass is an object of the fields that its repr has."""
+    if is_dataclass(value):
+        return {each.name: getattr(value, each.name) for each in fields(value) if each.repr}
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def number(value: float | None) -> str:

@@ -1,4 +1,5 @@
-"""Renew every block of output and the picture in the documentation, by the commands named there.
+"""Renew every block of output in the documentation, by the commands named there, and the example's
+report with its picture.
 
   harness/.venv/bin/python docs/refresh.py            # what reads records: seconds
   harness/.venv/bin/python docs/refresh.py --measure  # also what measures this machine: minutes
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,7 +22,10 @@ ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(
     r"(<!-- (output|measured): (.+?) -->\n```\n).*?(^```$)", re.DOTALL | re.MULTILINE
 )
-REPORT = ROOT / "examples/report.html"
+EXAMPLES = ROOT / "examples"
+REPORT = Path("examples/report.html")
+PRICES = ("--sut_dir", "examples/prices")  # made up
+DEMAND = ("--demand", "users=500,cameras=4,calls=20")
 PICTURE = ROOT / "docs/report.png"
 
 
@@ -43,18 +48,21 @@ def refreshed(text: str, kinds: tuple[str, ...]) -> str:
     return BLOCK.sub(renew, text)
 
 
-def take_picture() -> None:
-    """The example's report, and its first screen."""
-    compare = "harness/.venv/bin/python -m analysis.compare"
-    report = f"--allow_invalid --html {REPORT.relative_to(ROOT)} --overwrite"
-    output(f"{compare} examples/threads-1 examples/threads-2 {report}")
+def make_example() -> None:
+    """The example's report, and a picture of its first screen."""
+    records = sorted(EXAMPLES.glob("*/*.json"))
+    sides = sorted({path.parent.relative_to(ROOT).as_posix() for path in records})
+    is_sized = any("-capacity_" in path.name for path in records)
+    options = [*PRICES, *(DEMAND if is_sized else ()), "--html", REPORT, "--overwrite"]
+    compare = ["harness/.venv/bin/python", "-m", "analysis.compare", *sides, *map(str, options)]
+    output(shlex.join(compare))
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if not chromium:
         sys.exit("error: the picture takes a browser: sudo apt install chromium")
     subprocess.run(
         [
             *(chromium, "--headless", "--no-sandbox", "--hide-scrollbars"),
-            *("--window-size=1000,760", f"--screenshot={PICTURE}", REPORT.as_uri()),
+            *("--window-size=1000,760", f"--screenshot={PICTURE}", (ROOT / REPORT).as_uri()),
         ],
         check=True,
         stderr=subprocess.DEVNULL,
@@ -69,7 +77,7 @@ def main() -> None:
     kinds = ("output", "measured") if parser.parse_args().measure else ("output",)
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
         page.write_text(refreshed(page.read_text(), kinds))
-    take_picture()
+    make_example()
 
 
 if __name__ == "__main__":

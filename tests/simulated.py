@@ -6,6 +6,8 @@ import uuid
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import numpy as np
+
 from analysis import pricing, uncertainty
 from harness import stats
 from harness.metrics import METRICS
@@ -97,6 +99,22 @@ def record(
     }
 
 
+def capacity_record(count, unit="users", first_over=None, beside=None, cpus=32, **more) -> dict:
+    """As capacity.py writes it; `beside` is (unit, count, task) of another workload."""
+    made = record([1.0], workload="llm", **more)
+    found = stats.summarize(METRICS[unit], [[count]])
+    output = {unit: count, "first_over": first_over or count + 1, "levels": {}}
+    made |= {"workload": f"{unit}-capacity", "title": f"{unit} capacity", "primary": unit}
+    made |= {"metrics": {unit: found}, "samples": {unit: [[count]]}, "output": output, "work": []}
+    made["placement"] = {"cpus": list(range(cpus))}
+    if beside:
+        other, n, task = beside
+        made["task"] |= {"beside": f"{n} of {other}-capacity", "beside: late": 1}
+        named = {"called": other.rstrip("s"), "streams": n, "workload": f"{other}-capacity"}
+        output["beside"] = {**named, "task": task, "comparable_by": {"device": "CPU"}}
+    return made
+
+
 def changed(made: dict, where: str, value) -> dict:
     """A copy with one value put in place, e.g. 'comparable_by/model'."""
     made = copy.deepcopy(made)
@@ -119,4 +137,5 @@ def write(folder: Path, *records: dict) -> list[Path]:
 
 def sample(found, n):
     """`n` draws of assumptions, as a Monte Carlo takes them."""
-    return pricing.values_of(uncertainty.draw(pricing.inputs_of(found), n))
+    drawn = uncertainty.draw(pricing.inputs_of(found), n)
+    return pricing.values_of({name: np.broadcast_to(each, n) for name, each in drawn.items()})

@@ -447,6 +447,8 @@ def test_csv_and_markdown_hold_every_ratio(tmp_path):
     )
     paths = sides(tmp_path, a, b)
     rows = list(csv.DictReader(io.StringIO(run(*paths, "--csv").stdout)))
+    rows, prices = ([row for row in rows if (row["metric"] == "cost") is c] for c in (False, True))
+    assert all(float(row["usd_low90"]) <= float(row["usd"]) for row in prices) and prices
     ratios = {row["metric"]: float(row["ratio"]) for row in rows}
     assert ratios == pytest.approx({"tokens_per_second": 2.0, "request_latency_s": 0.4})
     assert [row["verdict"] for row in rows] == ["better", ""] and float(rows[0]["ci95_low"]) == 2

@@ -9,7 +9,7 @@ import time
 
 import pytest
 from conftest import REPO, assert_one_line
-from simulated import record, write
+from simulated import capacity_record, record, write
 
 from analysis import cost, tco
 
@@ -301,3 +301,27 @@ def test_five_systems_are_priced_in_a_second_or_two():
 
 def test_a_year_is_8760_hours_and_twelve_months():
     assert tco.HOURS_PER_MONTH * 12 == tco.HOURS_PER_YEAR
+
+
+def test_a_comparison_of_capacities_leads_with_what_a_demand_costs(tmp_path):
+    for side, machine, users in (("edge", "R760xa", 50), ("cloud", "m7i.48xlarge", 20)):
+        write(tmp_path / side, *[capacity_record(users, machine=machine) for _ in range(4)])
+    both = tmp_path / "edge", tmp_path / "cloud", "--power_w", "edge=900", *EXACT
+    demand = "--demand", "users=600", "--spare", "1", "--headroom", "0.2"
+    found = compared(*both, *demand)
+    (alone,) = priced("users=600", *demand[2:], *both)["works"]
+    assert found["demand"]["work"] == alone
+    machines = {a["side"]: a["machines"]["value"] for a in alone["alternatives"]}
+    assert machines == {"edge": 17, "cloud": 41}  # 600 x 1.2 / 0.9 = 800 users, and a spare
+    assert found["demand"]["capacities"]["edge"]["users"]["conditions"]
+    text = run("compare", *both, *demand).stdout
+    assert text.startswith("600 users cost least on ") and "One machine carries" in text
+    assert "- 600 users cost least on " in run("compare", *both, *demand, "--markdown").stdout
+    assert compared(*both)["demand"] is None
+
+
+def test_what_goes_with_a_demand_only_is_wrong_usage_without_one(tmp_path):
+    write(tmp_path, capacity_record(20, machine="R760xa"))
+    for option in (("--spare", "1"), ("--profile", "office"), ("--capacity", "R760xa:users=5")):
+        done = run("compare", tmp_path, *option)
+        assert done.returncode == 2 and f"{option[0]}: goes with --demand" in done.stderr

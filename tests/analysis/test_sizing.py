@@ -6,14 +6,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from simulated import record, write
+from simulated import capacity_record, record, write
 
 from analysis import sizing
 from analysis.records import read_runs
 from analysis.sizing import Capacity, Mix, day, machines_needed
-from harness import stats
 from harness.cli import UserError
-from harness.metrics import METRICS
 
 EXACT = SimpleNamespace(peak_factor=1.0, planning_share=1.0, interference_share=0.0)
 
@@ -24,22 +22,6 @@ def values(**changed) -> SimpleNamespace:
 
 def carrying(**counts) -> dict[str, Capacity]:
     return {unit: Capacity(unit, "m", n, n, n, 4, "as tested") for unit, n in counts.items()}
-
-
-def capacity_record(count, unit="users", first_over=None, beside=None, cpus=32, **more) -> dict:
-    """As capacity.py writes it; `beside` is (unit, count, task) of another workload."""
-    made = record([1.0], workload="llm", **more)
-    found = stats.summarize(METRICS[unit], [[count]])
-    output = {unit: count, "first_over": first_over or count + 1, "levels": {}}
-    made |= {"workload": f"{unit}-capacity", "title": f"{unit} capacity", "primary": unit}
-    made |= {"metrics": {unit: found}, "samples": {unit: [[count]]}, "output": output, "work": []}
-    made["placement"] = {"cpus": list(range(cpus))}
-    if beside:
-        other, n, task = beside
-        made["task"] |= {"beside": f"{n} of {other}-capacity", "beside: late": 1}
-        named = {"called": other.rstrip("s"), "streams": n, "workload": f"{other}-capacity"}
-        output["beside"] = {**named, "task": task, "comparable_by": {"device": "CPU"}}
-    return made
 
 
 def read(folder, *records, **how):

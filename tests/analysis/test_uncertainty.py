@@ -21,7 +21,7 @@ ASSUMED = assumptions.read()
 
 def ways():
     both = (("server", OWNED), ("instance", RENTED))
-    return [pricing._unit_way(side, system, system.offers[0], side) for side, system in both]
+    return [pricing.Way(side, system, system.offers[0], rate=side) for side, system in both]
 
 
 @pytest.fixture(scope="module")
