@@ -86,14 +86,14 @@ def best(inputs: Sequence[Input]) -> dict[str, Array]:
     return {each.name: np.array(each.value) for each in inputs}
 
 
-def draw(inputs: Sequence[Input], draws: int = DRAWS, seed: int = SEED) -> dict[str, Array]:
-    """`draws` values of each input, independent of each other. They depend on its name and the
-    seed, not on what else is drawn. An input that is exact has one value. The others are rounded to
-    32 bits, as which a page has them, so that it computes with the same."""
+def draw(inputs: Sequence[Input], draws: int | None = None, seed: int = SEED) -> dict[str, Array]:
+    """`draws` values (default: DRAWS) of each input, independent of each other. They depend on its
+    name and the seed, not on what else is drawn. An input that is exact has one value. The others
+    are rounded to 32 bits, the form in which a page has them, so that it computes with the same."""
     found = {}
     for each in inputs:
         generator = np.random.default_rng([seed, zlib.crc32(each.name.encode())])
-        values = each.quantiles(generator.random(draws))
+        values = each.quantiles(generator.random(draws or DRAWS))
         is_exact = bool((values == each.value).all())
         rounded = values.astype(np.float32).astype(float)
         found[each.name] = np.array(each.value) if is_exact else rounded

@@ -311,6 +311,7 @@ def test_a_comparison_of_capacities_leads_with_what_a_demand_costs(tmp_path):
     found = compared(*both, *demand)
     (alone,) = priced("users=600", *demand[2:], *both)["works"]
     assert found["demand"]["work"] == alone
+    assert "basis" not in alone  # what a page needs is in no JSON
     machines = {a["side"]: a["machines"]["value"] for a in alone["alternatives"]}
     assert machines == {"edge": 17, "cloud": 41}  # 600 x 1.2 / 0.9 = 800 users, and a spare
     assert found["demand"]["capacities"]["edge"]["users"]["conditions"]
