@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from harness import capacity, cli, quiet, sample_size, system, until
+from harness import capacity, cli, files, quiet, sample_size, system, until
 from harness.cli import UserError
 from harness.study_plan import (
     MIN_DURATION_S,
@@ -41,6 +41,7 @@ from harness.study_plan import (
     write_plan,
 )
 
+UNTIL = "until.txt"  # how narrow the intervals are, and why they are no narrower
 ROOT = Path(__file__).resolve().parent.parent
 MLPERF_DURATION_S = 600.0
 REPEATS = 5
@@ -433,11 +434,10 @@ def study(args: argparse.Namespace) -> int:
         report(list(known.values()), args.results_dir)
         print("\n".join(evidence(plan, known)))
         if plan.until_width:
-            print(
-                "\n".join(
-                    until.endings(plan, known, {step.job.name for step, _ in failed}, max_hours)
-                )
-            )
+            endings = until.endings(plan, known, {step.job.name for step, _ in failed}, max_hours)
+            text = "\n".join(endings) + "\n"
+            print(text, end="")
+            files.write_whole(args.results_dir / UNTIL, text.encode(), overwrite=True)
     os.close(held)
     return conclude(failed, "the same command tries only these again")
 

@@ -10,18 +10,14 @@ Mathematical Statistics 37, 1966): simulated, at least 93 % for every width and 
 
 from __future__ import annotations
 
-import argparse
 import bisect
 import math
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 
-from harness import cli, sample_size, study_plan
-from harness.cli import UserError
+from harness import sample_size, study_plan
 from harness.study_plan import Job, Plan, Step
 
 MIN_RUNS = 8  # that an interval is judged by
-EXIT_WIDER = 3
 
 
 def relative_width(runs: int, run_spread: float) -> float:
@@ -120,25 +116,3 @@ def endings(
             why = f"--max_hours {max_hours:g} are spent"
         lines.append(f"{sentence(plan, job, known)}: {why}")
     return lines
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        description="Whether a study's intervals are as narrow as it was asked: exit status 0, "
-        f"or {EXIT_WIDER} if more runs may make them so.",
-        formatter_class=cli.HelpFormatter,
-    )
-    parser.add_argument("results_dir", type=Path, help="with the study's plan and records")
-    folder = parser.parse_args().results_dir
-    plan = study_plan.read_plan(folder)
-    if plan is None or plan.until_width is None:
-        raise UserError(f"{folder} has no study with --until_width")
-    known = study_plan.done(plan, study_plan.read_records([folder]))
-    repeated = [job for job in plan.jobs if job.is_repeated]
-    for job in repeated:
-        print(sentence(plan, job, known))
-    return cli.EXIT_OK if all(is_narrow(plan, job, known) for job in repeated) else EXIT_WIDER
-
-
-if __name__ == "__main__":
-    cli.run(main)
