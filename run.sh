@@ -8,7 +8,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 usage() {
   cat <<'USAGE'
 Usage: ./run.sh [--full] [--prepare]
-       ./run.sh --study [--full] [--repeats N | --detect P] [--max_hours H] [--mlperf_duration]
+       ./run.sh --study [--full] [--repeats N | --detect P | --until_width P] [--max_hours H]
+                [--mlperf_duration]
        ./run.sh --fleet INVENTORY [OPTION OF ansible-playbook]...
 
 Sets up one virtual environment per workload, exports the models, measures LLM, video and audio on
@@ -29,7 +30,8 @@ was interrupted.
   --study            measure so
   --repeats N        runs of each workload, 4 or more for a verdict (default: 5)
   --detect P         as many as show a difference of P, e.g. 3%, within --max_hours
-  --max_hours H      the longest study (default: 12 with --detect, else none)
+  --until_width P    until the 95 % interval of each mean is P wide, e.g. 3%, within --max_hours
+  --max_hours H      the longest study (default: 12 with --detect or --until_width, else none)
   --mlperf_duration  600 seconds per run, as MLPerf Inference asks (default: 60)
   --quiet_limit S    wait so long for a quiet machine before each run (default: 120)
 
@@ -179,7 +181,7 @@ parse() {
         break
         ;;
       --mlperf_duration) study_options+=("$1") ;;
-      --repeats | --detect | --max_hours | --quiet_limit)
+      --repeats | --detect | --until_width | --max_hours | --quiet_limit)
         [[ ${2-} =~ ^[0-9]+([.][0-9]+)?%?$ ]] || wrong_usage "$1 takes a number"
         study_options+=("$1" "$2")
         shift

@@ -53,21 +53,23 @@ def runs_needed(difference: float, run_spread: float) -> int:
 
 
 @functools.cache
+def critical(df: float) -> float:
+    """Of the two-sided t-test at LEVEL."""
+    return _root(lambda t: LEVEL / 2 - t_tail(t, df), 10.0)
+
+
+@functools.cache
 def _noncentrality(runs: int) -> float:
     """At which the test's power is POWER. The other tail, under 1e-4, is left out."""
     m = runs - 1
     width = 8 / (2 * math.sqrt(m + 1))  # 8 standard deviations of q
     parts = _grid(max(0.0, 0.5 - width), 0.5, lambda q: (m / 2 - 1) * math.log(q * (1 - q)), 24)
-    tests = [(_critical(m / (q * q + (1 - q) ** 2)), weight) for q, weight in parts]
+    tests = [(critical(m / (q * q + (1 - q) ** 2)), weight) for q, weight in parts]
 
     def lacking(noncentrality: float) -> float:
         return sum(w * t_tail(t, 2 * m, noncentrality) for t, w in tests) - POWER
 
     return _root(lacking, 10.0)
-
-
-def _critical(df: float) -> float:
-    return _root(lambda t: LEVEL / 2 - t_tail(t, df), 10.0)
 
 
 @functools.lru_cache(64)

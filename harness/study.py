@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import fcntl
 import functools
-import json
 import math
 import os
 import shlex
@@ -21,17 +20,30 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from harness import capacity, cli, files, quiet, record, sample_size, system
+from harness import capacity, cli, files, quiet, sample_size, system, until
 from harness.cli import UserError
+from harness.study_plan import (
+    MIN_DURATION_S,
+    PLAN,
+    Job,
+    Plan,
+    Step,
+    done,
+    label,
+    of_job,
+    read_plan,
+    read_records,
+    write_plan,
+)
 
+UNTIL = "until.txt"  # how narrow the intervals are, and why they are no narrower
 ROOT = Path(__file__).resolve().parent.parent
-PLAN = "study.json"
-MIN_DURATION_S, MLPERF_DURATION_S = 60.0, 600.0
+MLPERF_DURATION_S = 600.0
 REPEATS = 5
 MAX_HOURS = 12.0
 QUIET_LIMIT_S = 120.0
@@ -39,37 +51,6 @@ GRACE_S = 60.0  # for a run to save what it has, when the study is interrupted
 # Assumed where no earlier record of this machine tells.
 ASSUMED_SPREAD = 0.02  # between runs
 ASSUMED_BESIDE_S = 30.0  # per run: start, loading, warm-up, limits of the machine
-
-
-@dataclass(frozen=True)
-class Job:
-    """A command of a workload's folder."""
-
-    name: str  # the workload, as its records have it
-    folder: str
-    command: list[str]  # the script and its arguments
-    is_repeated: bool
-    # Of a job that is run once, where no earlier record tells; another guess is the same job.
-    assumed_s: float = field(default=0.0, compare=False)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What study.json holds."""
-
-    id: str
-    repeats: int
-    min_duration_s: float  # of each repeated run
-    detect: float | None  # the relative difference that the repeats were chosen for
-    jobs: list[Job]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One run of a job; `number` counts from 1."""
-
-    job: Job
-    number: int
 
 
 @dataclass(frozen=True)
@@ -81,24 +62,10 @@ class Estimate:
     spread: float = ASSUMED_SPREAD  # between runs, of the primary metric
     runs: int = 0  # that the spread is known from; 0: assumed
 
-
-def steps(plan: Plan) -> list[Step]:
-    """All runs in order: the repeated jobs in turn, then the others once."""
-    rounds = range(1, plan.repeats + 1)
-    repeated = [Step(job, n) for n in rounds for job in plan.jobs if job.is_repeated]
-    return repeated + [Step(job, 1) for job in plan.jobs if not job.is_repeated]
-
-
-def label(plan: Plan, step: Step) -> str:
-    """What a run's record has as its parameter `study`."""
-    return f"{plan.id}/{step.job.name}/{step.number}"
-
-
-def done(plan: Plan, records: Sequence[dict]) -> dict[str, dict]:
-    """By label, the complete records of a study."""
-    labels = {label(plan, step) for step in steps(plan)}
-    found = {each["parameters"].get("study"): each for each in records}
-    return {name: each for name, each in found.items() if name in labels}
+    @property
+    def source(self) -> str:
+        source = f"of {self.runs} earlier runs" if self.runs else "assumed"
+        return f"spread between runs {self.spread:.1%}, {source}"
 
 
 def estimate(job: Job, min_duration_s: float, earlier: Sequence[dict]) -> Estimate:
@@ -116,8 +83,8 @@ def estimate(job: Job, min_duration_s: float, earlier: Sequence[dict]) -> Estima
         iterations = newest["metrics"][primary]["iterations"]
         least_s = wall_s / iterations * newest["parameters"].get("num_iters", 1)
         active_s = max(min_duration_s, least_s)
-    else:  # the usage of a search is one level's
-        active_s = wall_s * max(1, len(newest["output"].get("levels", ())))
+    else:
+        active_s = measured_s(newest)
     same = ("task", "comparable_by", "configuration")
     group = [each for each in of_job if all(each[k] == newest[k] for k in same)]
     medians = [each["metrics"][primary]["median"] for each in group]
@@ -125,6 +92,11 @@ def estimate(job: Job, min_duration_s: float, earlier: Sequence[dict]) -> Estima
         return Estimate(active_s + ASSUMED_BESIDE_S, is_timed=True)
     spread = sample_size.spread(medians)
     return Estimate(active_s + ASSUMED_BESIDE_S, True, spread, len(medians))
+
+
+def measured_s(run: dict) -> float:
+    """The usage of a search is one level's."""
+    return run["usage"]["wall_s"] * max(1, len(run["output"].get("levels", ())))
 
 
 def total_s(jobs: Sequence[Job], estimates: dict[str, Estimate], repeats: int) -> float:
@@ -151,19 +123,6 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def read_records(folders: Sequence[Path]) -> list[dict]:
-    """The complete records with a primary metric, oldest first; other files are left out."""
-    found = {}
-    for path in (path for folder in folders for path in folder.glob("*.json")):
-        try:
-            each = record.read(path)
-        except record.RecordError:
-            continue
-        if each["status"] == "complete" and each["primary"]:
-            found[each["id"]] = {**each, "path": path}
-    return sorted(found.values(), key=lambda each: each["finished_at"])
-
-
 def earlier_here(folder: Path) -> list[dict]:
     """This machine's earlier records, of `folder` and of the default one."""
     here = system.describe()
@@ -174,25 +133,6 @@ def earlier_here(folder: Path) -> list[dict]:
         for each in records
         if (each["system"]["hostname"], each["system"]["cpu"]["model"]) == (name, cpu)
     ]
-
-
-def read_plan(folder: Path) -> Plan | None:
-    """The plan in a results folder. Raises UserError where it is damaged."""
-    path = folder / PLAN
-    if not path.exists():
-        return None
-    try:
-        found = json.loads(files.read_text(path, "the study's plan"))
-        return Plan(**{**found, "jobs": [Job(**each) for each in found["jobs"]]})
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise UserError(
-            f"{path} is damaged: remove it to begin a new study, or name another RESULTS_DIR"
-        ) from None
-
-
-def write_plan(plan: Plan, folder: Path) -> None:
-    text = json.dumps(asdict(plan), indent=1) + "\n"
-    files.write_whole(folder / PLAN, text.encode(), overwrite=True)
 
 
 def make_plan(
@@ -207,42 +147,60 @@ def make_plan(
             f"{args.results_dir / PLAN} is the plan of a study with other commands or durations: "
             "name another RESULTS_DIR for this one"
         )
-    is_chosen = args.repeats or args.detect
+    is_chosen = args.repeats or args.detect or args.until_width
     if before and (not is_chosen or (args.detect and args.detect == before.detect)):
         return before
-    max_hours = args.max_hours or (MAX_HOURS if args.detect else math.inf)
+    max_hours = longest_h(args, before)
     most = most_repeats(args.jobs, estimates, max_hours)
     if args.detect:
         repeats = max(sample_size.MIN_RUNS, min(needed(args.jobs, estimates, args.detect), most))
     else:
-        repeats = args.repeats or REPEATS
-    if repeats > most:
-        hours = duration(total_s(args.jobs, estimates, repeats))
+        repeats = args.repeats or (sample_size.MAX_RUNS if args.until_width else REPEATS)
+    least = min(repeats, until.MIN_RUNS) if args.until_width else repeats
+    if least > most:
+        hours = duration(total_s(args.jobs, estimates, least))
         raise UserError(
-            f"{repeats} runs each take about {hours}: more than --max_hours {max_hours:g}"
+            f"{least} runs each take about {hours}: more than --max_hours {max_hours:g}"
         )
     new_id = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:4]}"
     plan_id = before.id if before else new_id
-    return Plan(plan_id, repeats, args.min_duration, args.detect, args.jobs)
+    return Plan(plan_id, repeats, args.min_duration, args.detect, args.jobs, args.until_width)
 
 
-def describe(plan: Plan, estimates: dict[str, Estimate], left: Sequence[Step]) -> list[str]:
-    """What is about to happen, how long it takes, and what it will be able to show."""
+def longest_h(args: argparse.Namespace, before: Plan | None) -> float:
+    is_open = args.detect or args.until_width or (before and before.until_width)
+    return args.max_hours or (MAX_HOURS if is_open else math.inf)
+
+
+def describe(
+    plan: Plan, estimates: dict[str, Estimate], left: Sequence[Step], already: int
+) -> list[str]:
+    """What is about to happen, how long it takes, and what it will be able to show.
+
+    `already` is the number of runs that are done.
+    """
     repeated = [job for job in plan.jobs if job.is_repeated]
     once = [job.name for job in plan.jobs if not job.is_repeated]
-    each = f"{plan.repeats} runs each of {', '.join(job.name for job in repeated)}"
+    few = min(plan.repeats, until.MIN_RUNS)
+    number = f"{few} or more" if plan.until_width and few < plan.repeats else plan.repeats
+    each = f"{number} runs each of {', '.join(job.name for job in repeated)}"
     lines = [
         f"Study {plan.id}: {each}, in turn, {plan.min_duration_s:g} s or more per run"
         + (f"; then once {', '.join(once)}" if once else "")
     ]
     left_s = sum(estimates[step.job.name].run_s for step in left)
     is_timed = all(estimates[step.job.name].is_timed for step in left)
-    already = len(steps(plan)) - len(left)
     lines.append(
         f"Time: about {duration(left_s)} for {len(left)} runs"
         + (f", {already} more are done already" if already else "")
         + (" (from earlier runs of this machine)" if is_timed else " (assumed in part)")
     )
+    if plan.until_width:
+        lines.append(f"Until the 95% interval of each mean is {plan.until_width:.1%} wide or less:")
+        for job in repeated:
+            runs = until.runs_expected(plan.until_width, estimates[job.name].spread)
+            lines.append(f"  {job.name}: about {runs} runs ({estimates[job.name].source})")
+        return lines
     if plan.repeats < sample_size.MIN_RUNS:
         return [*lines, f"No verdict: that takes {sample_size.MIN_RUNS} runs per side or more"]
     lines.append(
@@ -253,11 +211,7 @@ def describe(plan: Plan, estimates: dict[str, Estimate], left: Sequence[Step]) -
     for job in repeated:
         of_job = estimates[job.name]
         shown[job.name] = sample_size.smallest_difference(plan.repeats, of_job.spread)
-        source = f"of {of_job.runs} earlier runs" if of_job.runs else "assumed"
-        lines.append(
-            f"  {job.name}: {shown[job.name]:.1%} (spread between runs {of_job.spread:.1%}, "
-            f"{source})"
-        )
+        lines.append(f"  {job.name}: {shown[job.name]:.1%} ({of_job.source})")
     if plan.detect and max(shown.values()) > plan.detect:
         runs = needed(plan.jobs, estimates, plan.detect)
         at_least = " or more" * (runs == sample_size.MAX_RUNS)
@@ -305,28 +259,61 @@ def status_text(status: int) -> str:
     return f"ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
 
-def measure(
-    todo: Sequence[tuple[Step, list[str]]], run_s: dict[str, float], total: int, limit_s: float
-) -> list[str]:
-    """Run the steps, each with its arguments: a line for each that failed.
+def queue(
+    plan: Plan, folder: Path, estimates: dict[str, Estimate], max_s: float
+) -> Iterator[list[Step]]:
+    """Before each run, the steps that are left, the next one first; each is tried once.
 
-    `run_s` is by job what a run is expected to take; `total` counts those done before, too. Each
-    run waits up to `limit_s` for a quiet machine.
+    With `until_width`, a workload that failed is not repeated, nor one whose run would not end
+    within `max_s` of measuring, with what comes once at the end. Runs done before count, too.
+    """
+    tried: dict[str, str] = {}  # by label, the job
+    known, _ = state(plan, estimates, folder)
+    began_s = time.monotonic() - sum(measured_s(run) + ASSUMED_BESIDE_S for run in known.values())
+    once_s = total_s(plan.jobs, estimates, 0)
+    while True:
+        known, left = state(plan, estimates, folder)
+        left = [step for step in left if label(plan, step) not in tried]
+        if plan.until_width:
+            failed = {job for name, job in tried.items() if name not in known}
+            most_s = max_s - once_s - (time.monotonic() - began_s)
+            for job in (job for job in plan.jobs if job.is_repeated):
+                runs = of_job(job, known)
+                newest = estimate(job, plan.min_duration_s, runs) if runs else estimates[job.name]
+                if job.name in failed or newest.run_s > most_s:
+                    left = [step for step in left if step.job != job]
+        if not left:
+            return
+        yield left
+        tried[label(plan, left[0])] = left[0].job.name
+
+
+def measure(
+    steps_left: Iterable[Sequence[Step]],
+    arguments: Callable[[Step], list[str]],
+    run_s: dict[str, float],
+    already: int,
+    limit_s: float,
+) -> list[tuple[Step, str]]:
+    """Run the first of the steps left, each time: those that failed, and how.
+
+    `arguments` are what is added to a step's command, `run_s` is by job what a run is expected to
+    take, `already` the number of runs that were done before. Each run waits up to `limit_s` for a
+    quiet machine.
     """
     took_s: dict[str, list[float]] = {}
     failed = []
-    for index, (step, arguments) in enumerate(todo):
-        name = step.job.name
+    for number, left in enumerate(steps_left, already + 1):
+        step, name = left[0], left[0].job.name
         expected = {**run_s, **{job: statistics.median(each) for job, each in took_s.items()}}
-        left_s = sum(expected[later.job.name] for later, _ in todo[index:])
-        number = total - len(todo) + index + 1
-        print(f"\n== Run {number} of {total}: {name} {step.number}; ", end="")
+        left_s = sum(expected[later.job.name] for later in left)
+        print(f"\n== Run {number} of {number - 1 + len(left)}: {name} {step.number}; ", end="")
         print(f"about {duration(left_s)} left", flush=True)
         quiet.wait(limit_s)
         started_s = time.monotonic()
-        status = run_step(step, arguments)
+        status = run_step(step, arguments(step))
         if status:
-            failed.append(f"{name} {step.number}: {status_text(status)}")
+            failed.append((step, status_text(status)))
         else:
             took_s.setdefault(name, []).append(time.monotonic() - started_s)
     return failed
@@ -378,7 +365,9 @@ def parse_args() -> argparse.Namespace:
     number("--repeats", type=cli.positive_int, metavar="N", help=repeats)
     detect = "choose the repeats that show a difference of P, e.g. 3%%"
     number("--detect", type=percentage, metavar="P", help=detect)
-    hours = f"longest study (default: {MAX_HOURS:g} with --detect, else none)"
+    width = "until the 95%% interval of each mean is P wide, e.g. 3%%; with --repeats, N at most"
+    add("--until_width", type=percentage, metavar="P", help=width)
+    hours = f"longest study (default: {MAX_HOURS:g} with --detect or --until_width)"
     add("--max_hours", type=cli.positive_float, metavar="H", help=hours)
     length = parser.add_mutually_exclusive_group().add_argument
     length("--min_duration", type=cli.positive_float, default=MIN_DURATION_S, metavar="S",
@@ -393,17 +382,21 @@ def parse_args() -> argparse.Namespace:
     args.results_dir = args.results_dir.absolute()
     if not args.job:
         parser.error("nothing to measure: --job")
-    if args.quick and (args.repeats or args.detect or args.max_hours):
+    if args.detect and args.until_width:
+        parser.error("either --detect or --until_width")
+    if args.quick and (args.repeats or args.detect or args.until_width or args.max_hours):
         parser.error("--quick is no study")
     return args
 
 
 def quick(args: argparse.Namespace) -> int:
     before = {each["id"] for each in read_records([args.results_dir])}
-    todo = [(Step(job, 1), ["--results_dir", str(args.results_dir)]) for job in args.jobs]
+    todo = [Step(job, 1) for job in args.jobs]
+    todo_each_time = (todo[index:] for index in range(len(todo)))
     run_s = {job.name: ASSUMED_BESIDE_S for job in args.jobs}
+    where = ["--results_dir", str(args.results_dir)]
     try:
-        failed = measure(todo, run_s, len(todo), limit_s=0)
+        failed = measure(todo_each_time, lambda step: where, run_s, already=0, limit_s=0)
     except KeyboardInterrupt as error:
         print(f"{cli.why_interrupted(error)}: the records hold what was measured", file=sys.stderr)
         return cli.interrupt_status(cli.why_interrupted(error))
@@ -417,27 +410,34 @@ def study(args: argparse.Namespace) -> int:
     held = lock(args.results_dir)
     earlier = earlier_here(args.results_dir)
     estimates = {job.name: estimate(job, args.min_duration, earlier) for job in args.jobs}
-    plan = make_plan(args, estimates, read_plan(args.results_dir))
+    before = read_plan(args.results_dir)
+    plan = make_plan(args, estimates, before)
     write_plan(plan, args.results_dir)
-    all_steps = steps(plan)
-    already = done(plan, read_records([args.results_dir]))
-    left = [step for step in all_steps if label(plan, step) not in already]
-    print("\n".join(describe(plan, estimates, left)), flush=True)
+    already, left = state(plan, estimates, args.results_dir)
+    print("\n".join(describe(plan, estimates, left, len(already))), flush=True)
 
-    todo = [(step, arguments(plan, step, args.results_dir)) for step in left]
     run_s = {name: each.run_s for name, each in estimates.items()}
+    max_hours = longest_h(args, before)
+    steps_left = queue(plan, args.results_dir, estimates, max_hours * 3600)
+    add = functools.partial(arguments, plan, args.results_dir)
     try:
-        failed = measure(todo, run_s, len(all_steps), args.quiet_limit)
+        failed = measure(steps_left, add, run_s, len(already), args.quiet_limit)
     except KeyboardInterrupt as error:
-        count = len(done(plan, read_records([args.results_dir])))
+        known, left = state(plan, estimates, args.results_dir)
         why = cli.why_interrupted(error)
-        print(f"{why}: {count} of {len(all_steps)} runs done: the same command continues",
+        total = len(known) + len(left)
+        print(f"{why}: {len(known)} of {total} runs done: the same command continues",
               file=sys.stderr)  # fmt: skip
         return cli.interrupt_status(why)
-    records = list(done(plan, read_records([args.results_dir])).values())
-    if records:
-        report(records, args.results_dir)
-        print("\n".join(evidence(plan, records)))
+    known, _ = state(plan, estimates, args.results_dir)
+    if known:
+        report(list(known.values()), args.results_dir)
+        print("\n".join(evidence(plan, known)))
+        if plan.until_width:
+            endings = until.endings(plan, known, {step.job.name for step, _ in failed}, max_hours)
+            text = "\n".join(endings) + "\n"
+            print(text, end="")
+            files.write_whole(args.results_dir / UNTIL, text.encode(), overwrite=True)
     os.close(held)
     return conclude(failed, "the same command tries only these again")
 
@@ -454,22 +454,34 @@ def lock(folder: Path) -> int:
     return held
 
 
-def arguments(plan: Plan, step: Step, folder: Path) -> list[str]:
+def state(
+    plan: Plan, estimates: dict[str, Estimate], folder: Path
+) -> tuple[dict[str, dict], list[Step]]:
+    """(the runs that are done, by label; the steps that are left)."""
+    known = done(plan, read_records([folder]))
+    spreads = {name: each.spread for name, each in estimates.items()}
+    return known, until.steps_left(plan, known, spreads)
+
+
+def arguments(plan: Plan, folder: Path, step: Step) -> list[str]:
     """What a study adds to a job's command."""
     shared = ["--results_dir", str(folder), "--study", label(plan, step)]
     return shared + ["--min_duration", f"{plan.min_duration_s:g}"] * step.job.is_repeated
 
 
-def evidence(plan: Plan, records: Sequence[dict]) -> list[str]:
-    """Per repeated job: its valid runs, their spread, and the difference that they can show."""
+def evidence(plan: Plan, known: dict[str, dict]) -> list[str]:
+    """Per repeated job: its valid runs, their spread, and the difference that they can show.
+
+    `known` are the study's records by label.
+    """
     lines = []
     for job in (job for job in plan.jobs if job.is_repeated):
+        runs = of_job(job, known)
         valid = [
-            each["metrics"][each["primary"]]["median"]
-            for each in records
-            if each["workload"] == job.name and each["validity"]["valid"]
+            each["metrics"][each["primary"]]["median"] for each in runs if each["validity"]["valid"]
         ]
-        line = f"{job.name}: {len(valid)} of {plan.repeats} runs are valid as evidence"
+        total = len(runs) if plan.until_width else plan.repeats
+        line = f"{job.name}: {len(valid)} of {total} runs are valid as evidence"
         if len(valid) >= sample_size.MIN_RUNS and min(valid) > 0:
             found = sample_size.spread(valid)
             least = sample_size.smallest_difference(len(valid), found)
@@ -478,9 +490,10 @@ def evidence(plan: Plan, records: Sequence[dict]) -> list[str]:
     return lines
 
 
-def conclude(failed: Sequence[str], advice: str) -> int:
+def conclude(failed: Sequence[tuple[Step, str]], advice: str) -> int:
     if failed:
-        print(f"error: not measured: {'; '.join(failed)}: {advice}", file=sys.stderr)
+        each = "; ".join(f"{step.job.name} {step.number}: {how}" for step, how in failed)
+        print(f"error: not measured: {each}: {advice}", file=sys.stderr)
     return cli.EXIT_FAILED if failed else cli.EXIT_OK
 
 

@@ -160,6 +160,24 @@ def test_in_rounds_the_machines_take_turns(measured):
     assert set(order[:2]) == set(order[2:]) == set(HOSTS)
 
 
+def test_repeats_go_on_until_narrow_or_until_the_budget_is_spent(measured):
+    """At once, then in rounds of which the second would begin when the money is spent."""
+    fleet, _ = measured
+    asked = {"study_name": "narrow", "study_until_width": "99%", "study_sut": "m7i.48xlarge"}
+    asked["study_command"] = STUDY.format("", "--num_iters 2")
+    status, output = fleet.run("--tags", "measure", given={**asked, "study_max_usd": 19.3536})
+    assert status == 0, output
+    assert "for 1.0 h (study_max_usd 19.3536, at 19.3536 USD per hour together) at most" in output
+    assert all(len(fleet.records(host, "narrow")) == 8 for host in HOSTS)
+    assert output.count("from 8 runs: as narrow as asked") == 2, output
+
+    dear = {"study_name": "dear", "study_rounds": 3, "study_round_min": 2, "study_max_usd": 0.3}
+    status, output = fleet.run("--tags", "measure", given={**asked, **dear})
+    assert status == 0, output
+    assert all(len(fleet.records(host, "dear")) == 1 for host in HOSTS)
+    assert output.count("rounds ended by 0.02 h (study_max_usd 0.3") == 2
+
+
 def test_another_host_key_is_refused(machines, tmp_path):
     known = tmp_path / "known_hosts"
     public = Path(f"{machines['alpha'][0].key}.pub").read_text()

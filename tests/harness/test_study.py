@@ -13,9 +13,10 @@ from types import SimpleNamespace
 import pytest
 from conftest import REPO
 
-from harness import quiet, record, sample_size, study
+from harness import quiet, record, sample_size, study, study_plan
 from harness.cli import UserError
-from harness.study import Estimate, Job, Plan, Step
+from harness.study import Estimate
+from harness.study_plan import Job, Plan, Step
 
 A, B = (Job(name, f"{name}-workload", ["infer.py"], True) for name in "ab")
 C = Job("c-capacity", "c-workload", ["capacity.py"], False, 1500.0)
@@ -28,6 +29,7 @@ def example_runs() -> list[dict]:
 
 def asked(**given) -> SimpleNamespace:
     default = {"repeats": None, "detect": None, "max_hours": None, "min_duration": 60.0}
+    default["until_width"] = None
     return SimpleNamespace(results_dir=REPO, jobs=[A, B, C], **{**default, **given})
 
 
@@ -36,7 +38,7 @@ def in_labels(found: dict) -> list[str]:
 
 
 def test_workloads_take_turns_and_the_others_come_once_at_the_end():
-    order = [(step.job.name, step.number) for step in study.steps(PLAN)]
+    order = [(step.job.name, step.number) for step in study_plan.steps(PLAN)]
     assert order == [("a", 1), ("b", 1), ("a", 2), ("b", 2), ("c-capacity", 1)]
 
 
@@ -45,12 +47,12 @@ def test_done_is_what_has_a_record_of_this_study():
         return {"parameters": {"study": label}}
 
     records = [
-        made(study.label(PLAN, Step(A, 1))),
-        made(study.label(PLAN, Step(C, 1))),
+        made(study_plan.label(PLAN, Step(A, 1))),
+        made(study_plan.label(PLAN, Step(C, 1))),
         made("20261126T000000Z-other/a/2"),
         {"parameters": {}},
     ]
-    assert in_labels(study.done(PLAN, records)) == ["a/1", "c-capacity/1"]
+    assert in_labels(study_plan.done(PLAN, records)) == ["a/1", "c-capacity/1"]
 
 
 def test_only_complete_records_count(tmp_path):
@@ -60,13 +62,13 @@ def test_only_complete_records_count(tmp_path):
         made = {**run, "id": f"{status:0<36}", "status": status, "error": error}
         record.write(made, tmp_path / f"{status}.json")
     (tmp_path / "cut.json").write_text('{"schema_version": 2, "wor')
-    study.write_plan(PLAN, tmp_path)
-    assert [each["path"].stem for each in study.read_records([tmp_path])] == ["complete"]
+    study_plan.write_plan(PLAN, tmp_path)
+    assert [each["path"].stem for each in study_plan.read_records([tmp_path])] == ["complete"]
 
 
 def test_the_same_command_continues_the_same_plan(tmp_path):
-    study.write_plan(PLAN, tmp_path)
-    assert study.read_plan(tmp_path) == PLAN
+    study_plan.write_plan(PLAN, tmp_path)
+    assert study_plan.read_plan(tmp_path) == PLAN
     assert study.make_plan(asked(), {}, PLAN) is PLAN
     detecting = Plan(PLAN.id, 9, 60.0, 0.03, PLAN.jobs)
     assert study.make_plan(asked(detect=0.03), {}, detecting) is detecting
@@ -82,9 +84,9 @@ def test_a_plan_of_other_runs_is_refused(tmp_path):
     with pytest.raises(UserError, match="other commands or durations"):
         study.make_plan(asked(min_duration=600.0), {}, PLAN)
     for text in ("{", "[]", '{"id": 1}', '{"jobs": 3}'):
-        (tmp_path / study.PLAN).write_text(text)
+        (tmp_path / study_plan.PLAN).write_text(text)
         with pytest.raises(UserError, match="damaged"):
-            study.read_plan(tmp_path)
+            study_plan.read_plan(tmp_path)
 
 
 def test_earlier_runs_tell_time_and_spread():
@@ -115,11 +117,11 @@ def test_detect_chooses_the_repeats_within_max_hours():
     estimates["c-capacity"] = Estimate(300.0, True)
     plan = study.make_plan(asked(detect=0.03), estimates, None)
     assert plan.repeats == 11  # for b, whose runs vary more
-    assert "takes" not in "\n".join(study.describe(plan, estimates, study.steps(plan)))
+    assert "takes" not in "\n".join(study.describe(plan, estimates, study_plan.steps(plan), 0))
 
     short = study.make_plan(asked(detect=0.03, max_hours=0.4), estimates, None)
     assert short.repeats == math.floor((0.4 * 3600 - 300) / 180) == 6
-    lines = "\n".join(study.describe(short, estimates, study.steps(short)))
+    lines = "\n".join(study.describe(short, estimates, study_plan.steps(short), 0))
     assert "b: 4.3% (spread between runs 2.0%, of 6 earlier runs)" in lines
     assert "3.0% takes 11 runs of each" in lines
 
@@ -131,11 +133,11 @@ def test_detect_chooses_the_repeats_within_max_hours():
 
 def test_what_is_assumed_and_what_is_known_is_said():
     lines = study.describe(
-        Plan("x", 5, 60.0, None, [A]), {"a": Estimate(90.0, False)}, [Step(A, n) for n in (4, 5)]
+        Plan("x", 5, 60.0, None, [A]), {"a": Estimate(90.0, False)}, [Step(A, n) for n in (4, 5)], 3
     )
     assert "Time: about 3 min for 2 runs, 3 more are done already (assumed in part)" in lines
     assert "  a: 4.9% (spread between runs 2.0%, assumed)" in lines
-    few = study.describe(Plan("x", 3, 60.0, None, [A]), {"a": Estimate(90.0, False)}, [])
+    few = study.describe(Plan("x", 3, 60.0, None, [A]), {"a": Estimate(90.0, False)}, [], 0)
     assert few[-1] == "No verdict: that takes 4 runs per side or more"
 
 
@@ -146,6 +148,7 @@ def test_wrong_options_are_refused():
         ["--detect", "120%"],
         ["--repeats", "0"],
         ["--repeats", "5", "--detect", "3%"],
+        ["--detect", "3%", "--until_width", "3%"],
         ["--quick", "--repeats", "5"],
         ["--mlperf_duration", "--min_duration", "1"],
         ["--once", "llm-capacity llm-workload capacity.py"],
