@@ -54,7 +54,7 @@ uv_quietly() {
     --override "$tools/uv-overrides.txt" "${@:2}" >"$1/.venv/uv.log" 2>&1
 }
 
-# install_packages FOLDER ARG...: as pip install has them. Where uv can't, pip does, or says why not.
+# install_packages FOLDER ARG...: as pip install does. Where uv can't, pip does, or says why not.
 install_packages() {
   uv_quietly "$@" && return
   "$1/.venv/bin/python" -m pip --version >/dev/null 2>&1 ||
