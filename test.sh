@@ -12,15 +12,15 @@ site_packages() {
   "$1/.venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 }
 site_packages llm-workload >"$(site_packages tests/gpu)/llm-workload.pth"
-pip_install harness -r tests/run/requirements.txt
+install_packages harness -r tests/run/requirements.txt
 setup fleet
-pip_install fleet -r tests/fleet/requirements.txt
+install_packages fleet -r tests/fleet/requirements.txt
 
 status=0
 for room in harness analysis gpu llm video audio run fleet; do
   folder=harness
   for workload in "$room"*-workload; do [[ ! -d $workload ]] || folder=$workload; done
-  pip_install "$folder" --no-compile -r tests/requirements.txt
+  install_packages "$folder" -r tests/requirements.txt
   printf '\n== tests/%s\n' "$room"
   code=0
   "$folder/.venv/bin/python" -m pytest "tests/$room" "$@" || code=$?

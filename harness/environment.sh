@@ -4,6 +4,7 @@
 PYTHON=${PYTHON:-python3}
 # Otherwise optimum-intel and its like would be compiled anew at every start: 20 s instead of 9.
 unset PYTHONDONTWRITEBYTECODE
+tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
@@ -13,7 +14,7 @@ is_number() { [[ $1 =~ ^[1-9][0-9]{0,8}$ ]]; }
 is_writable() { local file; file=$(mktemp "$1/.writable.XXXXXX" 2>/dev/null) && rm -f "$file"; }
 
 # tied PYTHON ARG...: run it; it ends when this shell is killed, even by kill -9.
-tied() { "$1" "$(dirname "${BASH_SOURCE[0]}")/tied.py" "$BASHPID" "$@"; }
+tied() { "$1" "$tools/tied.py" "$BASHPID" "$@"; }
 
 # lock: hold the current folder as long as this process and its children live.
 lock() {
@@ -42,8 +43,24 @@ pip_reason() {
   fi
 }
 
-pip_install() {
-  pip_quietly "$1" install "${@:2}" || die "could not install ${*: -1}: $(pip_reason "$1")"
+has_uv() { [[ -x $tools/.venv/bin/uv ]]; }
+
+# uv_quietly FOLDER ARG...: uv in its place: in seconds, and what several environments have is on
+# disk once.
+uv_quietly() {
+  has_uv || return
+  tied "$tools/.venv/bin/python" "$tools/uv_settings.py" "$tools/.venv/bin/uv" pip install \
+    --python "$1/.venv/bin/python" --index-strategy unsafe-best-match \
+    --override "$tools/uv-overrides.txt" "${@:2}" >"$1/.venv/uv.log" 2>&1
+}
+
+# install_packages FOLDER ARG...: as pip install does. Where uv can't, pip does, or says why not.
+install_packages() {
+  uv_quietly "$@" && return
+  "$1/.venv/bin/python" -m pip --version >/dev/null 2>&1 ||
+    tied "$1/.venv/bin/python" -m ensurepip >"$1/.venv/pip.log" 2>&1 || die "no pip in $1/.venv"
+  pip_quietly "$1" install --no-compile "${@:2}" ||
+    die "could not install ${*: -1}: $(pip_reason "$1")"
 }
 
 check_python() {
@@ -67,7 +84,7 @@ torch_index() {
 
 # setup FOLDER: an environment with FOLDER/requirements.txt, made anew when that file has changed.
 setup() {
-  local folder=$1 index="" stamp python
+  local folder=$1 index="" stamp python uv
   stamp=$("$PYTHON" -c 'import sys; print(sys.version_info[:2])')
   stamp+=$(cksum <"$folder/requirements.txt")
   [[ -x $folder/.venv/bin/python && -f $folder/.venv/installed &&
@@ -81,8 +98,12 @@ setup() {
   rm -rf "$folder/.venv"
   # The interpreter itself: a shim like pyenv's would outlive this shell.
   python=$("$PYTHON" -c 'import sys; print(sys.executable)')
-  tied "$python" -m venv "$folder/.venv" || die "could not make $folder/.venv: see above"
+  # shellcheck disable=SC2046  # an option or none
+  tied "$python" -m venv $(! has_uv || echo --without-pip) "$folder/.venv" ||
+    die "could not make $folder/.venv: see above"
+  # uv is a requirement of harness's; it installs the others.
+  if uv=$(grep '^uv==' "$folder/requirements.txt"); then pip_quietly "$folder" install "$uv"; fi
   # shellcheck disable=SC2086  # the index is two words or none
-  pip_install "$folder" --no-compile $index -r "$folder/requirements.txt"
+  install_packages "$folder" $index pip -r "$folder/requirements.txt"
   echo "$stamp" >"$folder/.venv/installed"
 }

@@ -1,14 +1,19 @@
 """Setting up: killed half way, without network or home, twice at once, with nowhere to write."""
 
 import fcntl
+import json
 import os
+import re
 import signal
 import subprocess
+import sys
 import time
 
 import psutil
 import pytest
 from conftest import REPO
+
+from harness.uv_settings import environment
 
 
 def bash(script: str, folder, **env) -> subprocess.Popen:
@@ -74,6 +79,47 @@ def test_what_pip_can_not_find_is_named(room):
     done = bash("setup room", room.parent)
     _, errors = done.communicate()
     assert done.returncode == 1 and errors.count("\n") == 1 and "no-such-folder" in errors
+
+
+@pytest.mark.parametrize("workload", ["llm", "video-ai", "audio-ai"])
+def test_a_workloads_folder_still_installs_by_plain_pip(workload):
+    """What that would install is there; Triton, for GPUs, is left out by run.sh."""
+    folder = REPO / f"{workload}-workload"
+    pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
+    wanted = [*pip, "--report", "-", "-r", folder / "requirements.txt"]
+    report = json.loads(subprocess.run(wanted, check=True, capture_output=True).stdout)
+    names = {canonical(each["metadata"]["name"]) for each in report["install"]}
+    listing = "from importlib.metadata import distributions as all; print(*(d.name for d in all()))"
+    has = [folder / ".venv/bin/python", "-c", listing]
+    installed = subprocess.run(has, check=True, capture_output=True, text=True).stdout.split()
+    assert names - {"triton"} <= set(map(canonical, installed))
+
+
+def canonical(name: str) -> str:
+    return re.sub("[-_.]+", "-", name).lower()
+
+
+def uv_settings(*config: str) -> dict[str, str]:
+    return environment("".join(f"{line}\n" for line in config))
+
+
+def test_uv_takes_packages_from_where_pip_does():
+    assert uv_settings(
+        "global.index-url='https://pypi.example/simple'",
+        "global.extra-index-url='https://a.example/simple\\nhttps://b.example/simple'",
+        "install.find-links='/wheels /more'",
+        ":env:.index-url='https://other.example/simple'",
+        ":env:.default-timeout='180'",
+        "freeze.timeout='10'",
+        "global.quiet='1'",
+    ) == {
+        "UV_DEFAULT_INDEX": "https://other.example/simple",
+        "UV_INDEX": "https://a.example/simple https://b.example/simple",
+        "UV_FIND_LINKS": "/wheels,/more",
+        "UV_HTTP_TIMEOUT": "180",
+    }
+    with pytest.raises(KeyError):
+        uv_settings("global.client-cert='/key.pem'")
 
 
 @pytest.mark.parametrize("folder", ["/dev/null/results", "/sys/kernel"])
