@@ -102,7 +102,9 @@ setup() {
   tied "$python" -m venv $(! has_uv || echo --without-pip) "$folder/.venv" ||
     die "could not make $folder/.venv: see above"
   # uv is a requirement of harness's; it installs the others.
-  if uv=$(grep '^uv==' "$folder/requirements.txt"); then pip_quietly "$folder" install "$uv"; fi
+  if uv=$(grep '^uv==' "$folder/requirements.txt"); then
+    pip_quietly "$folder" install "$uv" || : # pip says why below
+  fi
   # shellcheck disable=SC2086  # the index is two words or none
   install_packages "$folder" $index pip -r "$folder/requirements.txt"
   echo "$stamp" >"$folder/.venv/installed"
