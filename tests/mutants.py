@@ -39,7 +39,7 @@ OTHERS = (None, True, False, [], {}, [[]], [None], {"a": {}}, [1, 2, 3], ["a"], 
 
 def originals() -> list[dict]:
     """Records of each kind of workload: measured ones of both versions, and simulated ones."""
-    example = next(iter(sorted((REPO / "examples/threads-1").glob("*.json"))))
+    example = next(iter(sorted((REPO / "tests/version_1/threads-1").glob("*.json"))))
     measured = records.read(example)
     made = [json.loads(example.read_text()), measured]
     for day, workload in enumerate(WORKLOADS):

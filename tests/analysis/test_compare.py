@@ -457,7 +457,7 @@ def test_csv_and_markdown_hold_every_ratio(tmp_path):
 
 
 def test_records_of_version_1_are_compared():
-    folders = REPO / "examples/threads-1", REPO / "examples/threads-2"
+    folders = REPO / "tests/version_1/threads-1", REPO / "tests/version_1/threads-2"
     (comparison,) = compared(*folders, "--allow_invalid")["comparisons"]
     found = comparison["ratios"]["tokens_per_second"]
     assert found["ratio"] == pytest.approx(1.1487, abs=1e-4)

@@ -250,7 +250,7 @@ def test_records_of_version_1_are_read_as_version_2():
 
 
 def test_a_record_of_version_1_says_whether_its_weights_were_in_huge_pages(tmp_path):
-    path = min((REPO / "examples/threads-1").glob("*.json"))
+    path = min((REPO / "tests/version_1/threads-1").glob("*.json"))
     old = json.loads(path.read_text())
     assert "memory tuned" not in record.read(path)["configuration"]
     old["system"]["memory"]["glibc_tunables"] = "glibc.malloc.hugetlb=1"

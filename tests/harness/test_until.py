@@ -18,7 +18,7 @@ from harness.study_plan import Job, Plan, Step
 LLM = Job("llm", "llm-workload", ["infer.py"], True)
 AUDIO = Job("audio", "audio-ai-workload", ["infer.py"], True)
 ONCE = Job("llm-capacity", "llm-workload", ["capacity.py"], False, 600.0)
-(EXAMPLE, *_) = (REPO / "examples/threads-1").glob("*.json")
+(EXAMPLE, *_) = (REPO / "tests/version_1/threads-1").glob("*.json")
 USAGE = json.loads(EXAMPLE.read_text())["usage"]
 ESTIMATES = {job.name: Estimate(90.0, True) for job in (LLM, AUDIO)} | {
     ONCE.name: Estimate(600.0, True)
