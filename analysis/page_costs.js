@@ -39,7 +39,10 @@ const costPage = (() => {
   const months = (even) => even.month
     ? month(even.month.value) + between(month(even.month.low), month(even.month.high)) : "never";
   const named = (a) => `${a.side}, ${a.offer}`;
-  const marked = (line, marks) => marks.length ? `${line} [${marks.join("; ")}]` : line;
+  function remarks(works) {
+    const marks = [...new Set(works.flatMap((work) => work.marks))];
+    return marks.length ? [`Note: ${marks.join("; ")}.`] : [];
+  }
 
   function candidates(work) {
     const some = work.alternatives.filter((a) => a.least !== null);
@@ -79,8 +82,9 @@ const costPage = (() => {
       `${about(least.usd)} ${per}.`;
     const open = isDecided(work) && !isSure(least) ? "Not decided: " : "";
     const label = work.label ? `${work.label}: ` : "";
-    const noted = [...(even ? leftOut(even) : []), ...unknown([work]), ...prices([work])];
-    return [marked(label + open + line, work.marks), certainty(work), noted.join(" ")];
+    const leftOuts = even ? leftOut(even) : [];
+    const noted = [...remarks([work]), ...leftOuts, ...unknown([work]), ...prices([work])];
+    return [label + open + line, certainty(work), noted.join(" ")];
   }
   function unknown(works) {
     const missing = [...new Set(works.flatMap((work) => work.missing))];
@@ -107,8 +111,8 @@ const costPage = (() => {
       `${several ? `${named(leasts[i])}, ` : ""}${percent(leasts[i].least ?? 0)}` +
       `${isSure(leasts[i]) ? "" : ", not decided"}`);
     const probable = `Probability that it costs least: ${sure.join("; ")}.`;
-    const marks = [...new Set(works.flatMap((work) => work.marks))];
-    return [marked(line, marks), probable, [...unknown(works), ...prices(works)].join(" ")];
+    const noted = [...remarks(works), ...unknown(works), ...prices(works)];
+    return [line, probable, noted.join(" ")];
   }
   function certainty(work) {
     if (!isDecided(work)) {

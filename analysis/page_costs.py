@@ -15,7 +15,7 @@ from analysis import cost
 from analysis.assumptions import PLAIN
 from analysis.page_parts import Chart, Row, Section
 from analysis.pricing import Alternative, BreakEven, PricedWork
-from analysis.report import Report, marked
+from analysis.report import Report
 from analysis.uncertainty import UNDECIDED, Decision, Estimate
 
 ALMOST_CERTAIN, SURE = 0.99, UNDECIDED[1]  # probabilities
@@ -60,8 +60,14 @@ def answer(work: PricedWork, years: float) -> Answer:
     line = f"Not decided: {line}" if is_decided(work) and not is_sure(least) else line
     line = f"{work.label}: {line}" if work.label else line
     left_out = cost.left_out(even) if even else []
-    noted = [*left_out, *unknown([work]), *prices([work])]
-    return marked(line, work.marks), certainty(work), " ".join(noted)
+    noted = [*remarks([work]), *left_out, *unknown([work]), *prices([work])]
+    return line, certainty(work), " ".join(noted)
+
+
+def remarks(works: Sequence[PricedWork]) -> list[str]:
+    """What every sentence about the works has to say."""
+    marks = dict.fromkeys(mark for work in works for mark in work.marks)
+    return [f"Note: {'; '.join(marks)}."] if marks else []
 
 
 def is_sure(least: Alternative) -> bool:
@@ -104,8 +110,7 @@ def overall(works: Sequence[PricedWork]) -> Answer:
         share = cost.percent(least.least or 0.0)
         sure.append(f"{work.label or work.unit}: {who}{share}{decided}")
     probable = f"Probability that it costs least: {'; '.join(sure)}."
-    marks = list(dict.fromkeys(mark for work in works for mark in work.marks))
-    return marked(line, marks), probable, " ".join([*unknown(works), *prices(works)])
+    return line, probable, " ".join([*remarks(works), *unknown(works), *prices(works)])
 
 
 def certainty(work: PricedWork) -> str:

@@ -24,8 +24,8 @@ BLOCK = re.compile(
 )
 EXAMPLES = ROOT / "examples"
 REPORT = Path("examples/report.html")
-PRICES = ("--sut_dir", "examples/prices")  # made up
-DEMAND = ("--demand", "users=500,cameras=4,calls=20")
+PRICES = ("--sut_dir", "examples/prices", "--baseline", "edge")  # made up
+DEMAND = ("--demand", "users=900,cameras=8", "--share")  # cloud has half of its machine
 PICTURE = ROOT / "docs/report.png"
 
 
