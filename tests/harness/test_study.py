@@ -24,7 +24,8 @@ PLAN = Plan("20261126T000000Z-abcd", 2, 60.0, None, [A, B, C])
 
 
 def example_runs() -> list[dict]:
-    return [record.read(path) for path in sorted((REPO / "tests/version_1/threads-1").glob("*.json"))]
+    folder = REPO / "tests/version_1/threads-1"
+    return [record.read(path) for path in sorted(folder.glob("*.json"))]
 
 
 def asked(**given) -> SimpleNamespace:
