@@ -94,7 +94,7 @@ class Found:
         more = ": as many as were tried" if self.all_tried else ""
         more += f"; --max_{name}s above {last} tries more" if more and self.most == last else ""
         levels = {str(count): level for count, level in self.levels.items()}
-        more_output = {"beside": job.beside.described} if job.beside else {}
+        more_output: dict[str, Any] = {"beside": job.beside.described} if job.beside else {}
         more_output |= {"layouts": list(job.layouts)} if job.layouts else {}
         found = {f"{name}s": self.most, "first_over": self.first_over, "levels": levels}
         return {

@@ -232,7 +232,7 @@ def test_what_is_printed_can_be_printed_from_the_file(tmp_path, capsys):
 
 
 def test_records_of_version_1_are_read_as_version_2():
-    paths = sorted((REPO / "examples").glob("threads-*/*.json"))
+    paths = sorted((REPO / "tests/version_1").glob("threads-*/*.json"))
     assert len(paths) == 8
     for path in paths:
         old, new = json.loads(path.read_text()), record.read(path)
