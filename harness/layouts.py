@@ -88,10 +88,8 @@ class _Trials:
 
     def _not_tried(self, layout: Tried, fewest: int) -> str | None:
         """Why."""
-        available, total = memory.available()
-        needed = self._bytes_each * layout.instances
-        if available - needed < memory.MIN_SHARE * total:
-            return f"not tried: it would take about {needed / 2**30:.0f} GiB of memory"
+        if reason := memory.lacking(self._bytes_each * layout.instances):
+            return reason
         if fewest > self._last:
             return f"not tried: --max_{self._name}s {self._last} were reached"
         if time.monotonic() + self._longest_s > self._ends_s:
@@ -138,12 +136,9 @@ def choose(
     if args.instances or args.cores_per_instance or args.smt:
         raise UserError("--tune finds the layout: leave the options of instances out")
     machine = machine or topology.read()
-    sizes, trials, fallen = tune.sizes(machine), _Trials(args, open_job, name, limit), 0
-    print(f"Trying up to {len(sizes) + 1} layouts, {args.tune:g} min at most", flush=True)
-    for size in sizes:
-        fallen = 0 if trials.carries_more(machine, size) else fallen + 1
-        if fallen == 2:
-            break
+    trials, most = _Trials(args, open_job, name, limit), len(tune.sizes(machine)) + 1
+    print(f"Trying up to {most} layouts, {args.tune:g} min at most", flush=True)
+    tune.shrink(machine, lambda size: trials.carries_more(machine, size))
     best = trials.best
     if best and any(len(core.cpus) > 1 for core in machine.cores):
         trials.carries_more(machine, best.cores, use_smt=True)

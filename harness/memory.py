@@ -35,6 +35,15 @@ def available(root: Path = system.CGROUP, own: Path = Path("/proc/self/cgroup"))
     return left, total
 
 
+def lacking(needed_bytes: float) -> str | None:
+    """Why something is not tried that would take so much; None where it leaves MIN_SHARE."""
+    left, total = available()
+    if needed_bytes <= left - MIN_SHARE * total:
+        return None
+    have = f"{left / 2**30:.0f} GiB are free"
+    return f"would take about {needed_bytes / 2**30:.0f} GiB of memory, {have}: not tried"
+
+
 class Lowest:
     """The fewest bytes that were `available` during the `with` block."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,7 +90,9 @@ class Tuner:
         """None where it does not fit into memory, or fails. Raises _OutOfTime."""
         if time.monotonic() + self._longest_s > self._ends_s:
             raise _OutOfTime
-        if reason := self._memory_reason(layout):
+        known = [trial.peak_rss_bytes / len(trial.layout.slots) for trial in self.trials]
+        # An instance needs about what those tried before needed.
+        if reason := memory.lacking(max(known, default=0.0) * len(layout.slots)):
             self.left_out.append(f"{layout.text()}: {reason}")
             return None
         began_s = time.monotonic()
@@ -120,16 +122,6 @@ class Tuner:
         print(f"{layout.text()}: {throughput:.4g} {unit}, {latency_s:.4g} s", flush=True)
         return trial
 
-    def _memory_reason(self, layout: Layout) -> str | None:
-        """An instance needs about what those tried before needed."""
-        known = [trial.peak_rss_bytes / len(trial.layout.slots) for trial in self.trials]
-        available, total = memory.available()
-        needed = max(known, default=0.0) * len(layout.slots)
-        if needed <= available - memory.MIN_SHARE * total:
-            return None
-        have = f"{available / 2**30:.0f} GiB are free"
-        return f"would take about {needed / 2**30:.0f} GiB of memory, {have}: not tried"
-
 
 def sizes(machine: Topology) -> list[int]:
     """Cores per instance to try, from a whole node down to 1: of 1, 2, 4 ... instances per node, so
@@ -137,6 +129,15 @@ def sizes(machine: Topology) -> list[int]:
     nodes = [core.node for core in machine.cores]
     most = max(nodes.count(node) for node in set(nodes))
     return [most >> k for k in range(most.bit_length())]
+
+
+def shrink(machine: Topology, is_better: Callable[[int], bool]) -> None:
+    """Try ever smaller instances, until two sizes in a row are no better than those before."""
+    fallen = 0
+    for size in sizes(machine):
+        fallen = 0 if is_better(size) else fallen + 1
+        if fallen == 2:
+            return
 
 
 def layouts(machine: Topology, size: int, use_smt: bool = False) -> Iterator[Layout]:
@@ -150,14 +151,13 @@ def layouts(machine: Topology, size: int, use_smt: bool = False) -> Iterator[Lay
 
 def search(tuner: Tuner, machine: Topology, options: Sequence[tuple[str, ...]]) -> None:
     """Try what may be best. `options` : further words, each tried with the best layout."""
-    best, fallen = 0.0, 0
-    for size in sizes(machine):
+
+    def is_better(size: int) -> bool:
+        best = max((trial.throughput for trial in tuner.trials), default=0.0)
         found = [trial for each in layouts(machine, size) if (trial := tuner.try_(each))]
-        highest = max((trial.throughput for trial in found), default=0.0)
-        fallen = 0 if highest > best else fallen + 1
-        best = max(best, highest)
-        if fallen == 2:
-            break
+        return max((trial.throughput for trial in found), default=0.0) > best
+
+    shrink(machine, is_better)
     if not tuner.trials:
         return
     if any(len(core.cpus) > 1 for core in machine.cores):
