@@ -35,9 +35,9 @@ from harness.study_plan import (
     Step,
     done,
     label,
-    of_job,
     read_plan,
     read_records,
+    runs_of,
     write_plan,
 )
 
@@ -278,7 +278,7 @@ def queue(
             failed = {job for name, job in tried.items() if name not in known}
             most_s = max_s - once_s - (time.monotonic() - began_s)
             for job in (job for job in plan.jobs if job.is_repeated):
-                runs = of_job(job, known)
+                runs = runs_of(job, known)
                 newest = estimate(job, plan.min_duration_s, runs) if runs else estimates[job.name]
                 if job.name in failed or newest.run_s > most_s:
                     left = [step for step in left if step.job != job]
@@ -476,7 +476,7 @@ def evidence(plan: Plan, known: dict[str, dict]) -> list[str]:
     """
     lines = []
     for job in (job for job in plan.jobs if job.is_repeated):
-        runs = of_job(job, known)
+        runs = runs_of(job, known)
         valid = [
             each["metrics"][each["primary"]]["median"] for each in runs if each["validity"]["valid"]
         ]

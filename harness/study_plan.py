@@ -65,7 +65,7 @@ def done(plan: Plan, records: Sequence[dict]) -> dict[str, dict]:
     return {name: each for name, each in found.items() if name in labels}
 
 
-def of_job(job: Job, known: Mapping[str, dict]) -> list[dict]:
+def runs_of(job: Job, known: Mapping[str, dict]) -> list[dict]:
     """A job's records, of those that done() found."""
     return [each for name, each in known.items() if name.split("/")[1] == job.name]
 

@@ -39,7 +39,7 @@ def medians(plan: Plan, job: Job, known: Mapping[str, dict]) -> list[float]:
     `known` are the study's records by label.
     """
     is_trial = plan.min_duration_s < study_plan.MIN_DURATION_S
-    runs = study_plan.of_job(job, known)
+    runs = study_plan.runs_of(job, known)
     counted = [each for each in runs if is_trial or each["validity"]["valid"]]
     return [each["metrics"][each["primary"]]["median"] for each in counted]
 
@@ -69,7 +69,7 @@ def steps_left(plan: Plan, known: Mapping[str, dict], spreads: Mapping[str, floa
     more = {}
     for job in (job for job in plan.jobs if job.is_repeated):
         counted = medians(plan, job, known)
-        is_hopeless = len(study_plan.of_job(job, known)) >= MIN_RUNS and not counted
+        is_hopeless = len(study_plan.runs_of(job, known)) >= MIN_RUNS and not counted
         if is_narrow(plan, job, known) or is_hopeless:
             more[job.name] = 0
             continue
@@ -103,7 +103,7 @@ def endings(
     """
     lines = []
     for job in (job for job in plan.jobs if job.is_repeated):
-        runs = study_plan.of_job(job, known)
+        runs = study_plan.runs_of(job, known)
         if is_narrow(plan, job, known):
             why = "as narrow as asked"
         elif job.name in failed:
