@@ -12,7 +12,7 @@ import argparse
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -98,18 +98,22 @@ def build(args: argparse.Namespace) -> Report:
         runs=runs,
         skipped=skipped,
         command=command(sys.argv[1:]),
-        others=_others(runs, list(counts), args) if args.html or args.pdf else {},
+        others=_others(runs, {baseline: comparisons}, args) if args.html or args.pdf else {},
     )
 
 
 def _others(
-    runs: list[Run], sides: list[str], args: argparse.Namespace
+    runs: list[Run], known: Mapping[str, list[Comparison]], args: argparse.Namespace
 ) -> dict[str, list[Comparison]]:
-    """By baseline, all comparisons: a page lets its reader choose."""
+    """By baseline, all comparisons, of which some are `known`: a page lets its reader choose."""
+    sides = list(dict.fromkeys(run.side for run in runs))
     if not 2 < len(sides) <= MAX_BASELINES:
         return {}
     limits = dict(args.limit)
-    return {side: comparison.compare(runs, side, args.allow_invalid, limits) for side in sides}
+    return {
+        side: known.get(side) or comparison.compare(runs, side, args.allow_invalid, limits)
+        for side in sides
+    }
 
 
 def command(words: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ from analysis.pricing import PricedWork
 from analysis.ratio import NO_DIFFERENCE
 from analysis.records import Run, listed, series
 from analysis.report import Report
-from analysis.text import Table, amount, times
+from analysis.text import Table, amount, in_words, times
 
 MAX_ROWS, MAX_CURVES, MAX_RESULTS = 60, 12, 6  # of a chart; of a section; beside the answer
 MAX_DETAIL, MAX_NAMES = 200, 50  # characters of a line that a run printed, and of sides
@@ -228,7 +228,7 @@ def _carried(found: Report) -> list[str]:
             for run in _best_runs(found)[:MAX_RESULTS]
         ]
     return [
-        f"{side} carries {_listed([_carries(c) for c in own.values()])}."
+        f"{side} carries {in_words([_carries(c) for c in own.values()])}."
         for side, own in capacities.items()
     ]
 
@@ -274,7 +274,7 @@ def _capacity_title(found: Report, capacities: Capacities) -> str:
                 if capacities[other][u].count
             ]
             if all(part.startswith("1 ×") for part in parts):
-                return f"{first} and {other} carry the same number of {_listed(shared)}"
+                return f"{first} and {other} carry the same number of {in_words(shared)}"
             if parts:
                 return f"{first} carries {' and '.join(parts)} of {other}"
     if len(capacities) == 1:
@@ -287,8 +287,8 @@ def _capacity_title(found: Report, capacities: Capacities) -> str:
     most: dict[str, list[str]] = defaultdict(list)
     for unit, (side, _) in best.items():
         most[side].append(unit)
-    parts = [f"{side} carries the most {_listed(units)}" for side, units in most.items()]
-    return _listed(parts)
+    parts = [f"{side} carries the most {in_words(units)}" for side, units in most.items()]
+    return in_words(parts)
 
 
 def quality(found: Report) -> Section:
@@ -325,7 +325,7 @@ def differences(found: Report, comparisons: list[Comparison]) -> Section:
     names = dict.fromkeys(row[2] for row in table.rows)
     title = f"The sides differ in {len(names)} things"
     if len(names) < 4:
-        title = f"The sides differ in {_listed([*names])}" if names else "Nothing else differs"
+        title = f"The sides differ in {in_words([*names])}" if names else "Nothing else differs"
     tables = [each for each in (table, report.system_table(found)) if each.rows]
     return Section("differences", title, [], [], tables)
 
@@ -405,13 +405,8 @@ def _limits_title(rows: list[Row]) -> str:
         return f"Nothing is used up: at most {most.text} ({most.name}, {most.group})"
     name, runs = max(full.items(), key=lambda each: len(each[1]))
     if len(runs) < 4:
-        return f"{name} limits {_listed(runs)}"
+        return f"{name} limits {in_words(runs)}"
     return f"{name} limits {len(runs)} of {len(top)} best runs"
-
-
-def _listed(names: Sequence[str]) -> str:
-    """'a, b and c'"""
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def tuning(found: Report) -> Section:

@@ -22,7 +22,9 @@ from fpdf.fonts import FontFace
 from markupsafe import Markup
 
 from analysis import cost, findings, page_costs, page_model, report
+from analysis.page_costs import Slider
 from analysis.page_parts import Section
+from analysis.pricing import PricedWork
 from analysis.report import MARK, METHOD, Report
 from analysis.text import as_json
 
@@ -61,6 +63,7 @@ def html(found: Report, folder: Path | None = None) -> bytes:
     sections = findings.sections(found)
     works = [work for work in found.priced if work.alternatives][:MAX_WORKS]
     costs = page_costs.cost_sections(works[0]) if works else []
+    sliders = page_costs.sliders(found) if works else []
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         report=found,
@@ -68,7 +71,7 @@ def html(found: Report, folder: Path | None = None) -> bytes:
         answer=findings.answers(found),
         sections=_ordered(sections, costs),
         works=works,
-        sliders=page_costs.sliders(found) if works else [],
+        sliders=sliders,
         baselines=list(found.others),
         assumptions=cost.assumption_table(found.assumptions) if found.priced else None,
         runs=report.run_table(found),
@@ -78,7 +81,7 @@ def html(found: Report, folder: Path | None = None) -> bytes:
         names=NAMES,
         digest=digest,
         script=Markup(script),
-        data=_embedded(_payload(found, sections, works)),
+        data=_embedded(_payload(found, sections, works, sliders)),
     )
     return page.encode()
 
@@ -89,7 +92,12 @@ def _ordered(sections: Sequence[Section], costs: Sequence[Section]) -> list[Sect
     return [*first, *costs, *(each for each in sections if each not in first)]
 
 
-def _payload(found: Report, sections: Sequence[Section], works: Sequence[Any]) -> dict[str, Any]:
+def _payload(
+    found: Report,
+    sections: Sequence[Section],
+    works: Sequence[PricedWork],
+    sliders: Sequence[Slider],
+) -> dict[str, Any]:
     charts = {
         f"{section.id}-{i}": asdict(chart)
         for section in sections
@@ -110,7 +118,7 @@ def _payload(found: Report, sections: Sequence[Section], works: Sequence[Any]) -
             for baseline, comparisons in found.others.items()
         },
         "costs": page_model.payload(works),
-        "sliders": [asdict(each) for each in page_costs.sliders(found)] if works else [],
+        "sliders": [asdict(each) for each in sliders],
         "command": found.command,
     }
 
@@ -137,8 +145,13 @@ def _links(found: Report, folder: Path | None) -> dict[tuple[str, str], str]:
 def pdf(found: Report, folder: Path | None = None) -> bytes:
     """The page, printed by a headless browser; where there is none, a plain document that says
     so."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    browser = find_browser()
     return (browser and printed(browser, html(found, folder))) or _plain(found)
+
+
+def find_browser() -> str | None:
+    """One that prints and draws without a window."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 def printed(browser: str, page: bytes) -> bytes | None:

@@ -17,6 +17,7 @@ import numpy as np
 from analysis import sizing, tco, uncertainty
 from analysis.assumptions import Assumption, Values
 from analysis.prices import API, BOUGHT, RESERVED, SPOT, Api, Offer, System
+from analysis.text import in_words
 from analysis.uncertainty import Array, Cost, Decision, Estimate, Input
 from analysis.uncertainty import Values as Drawn
 
@@ -87,7 +88,7 @@ class Demand:
 
     def __str__(self) -> str:
         names = [f"{count:,g} {unit}" for unit, count in self.streams.items()]
-        return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+        return in_words(names)
 
     @property
     def mean_share(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -85,3 +86,8 @@ def times_interval(ci95: tuple[float, float] | None) -> str:
 def inline(label: str) -> str:
     """A label inside a sentence: 'throughput', but 'RTFx'."""
     return label[0].lower() + label[1:] if label[1:2].islower() else label
+
+
+def in_words(names: Sequence[str]) -> str:
+    """'a, b and c', of one or more."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

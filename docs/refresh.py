@@ -13,12 +13,15 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from analysis import pages
+
 BLOCK = re.compile(
     r"(<!-- (output|measured): (.+?) -->\n```\n).*?(^```$)", re.DOTALL | re.MULTILINE
 )
@@ -56,12 +59,12 @@ def make_example() -> None:
     options = [*PRICES, *(DEMAND if is_sized else ()), "--html", REPORT, "--overwrite"]
     compare = ["harness/.venv/bin/python", "-m", "analysis.compare", *sides, *map(str, options)]
     output(shlex.join(compare))
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if not chromium:
+    browser = pages.find_browser()
+    if not browser:
         sys.exit("error: the picture takes a browser: sudo apt install chromium")
     subprocess.run(
         [
-            *(chromium, "--headless", "--no-sandbox", "--hide-scrollbars"),
+            *(browser, "--headless", "--no-sandbox", "--hide-scrollbars"),
             *("--window-size=1000,760", f"--screenshot={PICTURE}", (ROOT / REPORT).as_uri()),
         ],
         check=True,

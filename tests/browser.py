@@ -3,15 +3,14 @@
 import html
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
+from analysis.pages import find_browser
+
+CHROMIUM = find_browser()
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine")
 LIGHT, DARK = "1", "0"  # of Blink's preferredColorScheme
 
