@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from harness import cli, files, model_files, monitor, progress
 from harness.cli import UserError
 
+LAYOUT = 2  # of compressed weights: see projections.py; a folder with another is made again
 PACKAGES = ("torch", "transformers", "optimum-intel", "nncf", "openvino", "openvino-tokenizers")
 DEFAULT_FORMAT = "int8"
 COMPRESSED = ("int8", "int4")
@@ -64,7 +65,7 @@ def main() -> int:
         settings["sym"] = args.sym
     if text:
         settings |= {"awq": args.awq, "scale_estimation": args.scale_estimation}
-    parameters = dict(settings)
+    parameters = {**settings, "layout": LAYOUT} if weight_format in COMPRESSED else dict(settings)
     if text:
         digest = model_files.sha256(args.dataset)
         parameters |= {"dataset": args.dataset.name, "dataset_sha256": digest}
@@ -253,13 +254,14 @@ def byte_level_tokenizer(fields: dict):
 
 
 def compress(model_id: str, converted: Path, folder: Path, settings: dict, text: str | None):
-    """Compress the weights of the IR in `converted` with NNCF, and save it in `folder`.
+    """Compress the weights of the IR in `converted` with NNCF, join products, save in `folder`.
 
     With a text, NNCF calibrates on it: activation-aware weight quantization (Lin et al., AWQ,
     2023), scale estimation, and, for a ratio below 1, which layers stay in 8 bits.
     """
     import nncf
     import openvino as ov
+    from projections import fuse_projections
 
     ir = ov.Core().read_model(converted / "openvino_model.xml")
     options = {name: settings[name] for name in NNCF_OPTIONS if name in settings}
@@ -275,6 +277,7 @@ def compress(model_id: str, converted: Path, folder: Path, settings: dict, text:
         ir = nncf.compress_weights(ir, mode=mode, **options)
     except (*errors, nncf.UnsupportedModelError) as error:
         raise UserError(f"cannot compress {model_id}: {cli.one_line(error)}") from None
+    fuse_projections(ir)
     ov.save_model(ir, folder / "openvino_model.xml", compress_to_fp16=False)
 
 
