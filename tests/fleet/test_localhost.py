@@ -19,7 +19,7 @@ def test_a_fleet_of_this_machine_measures_the_llm_with_the_models_that_it_was_gi
     fleet = Fleet(
         tmp_path,
         {"localhost": {"ansible_connection": "local", "study_dir": str(tmp_path / "machine")}},
-        study_models=[f"llm-workload/{MODEL}"],
+        study_models=[f"llm-workload/{MODEL}", "llm-workload/of-another-study"],
         study_prepare_command=PREPARE.format(REPO),
         study_command=STUDY,
         study_sut="m7i.48xlarge",

@@ -37,13 +37,17 @@ def test_one_command_ends_in_a_report_of_both(measured):
     assert "Hashes: beta against alpha" in output and f"Report: {folder}/report.html" in output
 
 
-def test_machines_that_are_given_one_side_are_compared_as_one(measured):
+def test_machines_that_are_given_one_side_are_compared_as_one(measured, tmp_path):
     fleet, _ = measured
-    given = {"study_side": "m7i.48xlarge", "study_sut": "m7i.48xlarge"}
+    given = {
+        "study_side": "instances",
+        "study_sut": "m7i.48xlarge",
+        "study_compare_options": ["--json", str(tmp_path / "report.json")],
+    }
     status, output = fleet.run("--tags", "report", given=given)
     assert status == 0, output
-    report = (fleet.results / "study/report.txt").read_text()
-    assert "m7i.48xlarge" in report and "alpha" not in report, report
+    ((name, side),) = json.loads((tmp_path / "report.json").read_text())["sides"].items()
+    assert (name, side["runs"], side["price"]["name"]) == ("instances", 4, "m7i.48xlarge")
 
 
 def test_machines_measure_at_the_same_time(measured):
