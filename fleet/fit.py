@@ -1,7 +1,7 @@
-"""What speaks against measuring on this machine now: a line each, and then exit status 1.
+"""Check whether this machine is fit to measure: one line per problem, and then exit status 1.
 
 roles/study calls it on every machine of the fleet before a study. A study of the fleet that is
-still running, as after a lost connection, speaks against nothing: it is waited for.
+still running, as after a lost connection, is no problem: the play waits for it.
 """
 
 from __future__ import annotations
