@@ -32,12 +32,12 @@ def at_stopping(logs: np.ndarray, half_width: float) -> tuple[np.ndarray, np.nda
     return runs[at[1]], means[at], variances[at]
 
 
-@pytest.mark.parametrize("half_width_in_spreads", [0.3, 0.5, 1.0])
+@pytest.mark.parametrize("half_width_in_spreads", [0.3, 0.6, 1.0])
 @pytest.mark.parametrize("other_spread", [1.0, 0.3])
 def test_the_interval_of_the_ratio_covers_it_when_both_have_stopped(
     half_width_in_spreads, other_spread
 ):
-    """In 93 to 96 % of studies, each side stopping by itself at 1/sqrt(2) of the ratio's width."""
+    """In 92 to 95 % of studies, each side stopping by itself at 1/sqrt(2) of the ratio's width."""
     random, trials = np.random.default_rng(1), 10_000
     each = half_width_in_spreads / math.sqrt(2)
     sides = [at_stopping(random.normal(0, s, (trials, 200)), each) for s in (1.0, other_spread)]
@@ -49,4 +49,4 @@ def test_the_interval_of_the_ratio_covers_it_when_both_have_stopped(
     halves = criticals * np.sqrt(both)
     assert (halves <= half_width_in_spreads * 1.001).all()
     covered = (np.abs(means - other_means) <= halves).mean()
-    assert 0.93 <= covered + 2 * math.sqrt(0.93 * 0.07 / trials) and covered < 0.96
+    assert 0.92 <= covered + 2 * math.sqrt(0.92 * 0.08 / trials) and covered < 0.955
