@@ -156,7 +156,7 @@ class Fleet:
         """Exit status, and all that was printed."""
         process = self.start(*options, given=given, **env)
         try:
-            output, _ = process.communicate(timeout=180)
+            output, _ = process.communicate(timeout=300)
         finally:
             process.kill()
         return process.returncode, output
