@@ -10,7 +10,7 @@ usage() {
 Usage: ./run.sh [--full] [--prepare]
        ./run.sh --study [--full] [--repeats N | --detect P | --until_width P] [--max_hours H]
                 [--mlperf_duration]
-       ./run.sh --fleet INVENTORY [OPTION OF ansible-playbook]...
+       ./run.sh --fleet | --fleet_tgi INVENTORY [OPTION OF ansible-playbook]...
 
 Sets up one virtual environment per workload, exports the models, measures LLM, video and audio on
 the CPU, prints a table and how many users, cameras and calls the machine carries, and writes its
@@ -37,7 +37,8 @@ was interrupted.
 
 The same study on many machines, by Ansible, ends in their comparison (docs/fleet.md):
 
-  --fleet INVENTORY  the machines, as in fleet/inventory.example.yml; Python 3.11 or 3.12
+  --fleet INVENTORY      the machines, as in fleet/inventory.example.yml; Python 3.11 or 3.12
+  --fleet_tgi INVENTORY  instead, LLM servers on those of its group gpu, load-tested from its client
 
 Environment:
   PYTHON       python3 to build the environments with, 3.10 to 3.12   (default: python3)
@@ -47,8 +48,8 @@ USAGE
 }
 
 RESULTS_DIR=${RESULTS_DIR:-$PWD/results}
-full=false prepare_only=false study=false fleet=''
-study_options=() ansible_options=()
+full=false prepare_only=false study=false play=''
+study_options=() play_options=()
 running='' # the process of beside
 
 wrong_usage() { echo "error: $*: see ./run.sh --help" >&2; exit 2; }
@@ -166,13 +167,14 @@ list_jobs() {
   )
 }
 
-# run_fleet INVENTORY OPTION...: the play; its exit status becomes this kit's.
-run_fleet() {
-  local status=0
+# run_play: by Ansible; its exit status becomes this kit's.
+run_play() {
+  local status=0 fleet=$PWD/fleet
   setup fleet
   exec 9<&- # the lock of this checkout, which the play makes the models in
-  ANSIBLE_CONFIG=$PWD/fleet/ansible.cfg RESULTS_DIR=$RESULTS_DIR \
-    fleet/.venv/bin/ansible-playbook -i "$1" fleet/study.yml "${@:2}" || status=$?
+  cd "$started_in" # the options name files from there
+  ANSIBLE_CONFIG=$fleet/ansible.cfg RESULTS_DIR=$RESULTS_DIR \
+    "$fleet/.venv/bin/ansible-playbook" "$fleet/$play.yml" "${play_options[@]}" || status=$?
   case $status in
     0) ;;
     99) exit 130 ;; # interrupted
@@ -186,10 +188,13 @@ parse() {
       --full) full=true ;;
       --prepare) prepare_only=true ;;
       --study) study=true ;;
-      --fleet)
-        fleet=$(cd "$started_in" && realpath -e -- "${2-}" 2>/dev/null) ||
-          wrong_usage "--fleet takes an inventory, as fleet/inventory.example.yml"
-        ansible_options=("${@:3}")
+      --fleet | --fleet_tgi)
+        local inventory
+        inventory=$(cd "$started_in" && realpath -e -- "${2-}" 2>/dev/null) ||
+          wrong_usage "$1 takes an inventory, as fleet/inventory.example.yml"
+        play=study
+        [[ $1 == --fleet ]] || play=gpu_tgi
+        play_options=(-i "$inventory" "${@:3}")
         break
         ;;
       --mlperf_duration) study_options+=("$1") ;;
@@ -213,15 +218,15 @@ parse() {
 main() {
   parse "$@"
   check_python
-  [[ -z $fleet ]] || "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-    die "--fleet takes Python 3.11 or 3.12 on this machine: set PYTHON"
+  [[ -z $play ]] || "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    die "a fleet takes Python 3.11 or 3.12 on this machine: set PYTHON"
   lock
   mkdir -p "$RESULTS_DIR" 2>/dev/null || die "cannot make the results folder $RESULTS_DIR"
   RESULTS_DIR=$(cd "$RESULTS_DIR" && pwd)
   is_writable "$RESULTS_DIR" || die "cannot write to the results folder $RESULTS_DIR"
   setup harness
-  if [[ $fleet ]]; then
-    run_fleet "$fleet" "${ansible_options[@]}"
+  if [[ $play ]]; then
+    run_play
     exit 0
   fi
   say "Models"

@@ -43,6 +43,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--allow_invalid", action="store_true", help=allowed)
     pooled = "take a folder's runs for one side even where they are of several machines"
     parser.add_argument("--pool", action="store_true", help=pooled)
+    named = "name a folder's side (default: as the folder); folders of one name are one side"
+    parser.add_argument(
+        "--side",
+        type=cost.assignment,
+        action="append",
+        default=[],
+        metavar="FOLDER=NAME",
+        help=named,
+    )
     limit = "where several levels of a load were measured, consider only those at which the 95th "
     limit += "percentile of METRIC is at most VALUE; may be given several times"
     parser.add_argument(
@@ -72,7 +81,7 @@ def parse_args() -> argparse.Namespace:
 
 def build(args: argparse.Namespace) -> Report:
     """The whole comparison: what every form of the report is made from."""
-    runs, skipped = read_runs(args.records, args.pool)
+    runs, skipped = read_runs(args.records, args.pool, dict(args.side))
     for line in skipped:
         print(f"skipped: {line}", file=sys.stderr)
     if not runs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -133,11 +133,13 @@ def expand(paths: Iterable[Path]) -> list[Path]:
     return files
 
 
-def read_runs(paths: Iterable[Path], pool: bool = False) -> tuple[list[Run], list[str]]:
+def read_runs(
+    paths: Iterable[Path], pool: bool = False, names: Mapping[str, str] | None = None
+) -> tuple[list[Run], list[str]]:
     """The complete runs of files and folders, and one line for each file left out.
 
-    `pool` is that of sides.name_sides(). Records without a primary metric only list others, and
-    are left out silently.
+    `pool` and `names` are for sides.name_sides(). Records without a primary metric only list
+    others, and are left out silently.
     """
     runs: list[Run] = []
     skipped: list[str] = []
@@ -158,7 +160,7 @@ def read_runs(paths: Iterable[Path], pool: bool = False) -> tuple[list[Run], lis
         else:
             seen.add(found["id"])
             runs.append(_run(found, path))
-    sides.name_sides(runs, pool)
+    sides.name_sides(runs, pool, names)
     _label(runs)
     _apply_gates(runs)
     return runs, skipped

@@ -130,11 +130,7 @@ def summary(report: Report) -> list[str]:
     """The sentences on top."""
     lines = [sentence(c) for c in report.comparisons if c.label in report.leading]
     if len(report.sides) == 1:
-        lines = [
-            f"{run.label}: {amount(run.result.median, run.result.unit)} "
-            f"({inline(run.result.label)}; 95 % CI {interval(run.result.ci95)})."
-            for run in report.runs[:20]
-        ]
+        lines = [_result(run) for run in report.runs[:20]]
     elif not report.comparisons:
         lines = ["Nothing to compare: no other side did the same work as the baseline."]
         lines += nearest(report.runs, report.baseline)
@@ -144,6 +140,14 @@ def summary(report: Report) -> list[str]:
     ]
     leading = 1 if report.demand else 0  # a demand is asked for: its answer comes first
     return list(dict.fromkeys(chain(*priced[:leading], lines, *priced[leading:])))
+
+
+def _result(run: Run) -> str:
+    """'LLM: 30.1 tokens/s (throughput; 95 % CI 29.8–30.3).'"""
+    sure = f"; 95 % CI {interval(run.result.ci95)}" if run.result.ci95 else ""
+    line = f"{run.label}: {amount(run.result.median, run.result.unit)} "
+    line += f"({inline(run.result.label)}{sure})."
+    return f"{line} [not valid as evidence]" if run.reasons else line
 
 
 def notes(report: Report) -> list[str]:

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from harness.cli import UserError
 
 if TYPE_CHECKING:
     from analysis.records import Run
 
 
-def name_sides(runs: Sequence[Run], pool: bool = False) -> None:
+def name_sides(
+    runs: Sequence[Run], pool: bool = False, given: Mapping[str, str] | None = None
+) -> None:
     """Set every run's side: its folder where there are several, and its machine where there is one
-    folder, or several machines in a folder. `pool`: all of a folder is one side.
+    folder, or several machines in a folder. `pool`: all of a folder is one side. `given` are other
+    names, by that of the folder; folders of one name are one side.
 
     A machine is what its one-line description says: two of the same kind are taken together.
+    Raises UserError where `given` names another folder.
     """
     folders: dict[Path, list[Run]] = defaultdict(list)
     for run in runs:
         folders[run.path.resolve().parent].append(run)
-    names = _folder_names(folders) if len(folders) > 1 else dict.fromkeys(folders, "")
+    named = _folder_names(folders)
+    if unknown := sorted(set(given or ()) - set(named.values())):
+        raise UserError(f"--side {unknown[0]}: the folders are {', '.join(sorted(named.values()))}")
+    is_one = len(folders) == 1
+    names = {
+        folder: (given or {}).get(name, "" if is_one else name) for folder, name in named.items()
+    }
     for folder, inside in folders.items():
         machines: dict[str, list[Run]] = defaultdict(list)
         for run in inside:

@@ -1,7 +1,7 @@
-"""What speaks against measuring on this machine now: a line each, and then exit status 1.
+"""Check whether this machine is fit to measure: one line per problem, and then exit status 1.
 
 roles/study calls it on every machine of the fleet before a study. A study of the fleet that is
-still running, as after a lost connection, speaks against nothing: it is waited for.
+still running, as after a lost connection, is no problem: the play waits for it.
 """
 
 from __future__ import annotations
@@ -51,9 +51,10 @@ def main() -> int:
     ignored = set(filter(None, args.ignore.split(",")))
     if unknown := ignored - set(found):
         parser.error(f"--ignore: {', '.join(sorted(unknown))}: not one of {', '.join(found)}")
-    reasons = [check(args) for name, check in found.items() if name not in ignored]
-    print("\n".join(filter(None, reasons)))
-    return cli.EXIT_FAILED if any(reasons) else cli.EXIT_OK
+    reasons = {name: check(args) for name, check in found.items() if name not in ignored}
+    lines = [f"{name}: {reason}" for name, reason in reasons.items() if reason]
+    print("\n".join(lines))
+    return cli.EXIT_FAILED if lines else cli.EXIT_OK
 
 
 def is_running(lock: Path) -> bool:
@@ -70,22 +71,21 @@ def is_running(lock: Path) -> bool:
 def clock(args: argparse.Namespace) -> str | None:
     if args.control_time is None or abs(time.time() - args.control_time) <= args.clock_s:
         return None
-    return f"clock: {time.time() - args.control_time:+.0f} s from the control machine's"
+    return f"{time.time() - args.control_time:+.0f} s from the control machine's"
 
 
 def governor(args: argparse.Namespace) -> str | None:
-    found = system.describe()["cpu"].get("governor")  # None in most virtual machines
-    return None if found in (None, "performance") else f"governor: '{found}', not 'performance'"
+    return "; ".join(checks.governor_reasons(system.describe()))
 
 
 def swap(args: argparse.Namespace) -> str | None:
     used_mib = psutil.swap_memory().used / 2**20
-    return None if used_mib <= args.swap_mib else f"swap: {used_mib:.0f} MiB in use"
+    return None if used_mib <= args.swap_mib else f"{used_mib:.0f} MiB in use"
 
 
 def disk(args: argparse.Namespace) -> str | None:
     free_gib = shutil.disk_usage(args.study).free / 2**30
-    return None if free_gib >= args.disk_gib else f"disk: {free_gib:.1f} GiB free"
+    return None if free_gib >= args.disk_gib else f"{free_gib:.1f} GiB free"
 
 
 def busy(args: argparse.Namespace) -> str | None:
@@ -98,7 +98,7 @@ def busy(args: argparse.Namespace) -> str | None:
     time.sleep(1)
     load = sorted(((_cpu_percent(each), each.info["name"]) for each in processes), reverse=True)
     names = ", ".join(f"{name} {percent:.0f} %" for percent, name in load[:BUSIEST] if percent >= 1)
-    return f"busy: over {checks.MAX_OTHER_SHARE:.0%} of all CPUs for {args.quiet_s:g} s ({names})"
+    return f"over {checks.MAX_OTHER_SHARE:.0%} of all CPUs for {args.quiet_s:g} s ({names})"
 
 
 def _is_quiet(limit_s: float) -> bool:

@@ -177,10 +177,14 @@ def machine_reasons(usage: dict, system: dict) -> list[str]:
     before, after = usage["mhz_before"], usage["mhz_after"]
     if before and after and after < (1 - MAX_FREQUENCY_DROP) * before:
         found.append(f"the clock rate fell from {before} to {after} MHz")
+    return found + governor_reasons(system)
+
+
+def governor_reasons(system: dict) -> list[str]:
     governor = system["cpu"].get("governor")  # None where it can't be read, as in a virtual machine
-    if governor not in (None, "performance"):
-        found.append(f"the CPU frequency governor is '{governor}', not 'performance'")
-    return found
+    if governor in (None, "performance"):
+        return []
+    return [f"the CPU frequency governor is '{governor}', not 'performance'"]
 
 
 def computing_reasons(usage: dict, placement: dict, system: dict) -> list[str]:

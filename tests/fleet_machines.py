@@ -94,6 +94,19 @@ class Machine:
                     pass
             time.sleep(0.1)
 
+    def connect(self, other: "Machine", net: str) -> str:
+        """A line of their own between two machines, in 10.213.NET.0/30: this one's address."""
+        ends = [
+            (self, f"fleet-{net}a", f"10.213.{net}.1"),
+            (other, f"fleet-{net}b", f"10.213.{net}.2"),
+        ]
+        ip("link", "add", ends[0][1], "type", "veth", "peer", "name", ends[1][1])
+        for machine, name, address in ends:
+            ip("link", "set", name, "netns", machine.namespace)
+            ip("-n", machine.namespace, "addr", "add", f"{address}/30", "dev", name)
+            ip("-n", machine.namespace, "link", "set", name, "up")
+        return ends[0][2]
+
     def remove(self) -> None:
         self.kill()
         ip("netns", "del", self.namespace)
@@ -118,6 +131,8 @@ def make_key(path: Path) -> None:
 class Fleet:
     """An inventory, the folder of its results, and the one command."""
 
+    option = "--fleet"
+
     def __init__(self, folder: Path, hosts: dict[str, dict], **settings):
         self.folder, self.results = folder, folder / "results/fleet"
         self.inventory = folder / f"{settings.get('study_name', 'study')}.json"
@@ -129,7 +144,7 @@ class Fleet:
     ) -> subprocess.Popen:
         """`given` are variables that go before those of the inventory."""
         return subprocess.Popen(
-            ["./run.sh", "--fleet", str(self.inventory), "-e", json.dumps(given or {}), *options],
+            ["./run.sh", self.option, str(self.inventory), "-e", json.dumps(given or {}), *options],
             cwd=REPO,
             env={**os.environ, "RESULTS_DIR": str(self.folder / "results"), **env},
             text=True,
@@ -141,7 +156,7 @@ class Fleet:
         """Exit status, and all that was printed."""
         process = self.start(*options, given=given, **env)
         try:
-            output, _ = process.communicate(timeout=180)
+            output, _ = process.communicate(timeout=300)
         finally:
             process.kill()
         return process.returncode, output

@@ -384,6 +384,18 @@ def test_runs_of_several_machines_are_sides_of_their_own_unless_pooled(tmp_path)
     assert f"b: runs of 2 machines are taken together: {both}" in comparison["notes"]
 
 
+def test_folders_that_are_given_one_name_are_one_side(tmp_path):
+    paths = [tmp_path / name for name in ("m-1", "m-2", "edge")]
+    for path in paths:
+        write(path, record([1.0]))
+    given = ["--side", "m-1=m", "--side", "m-2=m"]
+    (comparison,) = compared(*paths, *given, "--baseline", "m")["comparisons"]
+    assert comparison["side"] == "edge" and comparison["runs"] == [2, 1]
+    assert set(compared(paths[0], "--side", "m-1=R760xa")["sides"]) == {"R760xa"}
+    wrong = run(*paths, "--side", "m-3=m")
+    assert_one_line(wrong, "--side m-3", "edge, m-1, m-2")
+
+
 def test_machines_of_one_name_and_different_hardware_are_two_sides(tmp_path):
     small, large = record([1.0], machine="VM"), record([2.0], machine="VM")
     large = changed(large, "context/machine", "VM, 1 × 64 cores")

@@ -164,8 +164,10 @@ def test_a_browser_that_does_not_print_is_as_none(tmp_path):
 
 
 def test_one_machine_alone_gets_a_report_of_its_results(tmp_path):
-    write(tmp_path, record([100.0] * 8, machine="alone"))
+    short = record([50.0], workload="audio", machine="alone", warnings=["too short"])
+    write(tmp_path, record([100.0] * 8, machine="alone"), short)
     command = [sys.executable, "-m", "analysis.compare", str(tmp_path), "--markdown"]
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
     assert done.returncode == 0 and "# Performance of alone" in done.stdout
-    assert "LLM: 100.00 tokens/s" in done.stdout
+    assert "LLM: 100.00 tokens/s (throughput; 95 % CI 100–100)." in done.stdout
+    assert r"Audio AI: 50.00 × real time (RTFx). \[not valid as evidence\]" in done.stdout

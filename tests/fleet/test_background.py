@@ -107,7 +107,7 @@ def fit(*options: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=REPO, capture_output=True, text=True)
 
 
-def test_each_thing_against_measuring_is_named(tmp_path):
+def test_each_problem_is_named(tmp_path):
     limits = ["--study", str(tmp_path), "--quiet_s", "0", "--ignore", "governor"]
     at_ease = [*limits, "--disk_gib", "0", "--swap_mib", "1e9"]
     assert fit(*at_ease, "--control_time", str(time.time())).returncode == 0
@@ -127,7 +127,7 @@ def test_other_load_is_named_by_its_process(tmp_path):
     assert found.returncode == 1 and "busy: " in found.stdout and "python" in found.stdout
 
 
-def test_a_running_study_of_the_fleet_speaks_against_nothing(study):
+def test_a_running_study_of_the_fleet_is_no_problem(study):
     study.start("sleep 5")
     found = fit("--study", str(study.folder), "--disk_gib", "1e6")
     assert found.returncode == 0 and "waited for" in found.stdout

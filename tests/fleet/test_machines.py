@@ -37,6 +37,19 @@ def test_one_command_ends_in_a_report_of_both(measured):
     assert "Hashes: beta against alpha" in output and f"Report: {folder}/report.html" in output
 
 
+def test_machines_that_are_given_one_side_are_compared_as_one(measured, tmp_path):
+    fleet, _ = measured
+    given = {
+        "study_side": "instances",
+        "study_sut": "m7i.48xlarge",
+        "study_compare_options": ["--json", str(tmp_path / "report.json")],
+    }
+    status, output = fleet.run("--tags", "report", given=given)
+    assert status == 0, output
+    ((name, side),) = json.loads((tmp_path / "report.json").read_text())["sides"].items()
+    assert (name, side["runs"], side["price"]["name"]) == ("instances", 4, "m7i.48xlarge")
+
+
 def test_machines_measure_at_the_same_time(measured):
     output = measured[1]
     started = output[output.index("[study : Start the study]") :]
@@ -167,9 +180,12 @@ def test_repeats_go_on_until_narrow_or_until_the_budget_is_spent(measured):
     asked["study_command"] = STUDY.format("", "--num_iters 2")
     status, output = fleet.run("--tags", "measure", given={**asked, "study_max_usd": 19.3536})
     assert status == 0, output
-    assert "for 1.0 h (study_max_usd 19.3536, at 19.3536 USD per hour together) at most" in output
+    assert "is 99% wide, of each mean 70.0035%, for 1.0 h (study_max_usd 19.3536, at" in output
     assert all(len(fleet.records(host, "narrow")) == 8 for host in HOSTS)
     assert output.count("from 8 runs: as narrow as asked") == 2, output
+
+    status, output = fleet.run("--tags", "measure", given={**asked, "study_until_width": "wide"})
+    assert status == 1 and "study_until_width is 'wide': it must be between" in output, output
 
     dear = {"study_name": "dear", "study_rounds": 3, "study_round_min": 2, "study_max_usd": 0.3}
     status, output = fleet.run("--tags", "measure", given={**asked, **dear})
