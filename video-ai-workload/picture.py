@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import av
 import cv2
 import numpy as np
@@ -9,7 +11,8 @@ from av.video.reformatter import ColorRange, Colorspace
 
 PIXELS = "yuv420p"  # 8 bits, limited range: what most videos have, and what players know
 COLOURS = ("colorspace", "color_range", "color_primaries", "color_trc")  # how planes are meant
-RGB = 0  # among FFmpeg's colour spaces
+RGB, BT709, BT601, BT2020 = 0, 1, 6, 9  # colour spaces, by FFmpeg's numbers
+LUMA = {BT709: (0.2126, 0.0722), BT601: (0.299, 0.114), BT2020: (0.2627, 0.0593)}
 
 
 def standard(decoded: av.VideoFrame) -> av.VideoFrame:
@@ -36,23 +39,36 @@ def planes(picture: av.VideoFrame) -> list[np.ndarray]:
 def copied(picture: av.VideoFrame, quarters: int = 0) -> av.VideoFrame:
     """A copy that may be drawn on, turned counter-clockwise by so many quarters."""
     sides = (picture.width, picture.height)[:: -1 if quarters % 2 else 1]
-    copy = _like(picture, *sides)
+    copy = av.VideoFrame(*sides, PIXELS)
+    for name in COLOURS:
+        setattr(copy, name, getattr(picture, name))
     for source, target in zip(planes(picture), planes(copy)):
         target[:] = np.rot90(source, quarters)
     return copy
 
 
-def scaled(picture: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
-    """A picture of this size in pixels, interpolated linearly."""
-    made = _like(picture, width, height)
-    for source, target in zip(planes(picture), planes(made)):
-        target[:] = cv2.resize(source, target.shape[::-1], interpolation=cv2.INTER_LINEAR)
-    return made
+def rgb(picture: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
+    """The picture in this width and height, interpolated linearly: uint8 [H, W, 3]."""
+    scaled = [cv2.resize(p, size, interpolation=cv2.INTER_LINEAR) for p in planes(picture)]
+    return cv2.transform(cv2.merge(scaled), rgb_matrix(picture.colorspace))
 
 
-def _like(picture: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
-    """A picture of this size and of the same colours, its planes not yet written."""
-    made = av.VideoFrame(width, height, PIXELS)
-    for name in COLOURS:
-        setattr(made, name, getattr(picture, name))
-    return made
+@cache
+def yuv(colour: tuple[int, int, int], colorspace: int) -> list[int]:
+    """Y, U and V of an RGB colour."""
+    matrix = rgb_matrix(colorspace)
+    return np.linalg.solve(matrix[:, :3], colour - matrix[:, 3]).round().astype(int).tolist()
+
+
+@cache
+def rgb_matrix(colorspace: int) -> np.ndarray:
+    """What makes RGB of (Y, U, V, 1) in limited range, float32 [3, 4].
+
+    `colorspace`: FFmpeg's number. BT.709 and BT.2020 weigh red and blue in Y otherwise than BT.601,
+    which any other space is taken for.
+    """
+    red, blue = LUMA.get(colorspace, LUMA[BT601])
+    green = 1 - red - blue
+    y, u, v = 255 / 219, (1 - blue) * 255 / 112, (1 - red) * 255 / 112
+    matrix = np.array([[y, 0, v], [y, -u * blue / green, -v * red / green], [y, u, 0]])
+    return np.column_stack([matrix, -matrix @ [16, 128, 128]]).astype(np.float32)

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
 
 import av
 import cv2
 import numpy as np
-from picture import copied, planes, scaled
+from picture import copied, planes, rgb, yuv
 
 PADDING_GREY = 114
 MAX_DETECTIONS = 300
@@ -21,7 +20,8 @@ MASK_OPACITY = 0.5
 FONT, FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.5
 # Eight hues that colour-blind readers tell apart (Okabe and Ito, 2008), RGB.
 HUES = "e69f00 56b4e9 009e73 f0e442 0072b2 d55e00 cc79a7 ffffff"
-PALETTE, BLACK = [tuple(bytes.fromhex(hue)) for hue in HUES.split()], (0, 0, 0)
+PALETTE = [tuple(bytes.fromhex(hue)) for hue in HUES.split()]
+BLACK = (16, 128, 128)  # Y, U, V
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,7 @@ class Letterbox:
         network_input[:, : self.left] = PADDING_GREY
         network_input[:, self.left + width :] = PADDING_GREY
         inside = network_input[self.top :, self.left :][:height, :width]
-        small = scaled(picture, width, height)
-        inside[:] = small.reformat(format="rgb24", threads=1).to_ndarray()
+        inside[:] = rgb(picture, (width, height))
 
 
 @dataclass(frozen=True)
@@ -210,25 +209,18 @@ def _span(low: int, high: int, pixel: float, padding: float, size: int) -> tuple
     return slice(begin, last), low - round(edge(begin))
 
 
-@cache
-def inks(colorspace: int) -> np.ndarray:
-    """PALETTE and black in a colour space, one of FFmpeg's: uint8 [colours, 3], Y, U, V."""
-    colours = av.VideoFrame.from_ndarray(np.array([[*PALETTE, BLACK]], np.uint8))
-    colours.colorspace = colorspace
-    return colours.reformat(format="yuv444p", threads=1).to_ndarray(channel_last=True)[0]
-
-
 def draw(picture: av.VideoFrame, found: Detections, names: dict[int, str]) -> av.VideoFrame:
     """The picture, in picture.PIXELS, with masks, boxes, class names and scores drawn over it."""
     if not len(found.boxes):
         return picture
     drawn = copied(picture)
-    labels = [f"{name} {score:.2f}" for name, score in zip(found.named(names), found.scores)]
-    for plane, step, ink in zip(planes(drawn), (1, 2, 2), inks(drawn.colorspace).T.tolist()):
-        for index, (label, kind) in enumerate(zip(labels, found.classes)):
-            colour = ink[int(kind) % len(PALETTE)]
-            _tint(plane, found.masks[index], found.corners[index], step, colour)
-            _box(plane, found.boxes[index].astype(int), label, step, colour, ink[-1])
+    of_planes = list(zip(planes(drawn), (1, 2, 2), BLACK))
+    for index, (name, kind) in enumerate(zip(found.named(names), found.classes)):
+        label = f"{name} {found.scores[index]:.2f}"
+        colour = yuv(PALETTE[int(kind) % len(PALETTE)], drawn.colorspace)
+        for (plane, step, black), ink in zip(of_planes, colour):
+            _tint(plane, found.masks[index], found.corners[index], step, ink)
+            _box(plane, found.boxes[index], label, step, ink, black)
     return drawn
 
 
@@ -242,11 +234,9 @@ def _tint(plane: np.ndarray, mask: np.ndarray, corners: np.ndarray, step: int, i
         cv2.copyTo(cv2.LUT(region, seen), mask[: region.shape[0], : region.shape[1]], region)
 
 
-def _box(
-    plane: np.ndarray, box: np.ndarray, label: str, step: int, ink: int, text_ink: int
-) -> None:
+def _box(plane: np.ndarray, box: np.ndarray, label: str, step: int, ink: int, black: int) -> None:
     """Draw a box and its label over a plane that has every `step`-th row and column."""
-    left, top, right, bottom = map(int, box)
+    left, top, right, bottom = (int(side) for side in box)
     opposite = right // step, bottom // step
     cv2.rectangle(plane, (left // step, top // step), opposite, ink, 2 // step)
     (width, height), _ = cv2.getTextSize(label, FONT, FONT_SCALE, 1)
@@ -254,4 +244,4 @@ def _box(
     corner = (left + width + 4) // step, base // step
     cv2.rectangle(plane, (left // step, (base - height - 6) // step), corner, ink, -1)
     at = (left + 2) // step, (base - 4) // step
-    cv2.putText(plane, label, at, FONT, FONT_SCALE / step, text_ink, 1, cv2.LINE_AA)
+    cv2.putText(plane, label, at, FONT, FONT_SCALE / step, black, 1, cv2.LINE_AA)
