@@ -37,7 +37,10 @@ def planes(picture: av.VideoFrame) -> list[np.ndarray]:
 
 
 def copied(picture: av.VideoFrame, quarters: int = 0) -> av.VideoFrame:
-    """A copy that may be drawn on, turned counter-clockwise by so many quarters."""
+    """A copy that may be drawn on, turned counter-clockwise by so many quarters.
+
+    It has the picture's colours and nothing else of it, such as the type an encoder would repeat.
+    """
     sides = (picture.width, picture.height)[:: -1 if quarters % 2 else 1]
     copy = av.VideoFrame(*sides, PIXELS)
     for name in COLOURS:

@@ -41,6 +41,7 @@ class Letterbox:
 
     @classmethod
     def of(cls, picture: av.VideoFrame, input_size: tuple[int, int]) -> Letterbox:
+        """How a picture lies in an input of this height and width."""
         return cls(picture.height, picture.width, *input_size)
 
     @property
@@ -210,9 +211,7 @@ def _span(low: int, high: int, pixel: float, padding: float, size: int) -> tuple
 
 
 def draw(picture: av.VideoFrame, found: Detections, names: dict[int, str]) -> av.VideoFrame:
-    """The picture, in picture.PIXELS, with masks, boxes, class names and scores drawn over it."""
-    if not len(found.boxes):
-        return picture
+    """A copy of a picture in picture.PIXELS, with masks, boxes, names and scores drawn over it."""
     drawn = copied(picture)
     of_planes = list(zip(planes(drawn), (1, 2, 2), BLACK))
     for index, (name, kind) in enumerate(zip(found.named(names), found.classes)):

@@ -146,7 +146,9 @@ class VideoWriter(OutputFile):
         Letterbox.of(picture, self.size).place(picture, fitted)
         bottom, right = self.stream.height - self.size[0], self.stream.width - self.size[1]
         fitted = cv2.copyMakeBorder(fitted, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
-        return av.VideoFrame.from_ndarray(fitted)
+        frame = av.VideoFrame.from_ndarray(fitted)
+        frame.colorspace = self.stream.codec_context.colorspace  # what encoding makes of it
+        return frame
 
     def _encode(self, frame: av.VideoFrame | None) -> None:
         with self.errors():

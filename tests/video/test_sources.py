@@ -66,11 +66,12 @@ def test_colours_are_right_at_any_subsampling_and_depth(tmp_path, pixels):
 
 @pytest.mark.parametrize("space", ["ITU601", "ITU709"])
 @pytest.mark.parametrize("limits", ["MPEG", "JPEG"])
-def test_the_output_has_the_sources_colours(tmp_path, space, limits):
-    path, out, picture = tmp_path / "in.mp4", tmp_path / "out.mp4", quarters()
+@pytest.mark.parametrize("height, width", [(96, 160), (95, 159)])
+def test_the_output_has_the_sources_colours(tmp_path, space, limits, height, width):
+    path, out, picture = tmp_path / "in.mkv", tmp_path / "out.mp4", quarters(height, width)
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         frame = av.VideoFrame.from_ndarray(picture).reformat(
             format="yuv420p", dst_colorspace=space, dst_color_range=limits
         )
@@ -85,7 +86,7 @@ def test_the_output_has_the_sources_colours(tmp_path, space, limits):
     (written,) = frames_of(out)
     for rows in (slice(8, 40), slice(56, 88)):
         for columns in (slice(8, 72), slice(88, 152)):
-            assert np.abs(written[rows, columns].astype(int) - picture[rows, columns]).max() <= 8
+            assert np.abs(written[rows, columns].astype(int) - picture[rows, columns]).max() <= 12
     with av.open(str(out)) as container:
         assert next(container.decode(video=0)).colorspace == frame.colorspace
 
