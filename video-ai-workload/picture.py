@@ -11,8 +11,10 @@ from av.video.reformatter import ColorRange, Colorspace
 
 PIXELS = "yuv420p"  # 8 bits, limited range: what most videos have, and what players know
 COLOURS = ("colorspace", "color_range", "color_primaries", "color_trc")  # how planes are meant
-RGB, BT709, BT601, BT2020 = 0, 1, 6, 9  # colour spaces, by FFmpeg's numbers
-LUMA = {BT709: (0.2126, 0.0722), BT601: (0.299, 0.114), BT2020: (0.2627, 0.0593)}
+RGB, BT709, BT470, BT601, BT2020 = 0, 1, 5, 6, 9  # colour spaces, by FFmpeg's numbers
+# The weights of red and blue in Y.
+LUMA = {BT709: (0.2126, 0.0722), BT2020: (0.2627, 0.0593)}
+LUMA |= dict.fromkeys((BT470, BT601), (0.299, 0.114))
 
 
 def standard(decoded: av.VideoFrame) -> av.VideoFrame:
@@ -25,6 +27,12 @@ def standard(decoded: av.VideoFrame) -> av.VideoFrame:
     space = Colorspace.ITU601 if decoded.colorspace == RGB else None
     limited = {"dst_colorspace": space, "dst_color_range": ColorRange.MPEG}
     return decoded.reformat(format=PIXELS, **limited, threads=1)
+
+
+def colours(picture: av.VideoFrame) -> dict[str, int]:
+    """What COLOURS are, for an encoder; nothing where the space is none that all encoders know."""
+    known = picture.colorspace in LUMA
+    return {name: getattr(picture, name) for name in COLOURS} if known else {}
 
 
 def planes(picture: av.VideoFrame) -> list[np.ndarray]:
@@ -67,8 +75,7 @@ def yuv(colour: tuple[int, int, int], colorspace: int) -> list[int]:
 def rgb_matrix(colorspace: int) -> np.ndarray:
     """What makes RGB of (Y, U, V, 1) in limited range, float32 [3, 4].
 
-    `colorspace`: FFmpeg's number. BT.709 and BT.2020 weigh red and blue in Y otherwise than BT.601,
-    which any other space is taken for.
+    `colorspace`: FFmpeg's number; one that LUMA has not is taken for BT.601.
     """
     red, blue = LUMA.get(colorspace, LUMA[BT601])
     green = 1 - red - blue

@@ -12,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-from picture import COLOURS, copied, standard
+from picture import colours, copied, standard
 
 from harness import cli, model_files
 from harness.cli import UserError
@@ -36,7 +36,7 @@ class VideoSource:
     """Frames of a video, upright, in order, with their times.
 
     height, width : of the first frame, pixels.
-    colours : of its planes, by FFmpeg's names: colour space, range, primaries and transfer.
+    colours : of its planes, from picture.colours().
     rate : frames per second, as far as is known. time_base : unit of times, seconds.
     announced_frames, announced_s : what the container says it holds; 0 where it does not say.
     Of the passes so far:
@@ -77,7 +77,7 @@ class VideoSource:
             raise UserError(f"{self.name} holds no frame that can be decoded (--video)")
         first = upright(first)
         self.height, self.width = first.height, first.width
-        self.colours = {name: getattr(first, name) for name in COLOURS}
+        self.colours = colours(first)
 
     def _read_properties(self, container: av.container.InputContainer) -> None:
         stream, audio = container.streams.video[0], container.streams.audio
