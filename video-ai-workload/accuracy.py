@@ -24,10 +24,11 @@ from harness import cli
 
 cli.quit_on_signals()  # while the libraries load
 
+import av
 import average_precision
 import cv2
 import model
-import numpy as np
+from picture import standard
 
 from harness import gate, model_files, progress, run
 from harness.cli import UserError
@@ -98,13 +99,13 @@ def main() -> int:
     return run.finish(build_record(args, prepared, scores, output, monitor), args)
 
 
-def images(folder: Path, truth, most: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
-    """(image id, uint8 [H, W, 3] RGB) of each image that the ground truth names."""
+def images(folder: Path, truth, most: int | None = None) -> Iterator[tuple[int, av.VideoFrame]]:
+    """(image id, picture) of each image that the ground truth names."""
     for image in sorted(truth.imgs.values(), key=lambda image: image["id"])[:most]:
         picture = cv2.imread(str(folder / image["file_name"]))
         if picture is None:
             raise UserError(f"{folder / image['file_name']} can't be read as an image (--images)")
-        yield image["id"], cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+        yield image["id"], standard(av.VideoFrame.from_ndarray(picture, format="bgr24"))
 
 
 def save(detections: list[dict], path: Path) -> None:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
+import av
 from model import Model, objects_of
 from segmentation import Detections, Letterbox, Thresholds
 from video_source import VideoSource
@@ -48,8 +48,8 @@ def truth_from(dataset: dict):
 
 def video_frames(
     video: str, truth, max_frames: int | None = None
-) -> Iterator[tuple[int, np.ndarray]]:
-    """(image id, uint8 [H, W, 3] RGB) of each frame that the ground truth knows by its number."""
+) -> Iterator[tuple[int, av.VideoFrame]]:
+    """(image id, picture) of each frame that the ground truth knows by its number."""
     for number, (frame, _) in enumerate(VideoSource(video).frames(max_frames)):
         if number in truth.imgs:
             yield number, frame
@@ -74,11 +74,11 @@ def detect(
     """(image id, detections in COCO's result format) of each (image id, picture)."""
     request, input_size = model.compiled.create_infer_request(), model.input_size
     for image_id, picture in pictures:
-        box = Letterbox(*picture.shape[:2], *input_size)
+        box = Letterbox.of(picture, input_size)
         box.place(picture, request.get_input_tensor().data[0])
         request.infer()
         found = objects_of(request, box, thresholds)
-        yield image_id, coco_results(image_id, found, picture.shape[:2], classes)
+        yield image_id, coco_results(image_id, found, box.frame_size, classes)
 
 
 def coco_results(

@@ -159,7 +159,7 @@ def play(
             except queue.Empty:
                 camera.dropped += index >= camera.first
                 continue
-            box = Letterbox(*frame[0].shape[:2], *loaded.input_size)
+            box = Letterbox.of(frame[0], loaded.input_size)
             box.place(frame[0], request.get_input_tensor().data[0])
             request.start_async(userdata=(camera, index, box, request))
 

@@ -186,10 +186,10 @@ def calibration_frames(source: VideoSource, most: int, height: int, width: int) 
     """Frames, evenly spread, as the network takes them: uint8 [height, width, 3]."""
     every = max(1, source.announced_frames // most)
     frames = []
-    for number, (pixels, _) in enumerate(source.frames(every * most)):
+    for number, (picture, _) in enumerate(source.frames(every * most)):
         if number % every == 0:
             frames.append(np.empty((height, width, 3), np.uint8))
-            Letterbox(*pixels.shape[:2], height, width).place(pixels, frames[-1])
+            Letterbox.of(picture, (height, width)).place(picture, frames[-1])
     return frames
 
 

@@ -33,7 +33,7 @@ class LoadSettings:
 
 @dataclass(frozen=True)
 class Model:
-    compiled: Any  # openvino.CompiledModel; its input: uint8 [batch, H, W, 3], RGB
+    compiled: Any  # openvino.CompiledModel, of a network from with_channels_last()
     names: dict[int, str]  # of classes, by index
     weight_format: str
     requests: int  # to run concurrently
@@ -131,7 +131,7 @@ def load(settings: LoadSettings) -> Model:
         network.reshape([settings.batch_size, *size])
         weight_format = openvino_setup.weight_format(network)
         openvino_setup.check_int8(settings.placement, weight_format)
-        compiled = core.compile_model(taking_frames(network), settings.device, config)
+        compiled = core.compile_model(with_channels_last(network), settings.device, config)
     except (RuntimeError, ValueError) as error:
         raise model_files.cannot_load(settings.path, error) from None
     load_time_s = time.perf_counter() - started_s
@@ -140,8 +140,11 @@ def load(settings: LoadSettings) -> Model:
     return Model(compiled, names, weight_format, settings.num_requests or optimal, load_time_s)
 
 
-def taking_frames(network):
-    """The network with an input of bytes, [batch, H, W, 3], as frames are."""
+def with_channels_last(network):
+    """The network with an input of bytes, [batch, H, W, 3], RGB, as frames are.
+
+    Its prototypes are [batch, H / 4, W / 4, 32], as the plugin computes them, so not transposed.
+    """
     import openvino as ov
     from openvino.preprocess import PrePostProcessor
 
@@ -149,6 +152,8 @@ def taking_frames(network):
     steps.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
     steps.input().preprocess().convert_element_type(ov.Type.f32).scale(255.0)
     steps.input().model().set_layout(ov.Layout("NCHW"))
+    steps.output(1).model().set_layout(ov.Layout("NCHW"))
+    steps.output(1).tensor().set_layout(ov.Layout("NHWC"))
     return steps.build()
 
 

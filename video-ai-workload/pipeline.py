@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import count, islice
 
-import numpy as np
+import av
 from model import Model, objects_of
 from segmentation import Letterbox, Thresholds, draw
 from video_output import ENCODER_DELAY, Outputs, OutputSettings, opened
@@ -34,7 +34,7 @@ class PipelineSettings:
 class Frame:
     """A frame in the pipeline, and what was found in it."""
 
-    pixels: np.ndarray  # uint8 [H, W, 3], RGB
+    picture: av.VideoFrame
     pts: int  # when it is shown, in units of the source's time_base, rising over all passes
     number: int  # within its pass, from 0
     audio: list  # packets between the frame before and this one, of the first pass
@@ -169,15 +169,15 @@ class Pipeline:
             for number in count():
                 stage_s: dict[str, float] = {}
                 with timed(stage_s, "decode"):
-                    pixels, pts = next(frames, (None, None))
-                if pixels is None:
+                    picture, pts = next(frames, (None, None))
+                if picture is None:
                     break
                 last, audio = begins + pts, source.take_audio()
                 if index:
                     audio, tail = tail, []
                 if source.live:
                     number %= max_frames
-                yield Frame(pixels, last, number, audio, time.perf_counter(), stage_s)
+                yield Frame(picture, last, number, audio, time.perf_counter(), stage_s)
             if number == 0 or source.live or source.stopped:
                 return
             self.pass_frames = number
@@ -187,10 +187,10 @@ class Pipeline:
         """Find the objects in these frames and draw them."""
         request = self.free.get()
         try:
-            boxes = [Letterbox(*f.pixels.shape[:2], *self.input_size) for f in batch]
+            boxes = [Letterbox.of(frame.picture, self.input_size) for frame in batch]
             for frame, box, network_input in zip(batch, boxes, request.get_input_tensor().data):
                 with timed(frame.stage_s, "letterbox"):
-                    box.place(frame.pixels, network_input)
+                    box.place(frame.picture, network_input)
             with self.running:
                 request.start_async()
                 request.wait()
@@ -202,13 +202,13 @@ class Pipeline:
         finally:
             self.free.put(request)
         names = self.model.names
-        for frame, objects in zip(batch, found):
+        for frame, box, objects in zip(batch, boxes, found):
             frame.found = objects.named(names)
             if self.settings.output.detections:
                 with timed(frame.stage_s, "save"):
-                    frame.detections = objects.to_json(names, frame.pixels.shape[:2])
+                    frame.detections = objects.to_json(names, box.frame_size)
             with timed(frame.stage_s, "draw"):
-                draw(frame.pixels, objects, names)
+                frame.picture = draw(frame.picture, objects, names)
         return batch
 
     def _write(self, frame: Frame, outputs: Outputs, source: VideoSource) -> None:
@@ -217,7 +217,7 @@ class Pipeline:
             if frame.number == 0 and frame.pts > 0:
                 outputs.end_pass()
             if outputs.video:
-                outputs.video.write(frame.pixels, frame.pts)
+                outputs.video.write(frame.picture, frame.pts)
         if outputs.detections:
             time_s = float(frame.pts * source.time_base)
             outputs.detections.write(frame.number, time_s, frame.detections)

@@ -6,10 +6,13 @@ masks from prototypes at frame size); masks are computed only inside their boxes
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
+import av
 import cv2
 import numpy as np
+from picture import copied, planes, rgb, yuv
 
 PADDING_GREY = 114
 MAX_DETECTIONS = 300
@@ -18,12 +21,7 @@ FONT, FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.5
 # Eight hues that colour-blind readers tell apart (Okabe and Ito, 2008), RGB.
 HUES = "e69f00 56b4e9 009e73 f0e442 0072b2 d55e00 cc79a7 ffffff"
 PALETTE = [tuple(bytes.fromhex(hue)) for hue in HUES.split()]
-# Per colour, a table that maps a pixel to the same seen through a mask: uint8 [256, 1, 3].
-GREYS = np.arange(256)[:, None, None]
-TINTS = [
-    (GREYS * (1 - MASK_OPACITY) + np.array(colour) * MASK_OPACITY).astype(np.uint8)
-    for colour in PALETTE
-]
+BLACK = (16, 128, 128)  # Y, U, V
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,16 @@ class Letterbox:
     frame_width: int
     input_height: int
     input_width: int
+
+    @classmethod
+    def of(cls, picture: av.VideoFrame, input_size: tuple[int, int]) -> Letterbox:
+        """How a picture lies in an input of this height and width."""
+        return cls(picture.height, picture.width, *input_size)
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """Height and width of the frame, pixels."""
+        return self.frame_height, self.frame_width
 
     @property
     def gain(self) -> float:
@@ -59,8 +67,8 @@ class Letterbox:
     def top(self) -> int:
         return round((self.input_height - self.size[1]) / 2 - 0.1)
 
-    def place(self, frame: np.ndarray, network_input: np.ndarray) -> None:
-        """Write a frame, uint8 [H, W, 3], into the network's input, padded grey.
+    def place(self, picture: av.VideoFrame, network_input: np.ndarray) -> None:
+        """Write a picture, in picture.PIXELS, into the network's input, as RGB, padded grey.
 
         network_input : uint8 [input_height, input_width, 3].
         """
@@ -70,7 +78,7 @@ class Letterbox:
         network_input[:, : self.left] = PADDING_GREY
         network_input[:, self.left + width :] = PADDING_GREY
         inside = network_input[self.top :, self.left :][:height, :width]
-        cv2.resize(frame, (width, height), dst=inside, interpolation=cv2.INTER_LINEAR)
+        inside[:] = rgb(picture, (width, height))
 
 
 @dataclass(frozen=True)
@@ -128,10 +136,10 @@ def find_objects(
     ----------
     predictions : float32 [4 + classes + 32, anchors]: box centre and size in input pixels, class
         scores, mask weights.
-    prototypes : float32 [32, input_height / 4, input_width / 4]: what masks are weighted sums of.
+    prototypes : float32 [input_height / 4, input_width / 4, 32]: what masks are weighted sums of.
     """
     conf, iou = thresholds.conf, thresholds.iou
-    n_masks = prototypes.shape[0]
+    n_masks = prototypes.shape[2]
     class_scores = predictions[4:-n_masks]
     anchors = np.flatnonzero(class_scores.max(axis=0) > conf)
     candidates = predictions[:, anchors]
@@ -152,46 +160,87 @@ def find_objects(
     boxes = np.clip(boxes, 0, limits).astype(np.float32)
     corners = np.ceil(boxes - 1e-3).astype(int)
 
-    weighted = np.tensordot(candidates[-n_masks:, kept].T, prototypes, axes=1)
-    masks = [_mask_in_box(logits, corner, letterbox) for logits, corner in zip(weighted, corners)]
+    weights = candidates[-n_masks:, kept].T
+    masks = [_mask_in_box(w, prototypes, corner, letterbox) for w, corner in zip(weights, corners)]
     return Detections(boxes, scores[kept], classes[kept], masks, corners)
 
 
-def _mask_in_box(logits: np.ndarray, corners: np.ndarray, letterbox: Letterbox) -> np.ndarray:
+def _mask_in_box(
+    weights: np.ndarray, prototypes: np.ndarray, corners: np.ndarray, letterbox: Letterbox
+) -> np.ndarray:
     """A mask at frame size, of just the pixels that its box touches.
 
     Parameters
     ----------
-    logits : float32 [input_height / 4, input_width / 4], above 0 on the object.
+    weights : float32 [32], of the prototypes; their sum is above 0 on the object.
     corners : left, top, right, bottom of the box, frame pixels.
     """
-    x0, y0, x1, y1 = corners
-    gain, (height, width) = letterbox.gain, logits.shape
+    x0, y0, x1, y1 = map(int, corners)
+    height, width, _ = prototypes.shape
     step_x, step_y = width / letterbox.input_width, height / letterbox.input_height
-    # Frame pixel (x, y) has its centre at x + 1/2; so has every pixel of the mask map.
-    map_x = ((x0 + 0.5) * gain + letterbox.left) * step_x - 0.5
-    map_y = ((y0 + 0.5) * gain + letterbox.top) * step_y - 0.5
-    to_map = np.array([[gain * step_x, 0, map_x], [0, gain * step_y, map_y]])
-    size = (max(int(x1 - x0), 1), max(int(y1 - y0), 1))
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    scaled = cv2.warpAffine(logits, to_map, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    return (scaled > 0).astype(np.uint8)
+    # Of the mask map, per frame pixel; and before the frame's first one.
+    pixel_x, pixel_y = letterbox.gain * step_x, letterbox.gain * step_y
+    columns, skip_x = _span(x0, x1, pixel_x, letterbox.left * step_x, width)
+    rows, skip_y = _span(y0, y1, pixel_y, letterbox.top * step_y, height)
+    logits = prototypes[rows, columns] @ weights
+    upscaled = cv2.resize(logits, None, fx=1 / pixel_x, fy=1 / pixel_y)
+    inside = upscaled[skip_y:, skip_x:][: max(y1 - y0, 1), : max(x1 - x0, 1)]
+    return (inside > 0).view(np.uint8)
 
 
-def draw(frame: np.ndarray, found: Detections, names: dict[int, str]) -> None:
-    """Draw masks, boxes, class names and scores over a frame, uint8 [H, W, 3], RGB, in place."""
-    labels = [f"{name} {score:.2f}" for name, score in zip(found.named(names), found.scores)]
-    for box, kind, label, mask, (x0, y0, _, _) in zip(
-        found.boxes, found.classes, labels, found.masks, found.corners
-    ):
-        colour, tint = PALETTE[int(kind) % len(PALETTE)], TINTS[int(kind) % len(TINTS)]
-        region = frame[y0 : y0 + mask.shape[0], x0 : x0 + mask.shape[1]]
-        if region.size:
-            cv2.copyTo(cv2.LUT(region, tint), mask[: region.shape[0], : region.shape[1]], region)
-        left, top, right, bottom = (int(v) for v in box)
-        cv2.rectangle(frame, (left, top), (right, bottom), colour, 2)
-        (width, height), _ = cv2.getTextSize(label, FONT, FONT_SCALE, 1)
-        base = max(top, height + 6)
-        cv2.rectangle(frame, (left, base - height - 6), (left + width + 4, base), colour, -1)
-        at = left + 2, base - 4
-        cv2.putText(frame, label, at, FONT, FONT_SCALE, (0, 0, 0), 1, cv2.LINE_AA)
+def _span(low: int, high: int, pixel: float, padding: float, size: int) -> tuple[slice, int]:
+    """What of the mask map to scale up for frame pixels `low` to `high`, along one axis.
+
+    It begins where a map pixel's edge is closest to a frame pixel's: scaled up, its pixels are the
+    frame's. Returns it, and the frame pixels between its beginning and `low`.
+
+    Parameters
+    ----------
+    pixel : a frame pixel's size, map pixels. padding : before the frame, map pixels.
+    size : of the map, pixels.
+    """
+
+    def edge(index: int) -> float:
+        return (index - padding) / pixel
+
+    first = max(0, int(low * pixel + padding) - 1)
+    last = min(size, math.ceil(high * pixel + padding) + 1)
+    starts = range(first, max(0, first - max(8, math.ceil(pixel))) - 1, -1)
+    begin = min(starts, key=lambda index: round(abs(edge(index) - round(edge(index))), 3))
+    return slice(begin, last), low - round(edge(begin))
+
+
+def draw(picture: av.VideoFrame, found: Detections, names: dict[int, str]) -> av.VideoFrame:
+    """A copy of a picture in picture.PIXELS, with masks, boxes, names and scores drawn over it."""
+    drawn = copied(picture)
+    of_planes = list(zip(planes(drawn), (1, 2, 2), BLACK))
+    for index, (name, kind) in enumerate(zip(found.named(names), found.classes)):
+        label = f"{name} {found.scores[index]:.2f}"
+        colour = yuv(PALETTE[int(kind) % len(PALETTE)], drawn.colorspace)
+        for (plane, step, black), ink in zip(of_planes, colour):
+            _tint(plane, found.masks[index], found.corners[index], step, ink)
+            _box(plane, found.boxes[index], label, step, ink, black)
+    return drawn
+
+
+def _tint(plane: np.ndarray, mask: np.ndarray, corners: np.ndarray, step: int, ink: int) -> None:
+    """Draw a mask over a plane that has every `step`-th row and column of the frame."""
+    left, top, _, _ = corners
+    mask = mask[top % step :: step, left % step :: step]
+    region = plane[-(-top // step) :, -(-left // step) :][: mask.shape[0], : mask.shape[1]]
+    if region.size:
+        seen = (np.arange(256) * (1 - MASK_OPACITY) + ink * MASK_OPACITY).astype(np.uint8)
+        cv2.copyTo(cv2.LUT(region, seen), mask[: region.shape[0], : region.shape[1]], region)
+
+
+def _box(plane: np.ndarray, box: np.ndarray, label: str, step: int, ink: int, black: int) -> None:
+    """Draw a box and its label over a plane that has every `step`-th row and column."""
+    left, top, right, bottom = (int(side) for side in box)
+    opposite = right // step, bottom // step
+    cv2.rectangle(plane, (left // step, top // step), opposite, ink, 2 // step)
+    (width, height), _ = cv2.getTextSize(label, FONT, FONT_SCALE, 1)
+    base = max(top, height + 6)
+    corner = (left + width + 4) // step, base // step
+    cv2.rectangle(plane, (left // step, (base - height - 6) // step), corner, ink, -1)
+    at = (left + 2) // step, (base - 4) // step
+    cv2.putText(plane, label, at, FONT, FONT_SCALE / step, black, 1, cv2.LINE_AA)

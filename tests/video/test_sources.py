@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from camera import Camera
 from conftest import assert_one_line
+from segmentation import PALETTE, Detections, Letterbox, Thresholds, draw, find_objects
 from video_media import CLIP, ONE_PASS, flat, write_clip
+from video_output import OutputSettings, opened
 from video_source import VideoSource
 
 from harness.cli import UserError
@@ -37,7 +39,9 @@ def quarters(height=96, width=160):
 
 
 def frames_of(address, **how):
-    return [frame for frame, _ in VideoSource(str(address), **how).frames()]
+    """Each frame as RGB."""
+    source = VideoSource(str(address), **how)
+    return [frame.to_ndarray(format="rgb24") for frame, _ in source.frames()]
 
 
 def audio_packets(path) -> list[tuple[float, bytes]]:
@@ -58,6 +62,56 @@ def test_colours_are_right_at_any_subsampling_and_depth(tmp_path, pixels):
     for rows in (slice(8, 40), slice(56, 88)):
         for columns in (slice(8, 72), slice(88, 152)):
             assert np.abs(frame[rows, columns].astype(int) - picture[rows, columns]).max() <= 8
+
+
+@pytest.mark.parametrize("space", ["ITU601", "ITU709"])
+@pytest.mark.parametrize("limits", ["MPEG", "JPEG"])
+@pytest.mark.parametrize("height, width", [(96, 160), (95, 159)])
+def test_the_output_has_the_sources_colours(tmp_path, space, limits, height, width):
+    path, out, picture = tmp_path / "in.mkv", tmp_path / "out.mp4", quarters(height, width)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        frame = av.VideoFrame.from_ndarray(picture).reformat(
+            format="yuv420p", dst_colorspace=space, dst_color_range=limits
+        )
+        for name in ("colorspace", "color_range"):
+            setattr(stream.codec_context, name, getattr(frame, name))
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    source = VideoSource(str(path))
+    with opened(OutputSettings(out, None), source) as outputs:
+        for frame, pts in source.frames():
+            outputs.video.write(frame, pts)
+    (written,) = frames_of(out)
+    for rows in (slice(8, 40), slice(56, 88)):
+        for columns in (slice(8, 72), slice(88, 152)):
+            assert np.abs(written[rows, columns].astype(int) - picture[rows, columns]).max() <= 12
+    with av.open(str(out)) as container:
+        assert next(container.decode(video=0)).colorspace == frame.colorspace
+
+
+@pytest.mark.parametrize("space", ["ITU601", "ITU709"])
+def test_masks_boxes_and_labels_are_drawn_in_their_colours_on_a_copy(space):
+    grey, orange = 100, np.array(PALETTE[0])
+    plain = av.VideoFrame.from_ndarray(np.full((120, 160, 3), grey, np.uint8)).reformat(
+        format="yuv420p", dst_colorspace=space
+    )
+    before = plain.to_ndarray()
+    corners = np.array([[31, 41, 131, 101]])
+    mask = np.ones((60, 100), np.uint8)
+    mask[:, 50:] = 0
+    boxes, scores, classes = corners.astype(np.float32), np.array([0.9]), np.array([0])
+    found = Detections(boxes, scores, classes, [mask], corners)
+    drawn = draw(plain, found, {0: "car"}).to_ndarray(format="rgb24").astype(int)
+    assert (plain.to_ndarray() == before).all()
+    np.testing.assert_allclose(drawn[44:98, 36:76].mean((0, 1)), (grey + orange) / 2, atol=3)
+    np.testing.assert_allclose(drawn[44:98, 86:126].mean((0, 1)), grey, atol=2)
+    np.testing.assert_allclose(drawn[60:90, 131].mean(0), orange, atol=25)  # half of a pixel pair
+    label = drawn[25:40, 32:90]
+    assert np.abs(label - orange).max(2).min() < 8
+    assert 0 < label.sum(2).min() < 100  # black text
+    assert (drawn[:20] == drawn[0, 0]).all()
 
 
 @pytest.mark.parametrize(
@@ -81,7 +135,7 @@ def test_a_video_filmed_upright_is_turned_upright(tmp_path, matrix, corners):
     )
     path.write_bytes(data)
     source = VideoSource(str(path))
-    frame, _ = next(source.frames())
+    frame = frames_of(path)[0]
     height, width = frame.shape[:2]
     assert (
         (source.height, source.width)
@@ -117,7 +171,7 @@ def test_a_damaged_packet_in_mid_file_costs_only_its_frame(tmp_path):
     path.write_bytes(data[:begin] + bytes(packet.size) + data[begin + packet.size :])
     source = VideoSource(str(path))
     seen = [
-        (round(frame.mean() / 10) - 2, float(pts * source.time_base))
+        (round(frame.to_ndarray(format="rgb24").mean() / 10) - 2, float(pts * source.time_base))
         for frame, pts in source.frames()
     ]
     assert source.damaged == 1
@@ -318,9 +372,6 @@ def test_what_is_no_source_ends_in_one_line(video, tmp_path):
 
 @pytest.mark.parametrize("width, height", [(3000, 2), (2, 3000), (1, 1), (3, 5), (5000, 16)])
 def test_frames_of_any_size_are_segmented_drawn_and_encoded(tmp_path, width, height):
-    from segmentation import Letterbox, Thresholds, draw, find_objects
-    from video_output import OutputSettings, opened
-
     rng = np.random.default_rng(width)
     codec, pixels = ("ffv1", "bgr0") if width % 2 or height % 2 else ("libx264", "yuv420p")
     frames = [rng.integers(0, 255, (height, width, 3), dtype=np.uint8) for _ in range(3)]
@@ -328,15 +379,14 @@ def test_frames_of_any_size_are_segmented_drawn_and_encoded(tmp_path, width, hei
     box, network_input = Letterbox(height, width, 640, 640), np.empty((640, 640, 3), np.uint8)
     predictions = rng.uniform(0, 640, (116, 50)).astype(np.float32)
     predictions[4:84] = rng.uniform(0, 1, (80, 50))
-    prototypes = rng.normal(size=(32, 160, 160)).astype(np.float32)
+    prototypes = rng.normal(size=(160, 160, 32)).astype(np.float32)
     with opened(OutputSettings(tmp_path / "out.mp4", None), source) as outputs:
         for frame, pts in source.frames():
             box.place(frame, network_input)
             found = find_objects(predictions, prototypes, box, Thresholds(0.25, 0.7))
             assert len(found.boxes)
             found.to_json({}, (height, width))
-            draw(frame, found, {})
-            outputs.video.write(frame, pts)
+            outputs.video.write(draw(frame, found, {}), pts)
     assert len(frames_of(tmp_path / "out.mp4")) == 3
 
 
