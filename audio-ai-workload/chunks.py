@@ -46,12 +46,12 @@ def join(done: Sequence, pieces: Sequence[slice]):
     """A recording's whisper_openvino.Transcription, from those of its pieces."""
     segments: list[dict] = []
     for each, piece in zip(done, pieces):
-        by_s = piece.start / SAMPLE_RATE
+        whole = piece.start / SAMPLE_RATE, piece.stop / SAMPLE_RATE
         for segment in each.result["segments"]:
-            moved = _later(segment, by_s)
+            moved = _later(segment, *whole)
             moved |= {"id": len(segments), "seek": segment["seek"] + piece.start // SEEK_HOP}
             if "words" in segment:
-                moved["words"] = [_later(word, by_s) for word in segment["words"]]
+                moved["words"] = [_later(word, *whole) for word in segment["words"]]
             segments.append(moved)
     text = "".join(each.result["text"] for each in done)
     result = {"text": text, "segments": segments, "language": done[0].result["language"]}
@@ -59,5 +59,6 @@ def join(done: Sequence, pieces: Sequence[slice]):
     return replace(done[0], result=result, began_s=began_s, ended_s=ended_s)
 
 
-def _later(timed: dict, by_s: float) -> dict:
-    return {**timed, **{key: round(timed[key] + by_s, 2) for key in ("start", "end")}}
+def _later(timed: dict, by_s: float, end_s: float) -> dict:
+    """A piece's segment or word, later; Whisper has some end after what it heard."""
+    return {**timed, **{key: round(min(timed[key] + by_s, end_s), 2) for key in ("start", "end")}}

@@ -55,7 +55,8 @@ def test_the_pieces_times_become_those_of_the_file():
     word = {"word": " one", "start": np.float64(0.5), "end": 1.0, "probability": 0.9}
     segment = {"id": 0, "seek": 0, "start": 0.5, "end": 1.0, "text": " one.", "words": [word]}
     once = {"text": " one.", "segments": [segment], "language": "en"}
-    twice = {**once, "text": " one. one.", "segments": [segment, {**segment, "seek": 100}]}
+    late = {**segment, "seek": 100, "end": 27.0}  # after the piece, which is 25 s long
+    twice = {**once, "text": " one. one.", "segments": [segment, late]}
     pieces = [slice(0, 20 * RATE), slice(20 * RATE, 45 * RATE)]
     done = [Transcription(once, 5.0, 6.0), Transcription(twice, 4.0, 5.5)]
     joined = chunks.join(done, pieces)
@@ -65,6 +66,7 @@ def test_the_pieces_times_become_those_of_the_file():
     assert [each["id"] for each in found] == [0, 1, 2]
     assert [each["seek"] for each in found] == [0, 2000, 2100]
     assert [each["start"] for each in found] == [0.5, 20.5, 20.5]
+    assert [each["end"] for each in found] == [1.0, 21.0, 45.0]
     assert [each["words"][0]["end"] for each in found] == [1.0, 21.0, 21.0]
     assert segment["start"] == word["start"] == 0.5  # what was given is as it was
 
