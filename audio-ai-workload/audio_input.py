@@ -59,8 +59,8 @@ def describe(recordings: Sequence[Recording]) -> dict:
     }
 
 
-def find(paths: Sequence[Path]) -> list[Path]:
-    """The files meant by these files and folders, in order; those of a folder by name.
+def find(paths: Sequence[Path], option: str = "--audio") -> list[Path]:
+    """The files that `option` means by these files and folders, in order; of a folder by name.
 
     Raises UserError where one does not exist, or a folder has no audio in it. Subfolders are left
     out.
@@ -71,14 +71,14 @@ def find(paths: Sequence[Path]) -> list[Path]:
             files.append(path)
             continue
         if not os.path.isdir(path):
-            raise UserError(f"no audio file {path} (--audio)")
+            raise UserError(f"no audio file {path} ({option})")
         try:
             inside = sorted(p for p in path.iterdir() if p.suffix.lower() in EXTENSIONS)
         except OSError as error:
-            raise UserError(f"cannot read the folder {path}: {error.strerror} (--audio)") from None
+            raise UserError(f"cannot read the folder {path}: {error.strerror} ({option})") from None
         inside = list(filter(os.path.isfile, inside))
         if not inside:
-            raise UserError(f"no audio or video file in the folder {path} (--audio)")
+            raise UserError(f"no audio or video file in the folder {path} ({option})")
         files += inside
     return files
 

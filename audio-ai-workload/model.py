@@ -8,10 +8,12 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import audio_input
+import chunks
 import error_rates
 import numpy as np
 from audio_input import Recording
@@ -29,6 +31,7 @@ SAMPLE = model_files.beside(__file__, "sample.mp3")
 FALLBACK_TEMPERATURES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # openai-whisper's default
 HOP, WINDOW_HOPS = 160, 3000  # Whisper's: samples per column of a spectrogram, columns per window
 PROGRESS_FROM_S = 300  # of audio
+PIECES_AT_ONCE = 8  # with --chunked
 SIZES = {  # by width, encoder layers, decoder layers
     **{(384, 4, 4): "tiny", (512, 6, 6): "base", (768, 12, 12): "small"},
     **{(1024, 24, 24): "medium", (1280, 32, 32): "large", (1280, 32, 4): "large-v3-turbo"},
@@ -47,6 +50,7 @@ class Settings:
     batch_size: int
     num_streams: int
     options: dict  # of openai-whisper's transcribe()
+    chunked: bool = False
 
     def ir_files(self) -> list[Path]:
         return [self.ovmodel_path / f"whisper_{part}.xml" for part in ("encoder", "decoder")]
@@ -72,7 +76,14 @@ class Job:
 
     def transcribe(self, label: str) -> list:
         audio = [recording.samples for recording in self.recordings]
-        return transcribe(self.loaded.whisper, audio, self.settings.options, label)
+        how = transcribe_chunked if self.settings.chunked else transcribe
+        return how(self.loaded.whisper, audio, self.settings.options, label)
+
+    def count_pieces(self) -> int:
+        """How many transcriptions there are to do: of files, or of their pieces."""
+        if not self.settings.chunked:
+            return len(self.recordings)
+        return sum(len(chunks.cut(recording.samples)) for recording in self.recordings)
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -95,15 +106,23 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--beam_size", type=cli.positive_int, help="width of beam search (default: greedy)")
     temperature = "of sampling (default: 0, higher where openai-whisper falls back on it)"
     add("--temperature", type=cli.share, help=temperature)
-    batch = "files whose windows are decoded together"
-    add("--batch_size", type=cli.positive_int, default=1, help=batch)
+    batch = "files, or pieces of --chunked, whose windows are decoded together "
+    batch += f"(default: 1; {PIECES_AT_ONCE} with --chunked)"
+    add("--batch_size", type=cli.positive_int, help=batch)
     streams = "files, or batches of files, transcribed concurrently; they share the threads"
     add("--num_streams", type=cli.positive_int, default=1, help=streams)
+
+
+def add_chunked(parser: ArgumentParser) -> None:
+    chunked = "cut long files at pauses, and transcribe the pieces as if each were a file"
+    parser.add_argument("--chunked", action="store_true", help=chunked)
 
 
 def parse(parser: ArgumentParser) -> Namespace:
     """The arguments, with those defaults that others decide or that are lists."""
     args = parser.parse_args()
+    chunked = getattr(args, "chunked", False)
+    args.batch_size = args.batch_size or (PIECES_AT_ONCE if chunked else 1)
     args.audio = args.audio or [SAMPLE]
     if not args.ovmodel_path:
         args.model_name = args.model_name or "base"
@@ -126,7 +145,8 @@ def prepare(args: Namespace, paths: Sequence[Path], word_timestamps: bool | None
         "temperature": FALLBACK_TEMPERATURES if args.temperature is None else args.temperature,
         "word_timestamps": word_timestamps,
     }
-    known = {**vars(args), "placement": Placement.from_arguments(args), "options": options}
+    known = {"chunked": False, **vars(args)}
+    known |= {"placement": Placement.from_arguments(args), "options": options}
     settings = Settings(**{field.name: known[field.name] for field in fields(Settings)})
     name = args.model_name or "base"
     command = f"export.py --model_name {name} --output {args.ovmodel_path}"
@@ -223,7 +243,9 @@ def load(settings: Settings) -> Loaded:
     exported_as = (model_files.read_stamp(folder) or {}).get("model_name")
     name = check_name(settings.model_name, whisper.dims, exported_as, folder)
     described = model_files.describe(f"Whisper {name}", folder, settings.ir_files(), weights)
-    placed = openvino_setup.describe(placement, whisper.compiled)
+    # The encoder first, as it is what may be int8.
+    compiled = {"encoder": whisper.compiled["encoder"], **whisper.compiled}
+    placed = openvino_setup.describe(placement, compiled)
     return Loaded(whisper, described, placed, load_time_s)
 
 
@@ -243,6 +265,21 @@ def transcribe(whisper, audio: Sequence[np.ndarray], options: dict, label: str) 
             "steps: faster than possible"
         )
     return done
+
+
+def transcribe_chunked(whisper, audio: Sequence[np.ndarray], options: dict, label: str) -> list:
+    """Transcribe the pieces of each file between pauses, none with the text of another.
+
+    A file's language is that of its beginning. Raises UserError as transcribe() does.
+    """
+    cuts = [chunks.cut(samples) for samples in audio]
+    given = options["language"]
+    languages = [given] * len(audio) if given else whisper.detect_languages(audio)
+    pieces = [samples[piece] for samples, parts in zip(audio, cuts) for piece in parts]
+    alone = {**options, "condition_on_previous_text": False}
+    alone["languages"] = [name for name, parts in zip(languages, cuts) for _ in parts]
+    done = iter(transcribe(whisper, pieces, alone, label))
+    return [chunks.join(list(islice(done, len(parts))), parts) for parts in cuts]
 
 
 def transcribe_with_progress(
@@ -288,8 +325,8 @@ def record_arguments(
     temperature, streams = options["temperature"], settings.num_streams
     fallback = temperature == FALLBACK_TEMPERATURES
     given = loaded.whisper.is_multilingual and options["language"] is not None
-    # What there are too few files for makes no difference.
-    batch_size = min(settings.batch_size, math.ceil(len(job.recordings) / streams))
+    # What there are too few files or pieces for makes no difference.
+    batch_size = min(settings.batch_size, math.ceil(job.count_pieces() / streams))
     audio = [str(recording.path) for recording in job.recordings]
     return {
         "task": {
@@ -299,6 +336,7 @@ def record_arguments(
             "beam size": options["beam_size"] if fallback or not temperature else None,
             "temperature": None if fallback else temperature,
             "word timestamps": options["word_timestamps"],
+            "chunked": settings.chunked or None,
             **task,
         },
         "input": audio_input.describe(job.recordings),

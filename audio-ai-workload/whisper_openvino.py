@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
+from typing import TypeVar
 
 import numpy as np
 import openvino as ov
@@ -30,13 +31,20 @@ from whisper.model import ModelDimensions
 ENCODER, DECODER, DIMS = "whisper_encoder.xml", "whisper_decoder.xml", "dims.json"
 ALIGNMENT_HEADS = "alignment_heads"  # in DIMS
 FRAMES_AT_ONCE = 6000  # of a spectrogram: a minute
+T = TypeVar("T")
 _NO_CACHE = SimpleNamespace(key=None, value=None)
 
 
 @dataclass(frozen=True)
 class Transcription:
     result: dict  # openai-whisper's
-    time_s: float  # from beginning with this file to its end, others' windows in between
+    began_s: float  # by time.perf_counter()
+    ended_s: float
+
+    @property
+    def time_s(self) -> float:
+        """From beginning with this file to its end, others' windows in between."""
+        return self.ended_s - self.began_s
 
 
 class OpenVINOWhisper:
@@ -83,17 +91,43 @@ class OpenVINOWhisper:
         return sum(encoded), sum(steps)
 
     def transcribe_all(
-        self, files: Sequence[np.ndarray], progress: Callable[[int, float], None], **options
+        self,
+        files: Sequence[np.ndarray],
+        progress: Callable[[int, float], None],
+        languages: Sequence[str] | None = None,
+        **options,
     ) -> list[Transcription]:
         """openai-whisper's transcribe() of each file, float32 samples at 16 kHz of any length.
 
-        One file per slot at a time, the longest first. `progress` is called, from several threads,
-        with a file's index and the seconds of it that are done: before each window but the first,
-        and at the end. Raises what the first transcription to fail raises, and KeyboardInterrupt,
-        once the others have ended. Nothing is remembered of earlier calls.
+        `progress` is called, from several threads, with a file's index and the seconds of it that
+        are done: before each window but the first, and at the end. `languages` are those of each
+        file. Order and errors: see _for_each(). Nothing is remembered of earlier calls.
+        """
+
+        def transcribe(slot: Slot, index: int) -> Transcription:
+            own = {**options, "language": languages[index]} if languages else options
+            began_s = time.perf_counter()
+            result = slot.transcribe(files[index], lambda done_s: progress(index, done_s), **own)
+            ended_s = time.perf_counter()
+            progress(index, len(files[index]) / whisper.audio.SAMPLE_RATE)
+            return Transcription(result, began_s, ended_s)
+
+        with spectrogram_by_the_minute():
+            return self._for_each(files, transcribe)
+
+    def detect_languages(self, files: Sequence[np.ndarray]) -> list[str]:
+        """The language spoken in the first 30 s of each file, as transcribe() detects it."""
+        if not self.is_multilingual:
+            return ["en"] * len(files)
+        return self._for_each(files, lambda slot, index: slot.language(files[index]))
+
+    def _for_each(self, files: Sequence[np.ndarray], work: Callable[[Slot, int], T]) -> list[T]:
+        """What `work` returns for each file: one file per slot at a time, the longest first.
+
+        Raises what the first to fail raises, and KeyboardInterrupt, once the others have ended.
         """
         order = iter(sorted(range(len(files)), key=lambda index: -len(files[index])))
-        done: list[Transcription | None] = [None] * len(files)
+        done: dict[int, T] = {}
         errors: list[BaseException] = []
 
         def serve(slot: Slot) -> None:
@@ -101,12 +135,7 @@ class OpenVINOWhisper:
                 for index in order:  # which all threads share
                     if errors:
                         break
-                    started = time.perf_counter()
-                    result = slot.transcribe(
-                        files[index], lambda done_s: progress(index, done_s), **options
-                    )
-                    done[index] = Transcription(result, time.perf_counter() - started)
-                    progress(index, len(files[index]) / whisper.audio.SAMPLE_RATE)
+                    done[index] = work(slot, index)
             except BaseException as error:
                 errors.append(error)
             finally:
@@ -116,19 +145,18 @@ class OpenVINOWhisper:
         for slot in slots:
             slot.stream.take()
         threads = [threading.Thread(target=serve, args=(each,), daemon=True) for each in slots[1:]]
-        with spectrogram_by_the_minute():
-            for thread in threads:
-                thread.start()
-            serve(slots[0])  # in the main thread, which receives Ctrl-C
-            while any(thread.is_alive() for thread in threads):
-                try:
-                    for thread in threads:
-                        thread.join()
-                except KeyboardInterrupt as error:
-                    errors.append(error)
+        for thread in threads:
+            thread.start()
+        serve(slots[0])  # in the main thread, which receives Ctrl-C
+        while any(thread.is_alive() for thread in threads):
+            try:
+                for thread in threads:
+                    thread.join()
+            except KeyboardInterrupt as error:
+                errors.append(error)
         if errors:
             raise errors[0]
-        return done
+        return [done[index] for index in range(len(files))]
 
 
 @contextmanager
@@ -295,6 +323,14 @@ class Slot:
         self.mel = None
         self._content_frames, self._progress = len(audio) // whisper.audio.HOP_LENGTH, progress
         return whisper.transcribe(self, audio, fp16=False, **options)
+
+    def language(self, audio: np.ndarray) -> str:
+        """Of the first 30 s of a file. The stream must have been taken for this slot."""
+        self.mel, self._content_frames = None, len(audio) // whisper.audio.HOP_LENGTH
+        beginning = audio[: whisper.audio.N_SAMPLES]
+        mel = log_mel_spectrogram(beginning, self.dims.n_mels, whisper.audio.N_SAMPLES)
+        _, probabilities = self.detect_language(mel)
+        return max(probabilities, key=probabilities.get)
 
     def decode(self, mel: torch.Tensor, options: DecodingOptions = DecodingOptions()):
         """openai-whisper's decode() of one window, mel [n_mels, 2 * n_audio_ctx]."""

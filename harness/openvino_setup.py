@@ -178,12 +178,14 @@ def one_line(placement: dict, device: str) -> str:
     """The record's placement in a line, for the terminal."""
     precision = placement["precision_effective"]
     main = next(iter(placement["openvino_properties"].values()))
-    layers = next(iter(placement["executed_precisions"].values()))
+    name, layers = next(iter(placement["executed_precisions"].items()))
     group = main.get("DYNAMIC_QUANTIZATION_GROUP_SIZE")
     if precision == "int8":
-        count = sum(layers.get(name, 0) for name in ("i8", "u8"))
+        count = layers.get("i8", 0) + layers.get("u8", 0)
         rest = main.get("INFERENCE_PRECISION_HINT")
-        precision += f" in {count} of {sum(layers.values())} compute layers, {rest} in the others"
+        of = f" of the {name}" if len(placement["executed_precisions"]) > 1 else ""
+        precision += f" in {count} of {sum(layers.values())} compute layers{of}"
+        precision += f", {rest} in the others"
     elif placement["precision_requested"] == "auto":
         precision += " (OpenVINO's choice)"
     if not precision.startswith("int8") and group and layers.keys() - FLOATS:

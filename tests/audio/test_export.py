@@ -2,8 +2,9 @@
 
 import sys
 
+import numpy as np
 import pytest
-from audio_media import FOLDER, MODEL, ONCE, at_f32, same_transcript
+from audio_media import FOLDER, MODEL, ONCE, RATE, at_f32, same_transcript, write_wav
 from conftest import Evil, assert_one_line
 
 
@@ -78,6 +79,71 @@ def test_int8_weights_are_half_as_large_and_transcribe_as_well(audio, tmp_path):
     assert run["output"]["segments"][0]["words"][0]["word"] == " Good"
 
 
+def test_int8_activations_are_scored_recorded_and_faster(audio, tmp_path):
+    folder = tmp_path / "model"
+    command = "export.py --checkpoint models/base.pt --precision int8 --output".split()
+    done = audio.run(*command, folder)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    rates, made, following = done.stdout.splitlines()  # nothing that the libraries print
+    assert rates == "Word error rate: 0.00% before quantization, 0.00% after"
+    assert "int8 activations in the encoder, calibrated on sample.mp3" in made
+    assert following == f"Next: python3 infer.py --model_name base --ovmodel_path {folder}"
+
+    how = ("--reference", "sample.txt", "--precision", "int8", "--word_timestamps", *ONCE)
+    run, printed = audio.measure("--ovmodel_path", folder, *how)
+    assert run["metrics"]["word_error_rate"]["median"] == 0
+    assert run["output"]["segments"][0]["words"][0]["word"] == " Good"
+    exported = run["model"]["export"]
+    assert exported["precision"] == "int8" and exported["calibration"] == "sample.mp3"
+    assert exported["results"] == {"word_error_rate": {"before": 0, "after": 0}}
+    assert run["model"]["weight_format"] == "int8"
+    assert run["placement"]["precision_effective"] == run["comparable_by"]["precision"] == "int8"
+    layers = run["placement"]["executed_precisions"]["encoder"]
+    assert layers.get("i8", 0) + layers.get("u8", 0) == sum(layers.values())
+    assert "precision int8 in 50 of 50 compute layers of the encoder, " in printed
+    assert encoder_time_s(folder) < 0.8 * encoder_time_s(MODEL)
+
+    again = audio.run(*command, folder)
+    assert "exported already" in again.stdout and again.stdout.splitlines()[-1] == following
+
+
+def encoder_time_s(folder) -> float:
+    """CPU time of one window, at f32 where it is not int8; the least of a few."""
+    import time
+
+    import openvino as ov
+
+    compiled = ov.Core().compile_model(
+        folder / "whisper_encoder.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    times_s = []
+    for _ in range(4):
+        began_s = time.process_time()
+        compiled(np.zeros((1, 80, 3000), np.float32))
+        times_s.append(time.process_time() - began_s)
+    return min(times_s)
+
+
+def test_an_int8_model_that_lost_too_much_is_refused_with_the_figure(audio, tmp_path):
+    write_wav(tmp_path / "silence.wav", np.zeros(RATE))  # nothing to calibrate on
+    command = "export.py --checkpoint models/base.pt --precision int8".split()
+    folder = tmp_path / "model"
+    done = audio.run(*command, "--output", folder, "--calibration", tmp_path / "silence.wav")
+    assert_one_line(done, "points to a word error rate of 0.0 %", "--calibration", "--max_wer_loss")
+    assert not folder.exists() and not list(tmp_path.glob("*.partial*"))
+
+
+def test_mistakes_of_quantization_end_it_before_the_work(audio, tmp_path):
+    def export(*options):
+        command = "export.py --checkpoint models/base.pt --precision int8 --output".split()
+        return audio.run(*command, tmp_path / "out", *options)
+
+    assert_one_line(export("--calibration", tmp_path / "no.mp3"), "no audio file", "--calibration")
+    assert_one_line(export("--reference", tmp_path / "no.txt"), "no.txt", "--reference")
+    done = export("--weight_format", "fp16")
+    assert done.returncode == 2 and "--precision int8 stores int8 weights" in done.stderr
+
+
 def test_what_was_exported_already_is_kept(audio):
     done = audio.run("export.py", "--checkpoint", "models/base.pt")
     assert "exported already" in done.stdout and "Next: python3 infer.py" in done.stdout
@@ -109,6 +175,7 @@ def test_measuring_does_not_load_nncf():
         (("--checkpoint", "models/small.en.pt"), "small.en", "whisper-small.en-ov-model"),
         (("--weight_format", "int8"), "base", "whisper-base-int8-ov-model"),
         (("--weight_format", "fp32"), "base", "whisper-base-fp32-ov-model"),
+        (("--precision", "int8"), "base", "whisper-base-int8-activations-ov-model"),
     ],
 )
 def test_the_folder_is_named_after_the_model_and_its_format(monkeypatch, given, name, output):
@@ -117,7 +184,7 @@ def test_the_folder_is_named_after_the_model_and_its_format(monkeypatch, given, 
     monkeypatch.setattr(sys, "argv", ["export.py", *given])
     args = export.parse_args()
     assert args.model_name == name
-    made = export.default_output(args.model_name, args.weight_format)
+    made = export.default_output(args)
     assert made.absolute() == FOLDER / output  # wherever it is run
 
 

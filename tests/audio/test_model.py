@@ -101,7 +101,9 @@ def test_each_window_is_encoded_even_where_two_are_equal(models):
     assert ours.work()[0] - before[0] == 3
 
 
-def task_of(options: dict, settings: dict, count: int = 1, is_multilingual=True) -> tuple:
+def task_of(
+    options: dict, settings: dict, count: int = 1, is_multilingual=True, seconds=1
+) -> tuple:
     import audio_input
     import model
 
@@ -109,10 +111,12 @@ def task_of(options: dict, settings: dict, count: int = 1, is_multilingual=True)
     options = {"language": None, "task": "transcribe", "beam_size": None, **options}
     options = {"temperature": model.FALLBACK_TEMPERATURES, "word_timestamps": False, **options}
     settings = types.SimpleNamespace(
-        **{"options": options, "device": "CPU", "batch_size": 1, "num_streams": 1, **settings}
+        options=options,
+        **{"device": "CPU", "batch_size": 1, "num_streams": 1, "chunked": False, **settings},
     )
     loaded = types.SimpleNamespace(whisper=whisper, model={}, placement={})
-    recording = audio_input.Recording(MODEL / "dims.json", np.zeros(RATE, np.float32))
+    samples = np.zeros(round(seconds * RATE), np.float32)
+    recording = audio_input.Recording(MODEL / "dims.json", samples)
     job = model.Job(settings, loaded, {}, [recording] * count, [])
     made = model.record_arguments(job, [{"language": "en"}])
     return made["task"], made["configuration"]
@@ -132,6 +136,16 @@ def test_options_without_effect_do_not_make_it_other_work():
     assert task_of({}, {"batch_size": 2, "num_streams": 2}, 4) == task_of(
         {}, {"batch_size": 8, "num_streams": 2}, 4
     )
+
+
+def test_a_file_cut_into_pieces_is_other_work_and_its_pieces_are_what_is_batched():
+    whole, pieces = task_of({}, {}, seconds=300), task_of({}, {"chunked": True}, seconds=300)
+    assert "chunked" not in {key for key, value in whole[0].items() if value is not None}
+    assert pieces[0] == {**whole[0], "chunked": True}
+    _, configuration = task_of({}, {"chunked": True, "batch_size": 8}, seconds=300)
+    assert configuration["batch size"] == 8
+    _, configuration = task_of({}, {"chunked": True, "batch_size": 8}, seconds=50)
+    assert configuration["batch size"] == 2
 
 
 def test_more_threads_than_the_machine_could_use_are_one_line_of_error(audio):
