@@ -193,6 +193,7 @@ def test_a_video_is_read_over_http(video, tmp_path):
     )
 
 
+@pytest.mark.alone
 def test_a_network_camera_is_measured_and_its_rate_not_taken_for_the_machines(
     video, camera, tmp_path
 ):
@@ -216,6 +217,7 @@ def test_a_network_camera_is_measured_and_its_rate_not_taken_for_the_machines(
     assert times == pytest.approx([n / 10 for n in range(12)], abs=2e-3)
 
 
+@pytest.mark.alone
 def test_a_camera_that_was_lost_is_reported_and_tried_again(camera, capsys):
     source, count = VideoSource(camera.address, retry_s=20), 0
     for count, (_, pts) in enumerate(source.frames(45), 1):
