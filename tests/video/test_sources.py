@@ -228,6 +228,7 @@ def test_a_camera_that_was_lost_is_reported_and_tried_again(camera, capsys):
     assert f"{source.name} was lost: trying for 20 s" in capsys.readouterr().err
 
 
+@pytest.mark.alone
 def test_a_camera_that_stays_away_ends_the_run_and_keeps_its_frames(video, camera, tmp_path):
     threading.Timer(14, camera.stop).start()
     done = video.infer(
