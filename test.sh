@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Run all tests, in the environments that run.sh measures with.
 # Arguments go to pytest, e.g. ./test.sh -k ctrl_c
+# Two tests run at a time, except those of times and rates (alone, in pyproject.toml).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . harness/environment.sh
@@ -17,13 +18,19 @@ setup fleet
 install_packages fleet -r tests/fleet/requirements.txt
 
 status=0
+# run_tests FOLDER ARG...: those of a room.
+run_tests() {
+  local code=0
+  "$1/.venv/bin/python" -m pytest "tests/$room" "${@:2}" || code=$?
+  ((code != 2)) || exit 130 # Ctrl-C
+  ((code == 0 || code == 5)) || status=1 # 5: -k chose none of them
+}
 for room in harness analysis gpu llm video audio run fleet; do
   folder=harness
   for workload in "$room"*-workload; do [[ ! -d $workload ]] || folder=$workload; done
   install_packages "$folder" -r tests/requirements.txt
   printf '\n== tests/%s\n' "$room"
-  code=0
-  "$folder/.venv/bin/python" -m pytest "tests/$room" "$@" || code=$?
-  ((code == 0 || code == 5)) || status=1 # 5: -k chose none of them
+  run_tests "$folder" -n 2 --dist loadgroup -m "not alone" "$@"
+  run_tests "$folder" -m alone "$@"
 done
 exit "$status"

@@ -1,5 +1,6 @@
 """For the audio workload's tests: media, and transcribing with OpenVINO and PyTorch."""
 
+import os
 import sys
 import wave
 from fractions import Fraction
@@ -19,6 +20,7 @@ EXACT = {
     "KV_CACHE_PRECISION": "f32",
 }
 sys.path.insert(0, str(FOLDER))
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the workload does, before PyTorch
 
 
 def write_wav(path, samples, rate=RATE, channels=1):

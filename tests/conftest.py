@@ -1,9 +1,13 @@
 """What all tests share: running a workload's scripts as a user does, and judging how they end."""
 
+import atexit
+import functools
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -13,17 +17,64 @@ REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
 
 
+# What takes a workload's scripts seconds to import, and starts no thread.
+LIBRARIES = {
+    "llm-workload": "transformers.models.auto.auto_factory matplotlib.pyplot",
+    "video-ai-workload": "av cv2 pycocotools.cocoeval ultralytics matplotlib.pyplot",
+    "audio-ai-workload": "av jiwer librosa whisper matplotlib.pyplot",
+}
+
+
+# Fixtures that take long to make: the tests of each stay together where tests run in parallel.
+MADE_ONCE = {"machines", "made", "studies", "tiny"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for name in MADE_ONCE.intersection(item.fixturenames):
+            item.add_marker(pytest.mark.xdist_group(name))
+
+
+@functools.cache
+def forked(folder: str) -> list[str]:
+    """What stands for `python` in a command that starts a script by forked.py."""
+    script, made = str(REPO / "tests/forked.py"), tempfile.mkdtemp()
+    address = f"{made}/socket"
+    tied = [sys.executable, str(REPO / "harness/tied.py"), str(os.getpid())]
+    command = [*tied, sys.executable, script, "serve", address, *LIBRARIES[folder].split()]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE)
+    atexit.register(shutil.rmtree, made)
+    atexit.register(server.kill)
+    assert server.stdout.readline() == b"serving\n"
+    return [sys.executable, "-IS", script, "run", address]
+
+
 class Workload:
-    """A workload's folder, its scripts run by this interpreter, records into a temporary folder."""
+    """A workload's folder, its scripts run by this interpreter, records into a temporary folder.
+
+    A script is started by forked.py, but with a prefix or other environment, or if told to be
+    `fresh`, as a user starts it.
+    """
 
     def __init__(self, folder: str, results: Path):
         self.folder, self.results = REPO / folder, results
 
-    def run(self, script: str, *args, prefix=(), env=None, timeout=600):
+    def command(self, script: str, *args, fresh=False) -> list[str]:
+        python = [sys.executable] if fresh else forked(self.folder.name)
+        return [*python, script, *map(str, args)]
+
+    def run(self, script: str, *args, prefix=(), env=None, fresh=False, timeout=600):
         """The finished process (subprocess.CompletedProcess)."""
-        command = [*prefix, sys.executable, script, *map(str, args)]
+        fresh = bool(fresh or prefix or env)
+        command = [*prefix, *self.command(script, *args, fresh=fresh)]
         how = {"cwd": self.folder, "env": {**os.environ, **(env or {})}, "timeout": timeout}
         return subprocess.run(command, capture_output=True, text=True, **how)
+
+    def start(self, script: str, *args) -> subprocess.Popen:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        command = self.command(script, "--results_dir", self.results, *args)
+        return subprocess.Popen(command, cwd=self.folder, **pipes)
 
     def infer(self, *args, **how):
         return self.run("infer.py", "--results_dir", self.results, *args, **how)
@@ -34,15 +85,12 @@ class Workload:
         assert done.returncode == 0, done.stdout + done.stderr
         return self.last_record(), done.stdout
 
-    def interrupt(self, *args, after: str, wait_s: float) -> tuple[dict, int, str]:
-        """Press Ctrl-C `wait_s` after a line that begins so: the record, exit status, stderr."""
-        command = [sys.executable, "infer.py", "--results_dir", str(self.results), *map(str, args)]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        process = subprocess.Popen(command, cwd=self.folder, text=True, **pipes)
-        for line in process.stdout:
-            if line.startswith(after):
-                break
-        time.sleep(wait_s)
+    def interrupt(self, *args) -> tuple[dict, int, str]:
+        """Press Ctrl-C after the first iteration: the record, exit status, stderr."""
+        process = self.start("infer.py", *args)
+        while not any(path.read_text().count("\n") > 1 for path in self.results.glob("*.jsonl")):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=120)
         return self.last_record(), process.returncode, errors

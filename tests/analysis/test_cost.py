@@ -288,6 +288,7 @@ def test_what_was_not_measured_is_no_capacity(tmp_path):
     )
 
 
+@pytest.mark.alone
 def test_five_systems_are_priced_in_a_second_or_two():
     sides = "R760xa", "XR4520c", "m7i.48xlarge", "m6i.8xlarge", "g5.8xlarge"
     many = [word for s in sides for word in ("--capacity", f"{s}:cameras=40,calls=30,users=200")]

@@ -16,8 +16,10 @@ def models():
 
     Both have the same weights and alignment heads.
     """
+    import torch
     import whisper
 
+    torch.set_num_threads(1)  # two tests run at a time, and its threads spin
     theirs = whisper.load_model(str(FOLDER / "models" / "base.pt"), device="cpu")
     theirs.set_alignment_heads(whisper._ALIGNMENT_HEADS["base"])
     return at_f32(MODEL), theirs

@@ -1,21 +1,19 @@
 """Capacity: calls are cut at pauses, and sustained where they are transcribed in time."""
 
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
-from audio_media import FOLDER, RATE
+from audio_media import RATE
 from conftest import Workload, assert_one_line
 
 from harness import record
 
 
-def capacity(audio: Workload, tmp_path, *args):
+def capacity(audio: Workload, tmp_path, *args, **how):
     plot = tmp_path / "capacity.png"
-    return audio.run("capacity.py", "--results_dir", audio.results, "--plot", plot, *args)
+    return audio.run("capacity.py", "--results_dir", audio.results, "--plot", plot, *args, **how)
 
 
 def test_calls_are_cut_where_the_speaker_pauses_and_nothing_is_lost():
@@ -69,10 +67,11 @@ def test_a_call_begins_at_a_random_moment_that_its_number_decides():
     assert {len(window.samples) for window in schedule(files, 1, limits, 60.0)} == {4 * RATE}
 
 
+@pytest.mark.alone
 def test_calls_that_a_machine_sustains_are_all_transcribed(audio, tmp_path):
     options = "--max_calls 2 --window 6 --duration 13 --max_delay 10 --reference sample.txt"
     options += " --min_observations 4"
-    done = capacity(audio, tmp_path, *options.split(), "--batch_size", 2)
+    done = capacity(audio, tmp_path, *options.split(), "--batch_size", 2, fresh=True)
     assert done.returncode == 0, done.stdout + done.stderr
     run = audio.last_record()
     assert run["workload"] == "audio-capacity" and run["primary"] == "calls"
@@ -115,23 +114,8 @@ def test_a_machine_that_sustains_no_call_reports_0(audio, tmp_path):
 
 
 def test_ctrl_c_keeps_the_numbers_of_calls_so_far(audio, tmp_path):
-    command = [
-        sys.executable,
-        "capacity.py",
-        "--results_dir",
-        str(audio.results),
-        "--plot",
-        str(tmp_path / "d.png"),
-        "--window",
-        "3",
-        "--duration",
-        "6",
-        "--max_delay",
-        "10",
-    ]
-    process = subprocess.Popen(
-        command, cwd=FOLDER, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    limits = ("--window", 3, "--duration", 6, "--max_delay", 10)
+    process = audio.start("capacity.py", "--plot", tmp_path / "d.png", *limits)
     for line in process.stdout:
         if line.startswith("1 call(s)"):
             break

@@ -66,7 +66,7 @@ def test_other_sizes_of_the_family_transcribe_as_by_openai_whisper(speech, tmp_p
 
 def test_int8_weights_are_half_as_large_and_transcribe_as_well(audio, tmp_path):
     options = "--checkpoint models/base.pt --weight_format int8 --output".split()
-    done = audio.run("export.py", *options, tmp_path / "model")
+    done = audio.run("export.py", *options, tmp_path / "model", fresh=True)
     assert done.returncode == 0 and done.stderr == "", done.stderr  # libraries are quiet
     command = f"python3 infer.py --model_name base --ovmodel_path {tmp_path / 'model'}"
     assert done.stdout.splitlines()[1:] == [f"Next: {command}"]

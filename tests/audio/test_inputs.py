@@ -41,6 +41,7 @@ def same_sound(samples, expected) -> bool:
     )
 
 
+@pytest.mark.alone
 def test_a_folder_is_measured_as_a_whole_and_reported_file_by_file(audio, speech, tmp_path):
     folder, references, written = tmp_path / "in", tmp_path / "references", tmp_path / "out"
     folder.mkdir()

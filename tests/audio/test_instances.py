@@ -6,6 +6,7 @@ import pytest
 from conftest import assert_two_at_once
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two instances take two CPUs")
 def test_two_instances_transcribe_at_once_and_one_writes_the_transcript(audio, tmp_path):
     out = tmp_path / "transcripts"

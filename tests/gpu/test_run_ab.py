@@ -34,6 +34,7 @@ def alone(level: dict) -> int:
     return int(level["output"]["ab_starts_alone"] and level["parameters"]["concurrency"] > 1)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "version, log_format",
     [("1.1.0", "text"), ("1.1.0", "colour"), ("3.3.4", "colour"), ("3.3.4", "json")],
@@ -77,6 +78,7 @@ def test_figures_equal_what_was_served(scripts, stand_in, version, log_format):
         assert not METRICS[name].printed or f"{METRICS[name].label}: " in done.stdout
 
 
+@pytest.mark.alone
 def test_throughput_is_that_of_the_concurrency_requested_though_ab_sends_one_alone(
     scripts, stand_in
 ):
@@ -90,6 +92,7 @@ def test_throughput_is_that_of_the_concurrency_requested_though_ab_sends_one_alo
     assert metric(level, "requests_per_second") == pytest.approx(4 / seconds, rel=0.05)
 
 
+@pytest.mark.alone
 def test_times_come_from_the_headers_where_no_log_can_be_read(scripts, stand_in):
     server = stand_in()
     done = scripts.ab(server, "-n", 20, "-c", 2, LOG_FILE="", CONTAINER="none-of-this-name")
@@ -247,6 +250,7 @@ def test_ctrl_c_keeps_what_was_measured(scripts, stand_in):
     )
 
 
+@pytest.mark.alone
 def test_slo_p95_finds_the_highest_concurrency_within_the_limit(scripts, stand_in):
     # Up to a concurrency of six nobody queues and all take 0.2 s; the seventh waits another 0.2 s.
     done = scripts.ab(stand_in(slots=6), "--slo_p95", "0.3")
@@ -256,6 +260,7 @@ def test_slo_p95_finds_the_highest_concurrency_within_the_limit(scripts, stand_i
     assert "Within 0.3 s at the 95th percentile: concurrency 6 (7 is over)" in done.stdout
 
 
+@pytest.mark.alone
 def test_prompts_are_sent_in_turn_at_the_concurrency_requested(scripts, stand_in, tmp_path):
     prompts = [f"prompt number {i}" for i in range(8)]
     (tmp_path / "prompts.jsonl").write_text(
@@ -278,6 +283,7 @@ def test_prompts_are_sent_in_turn_at_the_concurrency_requested(scripts, stand_in
     )  # four lanes of 0.2 s each, and starting ab forty times
 
 
+@pytest.mark.alone
 def test_slo_p95_searches_below_the_first_level_too(scripts, stand_in):
     assert scripts.ab(stand_in(slots=2), "--slo_p95", "0.3", "-c", 5).returncode == 0
     assert sorted(scripts.levels()) == [2, 3, 5]
@@ -344,6 +350,7 @@ def test_somebody_else_at_the_server_is_noticed(scripts, stand_in):
     )
 
 
+@pytest.mark.alone
 def test_it_adds_little_to_a_level(scripts, stand_in, tmp_path):
     """Time between ab's runs, written down by an ab that notes when it began and ended."""
     (tmp_path / "bin").mkdir()

@@ -36,6 +36,12 @@ def wait_for(process: subprocess.Popen, line: str, stream: str = "stdout") -> No
         assert read, process.stderr.read()
 
 
+def wait_for_sample(process: subprocess.Popen, folder: Path) -> None:
+    while not any(path.read_text().count("\n") > 1 for path in folder.glob(f"*{journal.SUFFIX}")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+
+
 def records(folder: Path) -> list[dict]:
     return [record.read(path) for path in folder.glob("*.json")]
 
@@ -47,8 +53,7 @@ def records(folder: Path) -> list[dict]:
 )
 def test_a_signal_ends_the_run_and_keeps_its_samples(tmp_path, number, status):
     process = start(tmp_path, "--num_iters", 100000)
-    wait_for(process, "Measuring")
-    time.sleep(0.3)
+    wait_for_sample(process, tmp_path)
     process.send_signal(number)
     _, err = process.communicate(timeout=20)
     (kept,) = records(tmp_path)
@@ -70,8 +75,7 @@ def test_a_signal_after_measuring_keeps_all_samples(tmp_path, number, status):
 
 def test_ctrl_c_twice_loses_nothing(tmp_path):
     process = start(tmp_path, "--num_iters", 100000)
-    wait_for(process, "Measuring")
-    time.sleep(0.2)
+    wait_for_sample(process, tmp_path)
     for _ in range(2):
         process.send_signal(signal.SIGINT)
         time.sleep(0.001)
@@ -137,8 +141,7 @@ def test_kill_9_at_random_moments_loses_no_finished_sample(tmp_path):
 
 def test_a_running_process_keeps_its_journal(tmp_path):
     process = start(tmp_path, "--num_iters", 100000)
-    wait_for(process, "Measuring")
-    time.sleep(0.2)
+    wait_for_sample(process, tmp_path)
     done = run(tmp_path)
     assert "recovered" not in done.stdout and list(tmp_path.glob(f"*{journal.SUFFIX}"))
     process.send_signal(signal.SIGINT)

@@ -47,6 +47,7 @@ def nvml_of(watts, energy=True, temperature=None):
     )
 
 
+@pytest.mark.alone
 def test_what_the_gpus_report_is_summed_up_and_what_they_do_not_is_none():
     with Sampler(nvml=nvml_of([100, 300])) as sampler:
         time.sleep(0.5)
@@ -62,6 +63,7 @@ def test_what_the_gpus_report_is_summed_up_and_what_they_do_not_is_none():
     )
 
 
+@pytest.mark.alone
 def test_without_an_energy_counter_power_times_time_is_taken():
     with Sampler([0], nvml=nvml_of([200], energy=False)) as sampler:
         time.sleep(0.5)

@@ -17,6 +17,7 @@ from harness import record
 SCRIPT = Path(__file__).resolve().parent.parent / "small_workload.py"
 CPUS = sorted(os.sched_getaffinity(0))
 needs_two = pytest.mark.skipif(len(CPUS) < 2, reason="two instances take two CPUs")
+pytestmark = pytest.mark.alone
 
 
 def start(folder: Path, *args) -> subprocess.Popen:

@@ -21,6 +21,7 @@ def test_iterations_go_on_until_the_least_duration_is_over():
     assert list(monitor.iterations(3)) == [0, 1, 2]
 
 
+@pytest.mark.alone
 def test_the_monitor_sees_this_process_at_work():
     with SystemMonitor() as watched:
         end = time.perf_counter() + 1

@@ -12,6 +12,7 @@ from harness.cli import UserError
 
 SCRIPT = Path(__file__).resolve().parent.parent / "small_capacity.py"
 needs_two = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="takes two CPUs")
+pytestmark = pytest.mark.alone
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from harness import roofline, system
 
 
+@pytest.mark.alone
 def test_bandwidth_is_that_of_memory_and_no_less_than_a_copys():
     array = np.ones(2**24, np.float32)
     copy_s = math.inf

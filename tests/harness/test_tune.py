@@ -88,6 +88,7 @@ def test_nothing_is_tried_for_another_machine(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.alone
 def test_tuning_tries_real_instances_and_prints_the_commands_that_repeat_the_best(tmp_path):
     words = [sys.executable, str(SCRIPT), "--tune", "3", "--results_dir", str(tmp_path)]
     done = subprocess.run(

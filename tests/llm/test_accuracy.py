@@ -19,9 +19,10 @@ def llm(tmp_path) -> Workload:
     return Workload("llm-workload", tmp_path / "results")
 
 
-def score(llm: Workload, model, *args) -> dict:
+def score(llm: Workload, model, *args, **how) -> dict:
     """The record of a run of accuracy.py that must succeed."""
-    done = llm.run("accuracy.py", "--model_name", model, "--results_dir", llm.results, *args)
+    named = ("--model_name", model, "--results_dir", llm.results)
+    done = llm.run("accuracy.py", *named, *args, **how)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Perplexity: " in done.stdout
     return llm.last_record()
@@ -70,6 +71,7 @@ def tiny(tmp_path_factory):
         folder / "fp32",
         "--weight_format",
         "fp32",
+        fresh=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, *made
@@ -159,6 +161,7 @@ def test_perplexity_is_pytorchs_and_a_model_agrees_with_itself(llm, tiny):
         16,
         "--max_new_tokens",
         24,
+        fresh=True,
     )
     text = TEXT.read_text()
     tokens = np.array(tokenizer(text)["input_ids"])[:200]

@@ -10,6 +10,7 @@ import pytest
 from harness import openvino_setup, roofline
 
 
+@pytest.mark.alone
 def test_the_product_is_no_slower_than_half_of_numpys(monkeypatch):
     monkeypatch.setattr(roofline, "GEMM_SIZE", 1024)
     matrix = np.ones((1024, 1024), np.float32)
@@ -34,6 +35,7 @@ def test_the_products_weights_stay_packed_as_the_models_do(weight_format, precis
     assert layers == {("FullyConnected", precision): 1}
 
 
+@pytest.mark.alone
 def test_both_roofs_are_measured_within_seconds():
     found = roofline.measure("CPU", {"PERFORMANCE_HINT": "LATENCY"}, 1, "int8")
     assert 1e9 < found.read_bandwidth_bytes_per_s < 2e12 and found.peak_gemm_flop_per_s > 1e9

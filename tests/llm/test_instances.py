@@ -8,6 +8,7 @@ from conftest import Workload, assert_two_at_once
 MODEL = "--model_name=smollm2-135m-instruct-ov"
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two instances take two CPUs")
 @pytest.mark.parametrize("runtime", ["optimum", "genai"])
 def test_two_instances_generate_at_once_and_their_rates_add_up(tmp_path, runtime):

@@ -137,6 +137,7 @@ def time_of_a_repeated_prompt(prefix_cache: bool, monkeypatch) -> float:
     return again_s / new_s
 
 
+@pytest.mark.alone
 def test_a_prompt_given_again_is_computed_again(monkeypatch):
     assert time_of_a_repeated_prompt(False, monkeypatch) > 0.5
     assert time_of_a_repeated_prompt(True, monkeypatch) < 0.3  # as if it were cached

@@ -33,6 +33,7 @@ class Timed:
         return self._logits(self.step_s)
 
 
+@pytest.mark.alone
 def test_twenty_milliseconds_more_per_step_are_twenty_milliseconds_more_per_token():
     config = GenerationConfig(30, frozenset({0}))
     for step_s in (0.01, 0.03):

@@ -4,6 +4,7 @@ import os
 import subprocess
 import time
 
+import pytest
 from conftest import REPO
 
 from analysis.text import amount
@@ -20,6 +21,7 @@ def run(*args, **env) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.alone
 def test_one_command_measures_all_three_workloads(tmp_path):
     started = time.monotonic()
     done = run(RESULTS_DIR=str(tmp_path / "results"))

@@ -61,6 +61,7 @@ def test_the_demo_model_is_right_about_the_demo_clip(video, truth_file, tmp_path
         tmp_path / "found.json",
         "--gate_limit",
         0.7,
+        fresh=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     run = video.last_record()

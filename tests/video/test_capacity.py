@@ -1,20 +1,18 @@
 """Capacity: live cameras in real time, sustained or not."""
 
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 from conftest import Workload, assert_one_line
-from video_media import CLIP, FOLDER, MODEL
+from video_media import CLIP, MODEL
 
 from harness import record
 
 
-def capacity(video: Workload, tmp_path, *args):
+def capacity(video: Workload, tmp_path, *args, **how):
     plot = tmp_path / "capacity.png"
-    return video.run("capacity.py", "--results_dir", video.results, "--plot", plot, *args)
+    return video.run("capacity.py", "--results_dir", video.results, "--plot", plot, *args, **how)
 
 
 def test_frames_dropped_late_or_never_done_are_counted_as_late():
@@ -34,10 +32,11 @@ def test_frames_dropped_late_or_never_done_are_counted_as_late():
     assert stream.counts == {"dropped": 1}
 
 
+@pytest.mark.alone
 def test_cameras_that_a_machine_carries_are_all_counted_frame_by_frame(video, tmp_path):
     limits = ("--target_fps", 0.5, "--max_cameras", 2, "--duration", 8, "--max_latency", 10)
     limits += ("--min_observations", 4)
-    done = capacity(video, tmp_path, *limits)
+    done = capacity(video, tmp_path, *limits, fresh=True)
     assert done.returncode == 0, done.stdout + done.stderr
     run = video.last_record()
     assert run["workload"] == "video-capacity" and run["primary"] == "cameras"
@@ -67,11 +66,8 @@ def test_a_machine_that_carries_not_one_says_0_and_what_it_reached(video, tmp_pa
 
 
 def test_ctrl_c_keeps_the_numbers_of_cameras_so_far(video, tmp_path):
-    command = [sys.executable, "capacity.py", "--results_dir", str(video.results)]
-    command += ["--plot", str(tmp_path / "capacity.png"), "--target_fps", "0.5"]
-    command += ["--duration", "6", "--max_latency", "10"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen(command, cwd=FOLDER, **pipes)
+    limits = ("--target_fps", 0.5, "--duration", 6, "--max_latency", 10)
+    process = video.start("capacity.py", "--plot", tmp_path / "capacity.png", *limits)
     for line in process.stdout:
         if line.startswith("1 camera(s)"):
             break
@@ -111,6 +107,7 @@ def test_a_failing_thread_ends_the_level_instead_of_hanging_it(monkeypatch, stag
         play(range(2), 600.0, target_fps=5.0)
 
 
+@pytest.mark.alone
 def test_a_camera_has_the_same_random_phase_whoever_plays_it():
     three = play(range(3), 4.0, target_fps=1.0)
     (last,) = play([2], 4.0, target_fps=1.0)

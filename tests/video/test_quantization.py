@@ -9,11 +9,11 @@ from conftest import Evil, assert_one_line
 from video_media import DEMO_WEIGHTS, FOLDER, ONE_PASS
 
 
+@pytest.mark.alone
 def test_the_int8_model_is_scored_named_and_faster(video, tmp_path):
     folder = tmp_path / "demo_int8_openvino_model"
-    done = video.run(
-        "export.py", "--model", DEMO_WEIGHTS, "--precision", "int8", "--output", folder
-    )
+    export = ("export.py", "--model", DEMO_WEIGHTS, "--precision", "int8", "--output", folder)
+    done = video.run(*export, fresh=True)
     assert done.returncode == 0, done.stderr
     scores, made, following = done.stdout.splitlines()  # nothing that the libraries print
     assert "Mask mAP50-95: 0.8" in scores and made.startswith(f"{folder}: ")
@@ -39,15 +39,13 @@ def test_the_int8_model_is_scored_named_and_faster(video, tmp_path):
         > 1.15 * float_run["metrics"]["frames_per_second"]["median"]
     )
 
-    again = video.run(
-        "export.py", "--model", DEMO_WEIGHTS, "--precision", "int8", "--output", folder
-    )
+    again = video.run(*export)
     assert "exported already" in again.stdout and again.stdout.splitlines()[-1] == following
 
 
 def test_export_shows_what_libraries_print_if_asked_to(video, tmp_path):
     options = ("--model", DEMO_WEIGHTS, "--output", tmp_path / "out", "--imgsz", 64)
-    done = video.run("export.py", *options, "--verbose")
+    done = video.run("export.py", *options, "--verbose", fresh=True)
     assert done.returncode == 0 and "Ultralytics" in done.stdout
 
 

@@ -247,6 +247,7 @@ def test_a_video_is_read_over_http(video, tmp_path):
     )
 
 
+@pytest.mark.alone
 def test_a_network_camera_is_measured_and_its_rate_not_taken_for_the_machines(
     video, camera, tmp_path
 ):
@@ -270,6 +271,7 @@ def test_a_network_camera_is_measured_and_its_rate_not_taken_for_the_machines(
     assert times == pytest.approx([n / 10 for n in range(12)], abs=2e-3)
 
 
+@pytest.mark.alone
 def test_a_camera_that_was_lost_is_reported_and_tried_again(camera, capsys):
     source, count = VideoSource(camera.address, retry_s=20), 0
     for count, (_, pts) in enumerate(source.frames(45), 1):
@@ -280,6 +282,7 @@ def test_a_camera_that_was_lost_is_reported_and_tried_again(camera, capsys):
     assert f"{source.name} was lost: trying for 20 s" in capsys.readouterr().err
 
 
+@pytest.mark.alone
 def test_a_camera_that_stays_away_ends_the_run_and_keeps_its_frames(video, camera, tmp_path):
     threading.Timer(14, camera.stop).start()
     done = video.infer(

@@ -130,6 +130,7 @@ def best_share(measure, true_rate: float, *options) -> float:
 
 
 # A machine of two cores decodes and encodes some 400 frames per second: 56 requests take longer.
+@pytest.mark.alone
 @pytest.mark.parametrize("requests, request_s", [(2, 0.15), (16, 0.15), (56, 0.4)])
 def test_the_rate_is_that_of_the_requests_however_many(
     measure, requests_sleep, tmp_path, requests, request_s
@@ -139,6 +140,7 @@ def test_the_rate_is_that_of_the_requests_however_many(
     assert 0.97 <= best_share(measure, requests / request_s, *options) <= 1.03
 
 
+@pytest.mark.alone
 def test_batches_are_full_whatever_the_clips_length(measure, requests_sleep):
     requests_sleep(0.2)
     options = ("--max_frames", 10, "--batch_size", 4, "--num_requests", 2, "--no_output")

@@ -4,8 +4,6 @@ import itertools
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from fractions import Fraction
 
@@ -41,6 +39,7 @@ def test_the_guides_command_segments_every_frame_and_writes_a_playable_video(vid
         out,
         "--num_iters",
         2,
+        fresh=True,
     )
     assert printed.count("Inference time per frame: ") == 1 and " frames/s" in printed
     assert run["output"]["frames"] == 40 and run["output"]["same_detections_every_iteration"]
@@ -250,10 +249,8 @@ def test_the_latency_hint_runs_requests_one_by_one(video):
 
 def test_ctrl_c_keeps_what_was_measured_and_a_playable_video(video, tmp_path):
     out = tmp_path / "out.mp4"
-    command = [sys.executable, "infer.py", "--results_dir", video.results, "--output", out]
-    command += ["--num_iters", 1000, "--warmup", 0, "--num_requests", 1]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    process = subprocess.Popen([str(word) for word in command], cwd=FOLDER, **pipes)
+    endless = ("--num_iters", 1000, "--warmup", 0, "--num_requests", 1)
+    process = video.start("infer.py", "--output", out, *endless)
     while process.poll() is None and not out.exists():  # the first pass
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
