@@ -26,8 +26,9 @@ def name_sides(
     folders: dict[Path, list[Run]] = defaultdict(list)
     for run in runs:
         folders[run.path.resolve().parent].append(run)
-    named = _folder_names(folders)
-    if unknown := sorted(set(given or ()) - set(named.values())):
+    named = _folder_names(folders) if folders else {}
+    unknown = sorted(set(given or ()) - set(named.values()))
+    if named and unknown:
         raise UserError(f"--side {unknown[0]}: the folders are {', '.join(sorted(named.values()))}")
     is_one = len(folders) == 1
     names = {
