@@ -76,6 +76,7 @@ def compile_config(core, device: str, placement: Placement, hint: str, extra: di
     Raises UserError where the device cannot compute in the requested precision.
     """
     check_device(core, device)
+    bind_numpy()
     config: dict = {"PERFORMANCE_HINT": hint}
     if device.startswith("CPU"):
         if placement.threads:
@@ -93,6 +94,18 @@ def compile_config(core, device: str, placement: Placement, hint: str, extra: di
         # Otherwise an LLM's cache is u8, and compressed layers round activations to 8 bits.
         config |= {"KV_CACHE_PRECISION": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0}
     return {**config, **extra}
+
+
+def bind_numpy() -> None:
+    """Let OpenVINO's bindings find NumPy now, in one thread.
+
+    They do so at the first array; where two threads have their first arrays at the same time, each
+    may wait for the other forever (seen with OpenVINO 2026.4.1).
+    """
+    import numpy as np
+    import openvino
+
+    openvino.Tensor(np.zeros(1, np.uint8)).data.sum()
 
 
 def weight_format(model) -> str:

@@ -7,6 +7,7 @@ The script runs in a process of its own, with the folder, environment, standard 
 of `run`, whose exit status is the script's. Nothing of the project itself is imported beforehand.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -86,7 +87,8 @@ def run(address: str, *command: str) -> None:
             signal.signal(number, lambda number, frame: os.kill(pid, number))
         status = int(connection.recv(100))
     if status < 0:  # killed by a signal
-        signal.signal(-status, signal.SIG_DFL)
+        with contextlib.suppress(OSError):  # of SIGKILL
+            signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     sys.exit(status)
 

@@ -114,13 +114,13 @@ def test_code_in_weights_is_run_only_if_trusted(video, tmp_path, is_zip):
     ran, path = tmp_path / "ran", tmp_path / "x.pt"
     torch.save({"model": Evil(ran)}, path, _use_new_zipfile_serialization=is_zip)
     command = ("export.py", "--model", path, "--output", tmp_path / "out")
-    done = video.run(*command)
+    done = video.run(*command, fresh=True)
     assert_one_line(done, "x.pt holds posix.system", "any code", "--trust_pickle")
     assert not ran.exists()
-    assert_one_line(video.run(*command, "--trust_pickle"), "cannot export")
+    assert_one_line(video.run(*command, "--trust_pickle", fresh=True), "cannot export")
     assert ran.exists() and not (tmp_path / "out").exists()
     path.write_bytes(b"no checkpoint")
-    assert_one_line(video.run(*command), "x.pt is damaged, or no checkpoint")
+    assert_one_line(video.run(*command, fresh=True), "x.pt is damaged, or no checkpoint")
 
 
 def test_another_model_in_a_named_folder_is_left_alone(video, tmp_path):
