@@ -4,6 +4,8 @@ import itertools
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from fractions import Fraction
 
@@ -254,7 +256,7 @@ def test_ctrl_c_keeps_what_was_measured_and_a_playable_video(video, tmp_path):
     while process.poll() is None and not out.exists():  # the first pass
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=30)
     assert process.returncode == 130 and "Traceback" not in errors
     run = video.last_record()
     assert run["status"] == "interrupted" and 1 <= len(run["samples"]["frames_per_second"]) < 1000
@@ -395,3 +397,32 @@ def test_real_people_are_found_with_the_official_architecture(video, tmp_path, s
         *ONE_PASS,
     )
     assert run["output"]["frames"] == 120 and run["output"]["found"].get("person", 0) > 20
+
+
+FIRST_ARRAYS = f"""
+import sys, threading
+sys.path.insert(0, {str(REPO)!r})
+import openvino
+from concurrent.futures import ThreadPoolExecutor
+from harness import openvino_setup
+
+core = openvino.Core()
+placement = openvino_setup.Placement((0, 1), None, None, "auto")
+config = openvino_setup.compile_config(core, "CPU", placement, "LATENCY", {{}})
+compiled = core.compile_model({str(MODEL)!r}, "CPU", config)
+requests = [compiled.create_infer_request() for _ in range(3)]
+together = threading.Barrier(3)
+
+def first_array(request):
+    together.wait()
+    return request.get_input_tensor().data.shape
+
+with ThreadPoolExecutor(3) as pool:
+    list(pool.map(first_array, requests))
+"""
+
+
+def test_threads_with_their_first_arrays_at_the_same_time_do_not_wait_for_each_other():
+    """Without openvino_setup.bind_numpy() one process in two or three hung."""
+    for _ in range(6):
+        subprocess.run([sys.executable, "-c", FIRST_ARRAYS], check=True, timeout=60)
