@@ -88,7 +88,7 @@ def test_pieces_have_the_words_of_the_file_at_its_times(audio, speech, long_file
         "--audio", long_file, "--chunked", "--word_timestamps", *reference, *ONCE
     )
     assert run["metrics"]["word_error_rate"]["median"] <= 0.01
-    assert run["task"]["chunked"] is True and run["configuration"]["batch size"] == 5
+    assert run["task"]["chunked"] is True and run["configuration"]["batch size"] == 4
     assert run["input"]["duration_s"] == pytest.approx(len(speech) / RATE * 4 + 4, abs=0.01)
     segments = run["output"]["segments"]
     assert "".join(each["text"] for each in segments).strip() == run["output"]["transcript"]
