@@ -35,33 +35,20 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python3 -m analysis.compare", description=__doc__, formatter_class=cli.HelpFormatter
     )
+    add = parser.add_argument
     records = "records (JSON) or folders of them; files that are none are named and skipped"
-    parser.add_argument("records", type=Path, nargs="+", help=records)
+    add("records", type=Path, nargs="+", help=records)
     baseline = "folder or machine that the others are compared with (default: the first)"
-    parser.add_argument("--baseline", metavar="SIDE", help=baseline)
+    add("--baseline", metavar="SIDE", help=baseline)
     allowed = "let runs that are not valid as evidence carry verdicts, which are marked"
-    parser.add_argument("--allow_invalid", action="store_true", help=allowed)
+    add("--allow_invalid", action="store_true", help=allowed)
     pooled = "take a folder's runs for one side even where they are of several machines"
-    parser.add_argument("--pool", action="store_true", help=pooled)
+    add("--pool", action="store_true", help=pooled)
     named = "name a folder's side (default: as the folder); folders of one name are one side"
-    parser.add_argument(
-        "--side",
-        type=cost.assignment,
-        action="append",
-        default=[],
-        metavar="FOLDER=NAME",
-        help=named,
-    )
+    add("--side", type=cost.assignment, metavar="FOLDER=NAME", **cost.MANY, help=named)
     limit = "where several levels of a load were measured, consider only those at which the 95th "
     limit += "percentile of METRIC is at most VALUE; may be given several times"
-    parser.add_argument(
-        "--limit",
-        type=cost.positive_number,
-        action="append",
-        default=[],
-        metavar="METRIC=VALUE",
-        help=limit,
-    )
+    add("--limit", type=cost.positive_number, metavar="METRIC=VALUE", **cost.MANY, help=limit)
     output = parser.add_argument_group("output", "without any of these a text for the terminal")
     for name in FORMS[:2]:
         output.add_argument(f"--{name}", type=Path, metavar="FILE", help="write it to FILE")

@@ -35,6 +35,7 @@ from harness import cli
 from harness.cli import UserError
 
 SUT_DIR = Path(__file__).resolve().parent.parent / "sut"
+MANY: dict[str, Any] = {"action": "append", "default": []}  # an option given several times
 QUANTITY = cli.between(1e-9, 1e24)  # of work, power or throughput
 QUANTITIES = {"hour": 3600.0, "thousand": 1e3, "million": 1e6, "billion": 1e9}
 DEMAND_OPTIONS = (
@@ -290,14 +291,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options for the assumptions, units, prices and power."""
     about = "prices and rated power stand in sut/*.toml; unknown ones stay unknown"
     add = parser.add_argument_group("cost", about).add_argument
-    many: dict[str, Any] = {"action": "append", "default": []}
     power = "power that the whole machine drew while it worked"
-    add("--power_w", type=positive_number, metavar="SIDE=WATTS", **many, help=power)
-    add("--idle_w", type=positive_number, metavar="SIDE=WATTS", **many, help="the same when idle")
+    add("--power_w", type=positive_number, metavar="SIDE=WATTS", **MANY, help=power)
+    add("--idle_w", type=positive_number, metavar="SIDE=WATTS", **MANY, help="the same when idle")
     own = "another unit to price: units per hour = METRIC x 3600 / AMOUNT"
-    add("--unit", type=unit_of_work, metavar="NAME=METRIC:AMOUNT", **many, help=own)
+    add("--unit", type=unit_of_work, metavar="NAME=METRIC:AMOUNT", **MANY, help=own)
     chosen = "sut/NAME.toml that a side is (default: the one named like its machine or folder)"
-    add("--sut", type=assignment, metavar="SIDE=NAME", **many, help=chosen)
+    add("--sut", type=assignment, metavar="SIDE=NAME", **MANY, help=chosen)
     add("--sut_dir", type=Path, default=SUT_DIR, help="folder of the systems")
     part = "price a part of a machine where runs were allowed only a part of its CPUs"
     add("--share", action="store_true", help=part)
@@ -310,9 +310,8 @@ def add_demand_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("demand", about).add_argument
     live = "live streams to be carried at the busiest hour, e.g. cameras=120,calls=40,users=200"
     add("--demand", type=streams, metavar="UNIT=NUMBER,...", help=live)
-    many: dict[str, Any] = {"action": "append", "default": []}
     own = "a capacity of your own, of one whole machine: SIDE:cameras=40,users=300"
-    add("--capacity", type=side_streams, metavar="SIDE:UNIT=NUMBER,...", **many, help=own)
+    add("--capacity", type=side_streams, metavar="SIDE:UNIT=NUMBER,...", **MANY, help=own)
     load = "load over the day, by a name of analysis/profiles.toml or of --profiles"
     add("--profile", default="always", metavar="NAME", help=load)
     add("--profiles", type=Path, metavar="FILE", help="TOML with profiles of your own")
@@ -330,9 +329,9 @@ def add_demand_arguments(parser: argparse.ArgumentParser) -> None:
     hosted = "TOML with the prices of a hosted API (docs/cost.md)"
     add("--api", type=Path, metavar="FILE", help=hosted)
     used = 'what one stream takes of it per hour: "users:million output tokens=0.02"'
-    add("--api_use", type=side_streams, metavar="UNIT:WORK=NUMBER,...", **many, help=used)
+    add("--api_use", type=side_streams, metavar="UNIT:WORK=NUMBER,...", **MANY, help=used)
     which = "of several service levels or works that were measured: 'users:max TTFT s=1'"
-    add("--where", type=entry, metavar="UNIT:ENTRY=VALUE", **many, help=which)
+    add("--where", type=entry, metavar="UNIT:ENTRY=VALUE", **MANY, help=which)
 
 
 def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

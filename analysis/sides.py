@@ -23,12 +23,13 @@ def name_sides(
     A machine is what its one-line description says: two of the same kind are taken together.
     Raises UserError where `given` names another folder.
     """
+    if not runs:
+        return
     folders: dict[Path, list[Run]] = defaultdict(list)
     for run in runs:
         folders[run.path.resolve().parent].append(run)
-    named = _folder_names(folders) if folders else {}
-    unknown = sorted(set(given or ()) - set(named.values()))
-    if named and unknown:
+    named = _folder_names(folders)
+    if unknown := sorted(set(given or ()) - set(named.values())):
         raise UserError(f"--side {unknown[0]}: the folders are {', '.join(sorted(named.values()))}")
     is_one = len(folders) == 1
     names = {
