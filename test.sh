@@ -30,11 +30,11 @@ for room in harness analysis gpu llm video audio run fleet; do
   for workload in "$room"*-workload; do [[ ! -d $workload ]] || folder=$workload; done
   install_packages "$folder" -r tests/requirements.txt
   printf '\n== tests/%s\n' "$room"
-  if [[ $room == fleet ]]; then # its machines have this one's network for themselves
+  if [[ $room == fleet ]]; then # two processes would make the same machines
     run_tests "$folder" "$@"
     continue
   fi
-  run_tests "$folder" -n 2 --dist loadgroup -m "not alone" "$@"
+  run_tests "$folder" -n 2 -m "not alone" "$@"
   run_tests "$folder" -m alone "$@"
 done
 exit "$status"

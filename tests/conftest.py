@@ -17,23 +17,20 @@ REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
 
 
+def pytest_configure(config):
+    """Of tests that run at a time each has CPUs of its own, so that none slows another down."""
+    worker = getattr(config, "workerinput", None)
+    if worker:
+        cpus, number = sorted(os.sched_getaffinity(0)), int(worker["workerid"].removeprefix("gw"))
+        os.sched_setaffinity(0, cpus[number :: worker["workercount"]] or cpus)
+
+
 # What takes a workload's scripts seconds to import, and starts no thread.
 LIBRARIES = {
     "llm-workload": "transformers.models.auto.auto_factory matplotlib.pyplot",
     "video-ai-workload": "av cv2 pycocotools.cocoeval ultralytics matplotlib.pyplot",
     "audio-ai-workload": "av jiwer librosa whisper matplotlib.pyplot",
 }
-
-
-# Fixtures that take long to make: the tests of each stay together where tests run in parallel.
-MADE_ONCE = {"machines", "made", "studies", "tiny"}
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    for item in items:
-        for name in MADE_ONCE.intersection(item.fixturenames):
-            item.add_marker(pytest.mark.xdist_group(name))
 
 
 @functools.cache
