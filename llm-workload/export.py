@@ -62,10 +62,10 @@ def main() -> int:
     if weight_format == "int4":
         settings |= {"group_size": args.group_size, "ratio": args.ratio}
     if weight_format in COMPRESSED:
-        settings["sym"] = args.sym
+        settings |= {"sym": args.sym, "layout": LAYOUT}
     if text:
         settings |= {"awq": args.awq, "scale_estimation": args.scale_estimation}
-    parameters = {**settings, "layout": LAYOUT} if weight_format in COMPRESSED else dict(settings)
+    parameters = dict(settings)
     if text:
         digest = model_files.sha256(args.dataset)
         parameters |= {"dataset": args.dataset.name, "dataset_sha256": digest}
