@@ -2,8 +2,9 @@
 
 A workload only says how its streams are played (Play). A number of them is sustained where both
 halves of the time counted are within the limit. The number is doubled until one is not sustained,
-then found by bisection, and then confirmed: it is played until enough has been observed for the
-claim that less than the limit's share is late; where that does not hold, fewer streams are tried.
+then found by bisection to RESOLUTION, and then confirmed: it is played until enough has been
+observed for the claim that less than the limit's share is late; where that does not hold, fewer
+streams are tried.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from harness.metrics import METRICS
 from harness.monitor import SystemMonitor
 
 CONFIDENCE = 0.95  # in the share of all streams together
+RESOLUTION = 1 / 16  # of a capacity: about as much as repeated searches differ
 LONGER_TRIES = 1  # of a number that was within the limit, but not shown to be
 MORE_THAN_NEEDED = 1.2  # as random arrivals may bring fewer observations than before
 RESULT = "Capacity: "  # begins the line that says it
@@ -214,7 +216,7 @@ def find(
     limit: Limit = Limit(),
     exactly: Sequence[int] = (),
     known: int = 0,
-    resolution: float = 0.0,
+    resolution: float = RESOLUTION,
     available: Callable[[], tuple[int, int]] = memory.available,
 ) -> Found:
     """Search for the most streams that are sustained, and confirm them.
@@ -339,7 +341,7 @@ def confirm(
             continue
         needed, tries = min_observations, 0
         if not result:
-            most = max(highest(levels), most - max(1, most // 16))
+            most = max(highest(levels), most - max(1, int(most * RESOLUTION)))
 
 
 def measured(

@@ -140,6 +140,13 @@ def test_one_late_observation_is_played_longer_before_fewer_streams_are_tried():
     assert found.levels[7]["observations"] >= observations_needed(0.01, late=1)
 
 
+def test_a_large_number_is_found_to_a_16th():
+    machine = Machine(997)
+    found = find(machine, last=4096)
+    assert 997 * 15 / 16 <= found.most <= 997 < found.first_over <= found.most * 17 / 16
+    assert len(machine.runs) <= 16
+
+
 def test_a_first_number_above_what_is_sustained_goes_down():
     assert find(Machine(3), first=20).most == 3
 
