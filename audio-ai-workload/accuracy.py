@@ -34,7 +34,7 @@ GATE = "word_error_rate"
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     model.add_arguments(parser)
-    model.add_chunked(parser)
+    model.add_file_arguments(parser)
     cli.add_common_arguments(parser, iteration=None)
     gate.add_arguments(parser, GATE)
     args = model.parse(parser)

@@ -46,7 +46,7 @@ TUNED = "rtfx", "transcription_time_s", ()
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=cli.HelpFormatter)
     model.add_arguments(parser)
-    model.add_chunked(parser)
+    model.add_file_arguments(parser)
     add = parser.add_argument
     add("--word_timestamps", action="store_true", help="find the time of each word, too")
     formats = (*OUTPUT_FORMATS, "all")

@@ -113,16 +113,22 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--num_streams", type=cli.positive_int, default=1, help=streams)
 
 
-def add_chunked(parser: ArgumentParser) -> None:
+def add_file_arguments(parser: ArgumentParser) -> None:
+    """Of the doors that transcribe whole files."""
+    add = parser.add_argument
     chunked = "cut long files at pauses, and transcribe the pieces as if each were a file"
-    parser.add_argument("--chunked", action="store_true", help=chunked)
+    add("--chunked", action="store_true", help=chunked)
+    without = "text only, without the times of segments: fewer tokens and windows"
+    add("--without_timestamps", action="store_true", help=without)
 
 
 def parse(parser: ArgumentParser) -> Namespace:
     """The arguments, with those defaults that others decide or that are lists."""
+    parser.set_defaults(chunked=False, without_timestamps=False)  # of a door that lacks them
     args = parser.parse_args()
-    chunked = getattr(args, "chunked", False)
-    args.batch_size = args.batch_size or (PIECES_AT_ONCE if chunked else 1)
+    if args.without_timestamps and getattr(args, "word_timestamps", False):
+        parser.error("--word_timestamps finds what --without_timestamps leaves out")
+    args.batch_size = args.batch_size or (PIECES_AT_ONCE if args.chunked else 1)
     args.audio = args.audio or [SAMPLE]
     if not args.ovmodel_path:
         args.model_name = args.model_name or "base"
@@ -133,20 +139,22 @@ def parse(parser: ArgumentParser) -> Namespace:
 def prepare(args: Namespace, paths: Sequence[Path], word_timestamps: bool | None = False) -> Job:
     """Check, read the audio, load the model and print the header.
 
-    `word_timestamps` None: where a reference has words' times. Raises UserError.
+    `word_timestamps` None: where a reference has words' times, unless without timestamps. Raises
+    UserError.
     """
     references = error_rates.read_references(args.reference, paths) if args.reference else []
     if word_timestamps is None:
         word_timestamps = any(reference.words for reference in references)
+        word_timestamps = word_timestamps and not args.without_timestamps
     options = {
         "language": check_language(args.language),  # None: detected, file by file
         "task": args.task,
         "beam_size": args.beam_size,  # None: greedy
         "temperature": FALLBACK_TEMPERATURES if args.temperature is None else args.temperature,
         "word_timestamps": word_timestamps,
+        "without_timestamps": args.without_timestamps,
     }
-    known = {"chunked": False, **vars(args)}
-    known |= {"placement": Placement.from_arguments(args), "options": options}
+    known = {**vars(args), "placement": Placement.from_arguments(args), "options": options}
     settings = Settings(**{field.name: known[field.name] for field in fields(Settings)})
     name = args.model_name or "base"
     command = f"export.py --model_name {name} --output {args.ovmodel_path}"
@@ -243,9 +251,7 @@ def load(settings: Settings) -> Loaded:
     exported_as = (model_files.read_stamp(folder) or {}).get("model_name")
     name = check_name(settings.model_name, whisper.dims, exported_as, folder)
     described = model_files.describe(f"Whisper {name}", folder, settings.ir_files(), weights)
-    # The encoder first, as it is what may be int8.
-    compiled = {"encoder": whisper.compiled["encoder"], **whisper.compiled}
-    placed = openvino_setup.describe(placement, compiled)
+    placed = openvino_setup.describe(placement, whisper.compiled)
     return Loaded(whisper, described, placed, load_time_s)
 
 
@@ -336,6 +342,7 @@ def record_arguments(
             "beam size": options["beam_size"] if fallback or not temperature else None,
             "temperature": None if fallback else temperature,
             "word timestamps": options["word_timestamps"],
+            "without timestamps": options["without_timestamps"] or None,
             "chunked": settings.chunked or None,
             **task,
         },

@@ -71,9 +71,9 @@ class OpenVINOWhisper:
         self.num_languages = self.dims.n_vocab - 51765 - int(self.is_multilingual)
         if word_timestamps and not self.alignment_heads:
             raise ValueError(f"{DIMS} lacks the alignment heads that word timestamps need")
-        self.compiled = {
-            "decoder": core.compile_model(folder / DECODER, device, config),
+        self.compiled = {  # the encoder first: its precision is the record's
             "encoder": core.compile_model(folder / ENCODER, device, config),
+            "decoder": core.compile_model(folder / DECODER, device, config),
         }
         if word_timestamps:
             aligner = build_aligner(core.read_model(folder / DECODER), self.alignment_heads)

@@ -45,6 +45,7 @@ def test_the_guides_command_prints_transcript_speed_and_errors(audio):
         {"temperature": 0, "language": "en"},
         {"temperature": 0, "task": "translate"},
         {"temperature": 0, "word_timestamps": True},
+        {"temperature": 0, "without_timestamps": True},
     ],
 )
 def test_the_transcript_is_openai_whispers_own(models, speech, options):

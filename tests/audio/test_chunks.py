@@ -102,3 +102,15 @@ def test_pieces_have_the_words_of_the_file_at_its_times(audio, speech, long_file
     ]
     every_s = len(speech) / RATE + 1
     assert np.diff(said_s) == pytest.approx([every_s] * 3, abs=0.2)
+
+
+def test_pieces_are_transcribed_without_timestamps(audio, long_file):
+    reference = ("--reference", long_file.with_suffix(".txt"))
+    run, printed = audio.measure(
+        "--audio", long_file, "--chunked", "--without_timestamps", *reference, *ONCE
+    )
+    assert run["metrics"]["word_error_rate"]["median"] <= 0.01
+    assert run["task"]["without timestamps"] is run["task"]["chunked"] is True
+    segments = run["output"]["segments"]  # one for each piece
+    assert len(segments) == 4
+    assert [each["start"] for each in segments[1:]] == [each["end"] for each in segments[:-1]]

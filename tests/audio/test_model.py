@@ -109,7 +109,8 @@ def task_of(
 
     whisper = types.SimpleNamespace(is_multilingual=is_multilingual)
     options = {"language": None, "task": "transcribe", "beam_size": None, **options}
-    options = {"temperature": model.FALLBACK_TEMPERATURES, "word_timestamps": False, **options}
+    times = {"word_timestamps": False, "without_timestamps": False}
+    options = {"temperature": model.FALLBACK_TEMPERATURES, **times, **options}
     settings = types.SimpleNamespace(
         options=options,
         **{"device": "CPU", "batch_size": 1, "num_streams": 1, "chunked": False, **settings},
@@ -136,6 +137,21 @@ def test_options_without_effect_do_not_make_it_other_work():
     assert task_of({}, {"batch_size": 2, "num_streams": 2}, 4) == task_of(
         {}, {"batch_size": 8, "num_streams": 2}, 4
     )
+
+
+def test_text_without_timestamps_is_other_and_less_work(models, audio, speech):
+    timed, text_only = task_of({}, {})[0], task_of({"without_timestamps": True}, {})[0]
+    assert timed["without timestamps"] is None
+    assert text_only == {**timed, "without timestamps": True}
+    ours, work = models[0], [models[0].work()]
+    for options in ({}, {"without_timestamps": True}):
+        result = transcribe(ours, speech, temperature=0, language="en", **options)
+        work.append(ours.work())
+        assert result["text"].count("pharmacy") == 1
+    (timed_windows, timed_steps), (windows, steps) = np.diff(work, axis=0)
+    assert windows == 1 <= timed_windows and 0 < steps < timed_steps
+    done = audio.infer("--without_timestamps", "--word_timestamps")
+    assert done.returncode == 2 and "--word_timestamps finds what" in done.stderr
 
 
 def test_a_file_cut_into_pieces_is_other_work_and_its_pieces_are_what_is_batched():
