@@ -7,11 +7,14 @@ for byte. To add the machine you are on: python3 -m harness.capture
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from harness import cli, files
 from harness.sut_toml import FOLDER, read_all, tomllib

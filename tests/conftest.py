@@ -30,6 +30,7 @@ LIBRARIES = {
     "llm-workload": "transformers.models.auto.auto_factory matplotlib.pyplot",
     "video-ai-workload": "av cv2 pycocotools.cocoeval ultralytics matplotlib.pyplot",
     "audio-ai-workload": "av jiwer librosa whisper matplotlib.pyplot",
+    "analysis": "jinja2 jsonschema_rs matplotlib multiprocessing numpy",
 }
 
 
@@ -45,6 +46,13 @@ def forked(folder: str) -> list[str]:
     atexit.register(server.kill)
     assert server.stdout.readline() == b"serving\n"
     return [sys.executable, "-IS", script, "run", address]
+
+
+def run_analysis(module: str, *args, **how) -> subprocess.CompletedProcess:
+    """`python3 -m analysis.MODULE` from the checkout's top."""
+    command = [*forked("analysis"), REPO / f"analysis/{module}.py", *args]
+    how = {"cwd": REPO, "capture_output": True, "text": True, "timeout": 120, **how}
+    return subprocess.run(list(map(str, command)), **how)
 
 
 class Workload:

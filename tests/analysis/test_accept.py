@@ -1,12 +1,11 @@
 """A delivered machine is passed, failed or left undecided as often as the error rates say."""
 
 import os
-import subprocess
-import sys
+from functools import partial
 
 import numpy as np
 import pytest
-from conftest import REPO, assert_one_line
+from conftest import assert_one_line, run_analysis
 from simulated import changed, record, write
 
 from analysis import accept
@@ -16,9 +15,7 @@ TRIALS = int(os.environ.get("TRIALS", 400))  # TRIALS=2000 for figures to report
 SPREAD = 0.02  # between runs
 
 
-def run(*args) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "analysis.accept", *map(str, args)]
-    return subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=60)
+run = partial(run_analysis, "accept")
 
 
 def outcomes(performance: float, runs: int, better: str = "higher") -> dict[str, float]:

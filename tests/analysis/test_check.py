@@ -1,16 +1,12 @@
 """Which records are valid as evidence, and why others are not."""
 
 import json
-import subprocess
-import sys
+from functools import partial
 
-from conftest import REPO, assert_one_line
+from conftest import assert_one_line, run_analysis
 from simulated import changed, record, write
 
-
-def run(*args) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "analysis.check", *map(str, args)]
-    return subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=60)
+run = partial(run_analysis, "check")
 
 
 def test_a_valid_record_is_said_to_be(tmp_path):

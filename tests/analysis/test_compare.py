@@ -6,18 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
-from conftest import REPO, assert_one_line
+from conftest import REPO, assert_one_line, run_analysis
 from simulated import MACHINE, changed, record, write
 
 from analysis import ratio
 
-
-def run(*args) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "analysis.compare", *map(str, args)]
-    return subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=120)
+run = partial(run_analysis, "compare")
 
 
 def compared(*args) -> dict:

@@ -3,12 +3,10 @@
 import argparse
 import json
 import math
-import subprocess
-import sys
 import time
 
 import pytest
-from conftest import REPO, assert_one_line
+from conftest import assert_one_line, run_analysis
 from simulated import capacity_record, record, write
 
 from analysis import cost, tco
@@ -39,13 +37,8 @@ def test_units_of_work_per_hour(unit, throughput, units):
     assert cost.unit_of_work(unit).per_hour(throughput) == pytest.approx(units)
 
 
-def run(module: str, *args) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", f"analysis.{module}", *map(str, args)]
-    return subprocess.run(command, cwd=REPO, capture_output=True, text=True)
-
-
 def compared(*args) -> dict:
-    done = run("compare", *args, "--json")
+    done = run_analysis("compare", *args, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -67,7 +60,7 @@ def compared(*args) -> dict:
     ],
 )
 def test_what_makes_no_sense_is_wrong_usage(options, words):
-    done = run("cost", "million tokens", "R760xa=1200", *options)
+    done = run_analysis("cost", "million tokens", "R760xa=1200", *options)
     assert done.returncode == 2 and words in done.stderr, done.stderr
     assert "Traceback" not in done.stderr
 
@@ -75,12 +68,12 @@ def test_what_makes_no_sense_is_wrong_usage(options, words):
 def test_power_that_would_change_nothing_is_refused(tmp_path):
     power = "--power_w", "m7i.48xlarge=900"
     assert_one_line(
-        run("cost", "million tokens", "m7i.48xlarge=1", *power), "power is in the price"
+        run_analysis("cost", "million tokens", "m7i.48xlarge=1", *power), "power is in the price"
     )
     write(tmp_path, record([1.0] * 6, machine="desk"))
-    done = run("compare", tmp_path, "--power_w", "desk=200")
+    done = run_analysis("compare", tmp_path, "--power_w", "desk=200")
     assert_one_line(done, "no system of sut/ is desk", "--sut desk=NAME")
-    done = run("cost", "million tokens", "R760xa=1", "--power_w", "foo=1")
+    done = run_analysis("cost", "million tokens", "R760xa=1", "--power_w", "foo=1")
     assert_one_line(done, "foo is no side")
 
 
@@ -164,7 +157,7 @@ def test_work_is_priced_in_a_unit_of_ones_own_too(edge_and_cloud):
     assert [row["unit"] for row in found["costs"]] == ["million tokens", "page"]
     cloud = [usd(row, "cloud") for row in found["costs"]]
     assert cloud[1] == pytest.approx(cloud[0] * 500 / 1e6)
-    unknown = run("compare", *edge_and_cloud, "--unit", "frame=frames_per_second:1")
+    unknown = run_analysis("compare", *edge_and_cloud, "--unit", "frame=frames_per_second:1")
     assert_one_line(unknown, "--unit frame", "no metric frames_per_second", "tokens_per_second")
 
 
@@ -175,7 +168,7 @@ def test_without_a_price_there_is_no_cost_and_without_power_no_verdict_on_owning
     assert row["alternatives"] == [] and row["break_evens"] == []
     assert "edge: sut/XR4520c.toml has no price" in row["missing"]
     assert any(missing.startswith("home: no system") for missing in row["missing"])
-    done = run("cost", "million tokens", "R760xa=1200", "m7i.48xlarge=1000")
+    done = run_analysis("cost", "million tokens", "R760xa=1200", "m7i.48xlarge=1000")
     assert "without energy and rack space and administration" in done.stdout
     assert "not known: R760xa's power, so no verdict on owning it: --power_w." in done.stdout
     assert "costs less than" not in done.stdout
@@ -183,15 +176,15 @@ def test_without_a_price_there_is_no_cost_and_without_power_no_verdict_on_owning
 
 def test_the_published_systems_at_throughputs_of_ones_own():
     priced = "million tokens", "R760xa=1200", "m7i.48xlarge=1000", "--power_w", "R760xa=900"
-    done = run("cost", *priced)
+    done = run_analysis("cost", *priced)
     assert done.returncode == 0, done.stderr
     assert "R760xa, bought costs less than m7i.48xlarge, on demand with a prob" in done.stdout
     assert "the price has no date" in done.stdout
     assert "price of electricity" in done.stdout and "the kit's default" in done.stdout
-    assert "USD per page" in run("cost", *priced, "--unit", "page=tokens:500").stdout
-    assert_one_line(run("cost", "million tokens", "R760=1"), "R760 is no system")
+    assert "USD per page" in run_analysis("cost", *priced, "--unit", "page=tokens:500").stdout
+    assert_one_line(run_analysis("cost", "million tokens", "R760=1"), "R760 is no system")
     for wrong in (("million tokens", "R760xa=fast"), ("tokens", "R760xa=1"), ("million tokens",)):
-        done = run("cost", *wrong)
+        done = run_analysis("cost", *wrong)
         assert done.returncode == 2 and "error: " in done.stderr, done.stderr
 
 
@@ -202,7 +195,7 @@ CAPACITIES = [
 
 
 def priced(*args) -> dict:
-    done = run("cost", "--demand", *args, "--json")
+    done = run_analysis("cost", "--demand", *args, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -254,7 +247,7 @@ def test_a_hosted_api_is_priced_by_what_the_demand_takes(tmp_path):
         '[usd_per]\n"million output tokens" = 2.0\n'
     )
     args = "users=200", *CAPACITIES, *EXACT, "--api", api
-    assert_one_line(run("cost", "--demand", *args), "--api needs --api_use of users")
+    assert_one_line(run_analysis("cost", "--demand", *args), "--api needs --api_use of users")
     used = "--api_use", "users:million output tokens=0.01"
     (work,) = priced(*args, *used, "--profile", "always")["works"]
     hosted = next(each for each in work["alternatives"] if each["side"] == "hosted")
@@ -280,11 +273,13 @@ def test_what_was_not_measured_is_no_capacity(tmp_path):
     assert work["alternatives"] == []
     assert work["missing"][0] == "R760xa: no capacity of calls was measured"
     write(tmp_path, record([1.0] * 6, machine="R760xa"))
-    assert_one_line(run("cost", "--demand", "users=5", tmp_path), "no capacity was measured")
-    done = run("cost", "--demand", "users=5")
+    assert_one_line(
+        run_analysis("cost", "--demand", "users=5", tmp_path), "no capacity was measured"
+    )
+    done = run_analysis("cost", "--demand", "users=5")
     assert done.returncode == 2 and "--capacity" in done.stderr
     assert_one_line(
-        run("cost", "--demand", "users=5", *CAPACITIES, "--profile", "x"), "--profile x"
+        run_analysis("cost", "--demand", "users=5", *CAPACITIES, "--profile", "x"), "--profile x"
     )
 
 
@@ -293,8 +288,9 @@ def test_five_systems_are_priced_in_a_second_or_two():
     sides = "R760xa", "XR4520c", "m7i.48xlarge", "m6i.8xlarge", "g5.8xlarge"
     many = [word for s in sides for word in ("--capacity", f"{s}:cameras=40,calls=30,users=200")]
     begin = time.monotonic()
-    done = run("cost", "--demand", "cameras=120,calls=40,users=200", *many, "--profile", "office",
-               "--billing", "scale_to_zero", "--power_w", "R760xa=900")  # fmt: skip
+    demand = ["--demand", "cameras=120,calls=40,users=200", "--profile", "office"]
+    how = ["--billing", "scale_to_zero", "--power_w", "R760xa=900"]
+    done = run_analysis("cost", *demand, *many, *how)
     took = time.monotonic() - begin
     print(f"{took:.2f} s")
     assert done.returncode == 0 and took < 4, done.stderr
@@ -316,14 +312,16 @@ def test_a_comparison_of_capacities_leads_with_what_a_demand_costs(tmp_path):
     machines = {a["side"]: a["machines"]["value"] for a in alone["alternatives"]}
     assert machines == {"edge": 17, "cloud": 41}  # 600 x 1.2 / 0.9 = 800 users, and a spare
     assert found["demand"]["capacities"]["edge"]["users"]["conditions"]
-    text = run("compare", *both, *demand).stdout
+    text = run_analysis("compare", *both, *demand).stdout
     assert text.startswith("600 users cost least on ") and "One machine carries" in text
-    assert "- 600 users cost least on " in run("compare", *both, *demand, "--markdown").stdout
+    assert (
+        "- 600 users cost least on " in run_analysis("compare", *both, *demand, "--markdown").stdout
+    )
     assert compared(*both)["demand"] is None
 
 
 def test_what_goes_with_a_demand_only_is_wrong_usage_without_one(tmp_path):
     write(tmp_path, capacity_record(20, machine="R760xa"))
     for option in (("--spare", "1"), ("--profile", "office"), ("--capacity", "R760xa:users=5")):
-        done = run("compare", tmp_path, *option)
+        done = run_analysis("compare", tmp_path, *option)
         assert done.returncode == 2 and f"{option[0]}: goes with --demand" in done.stderr

@@ -4,13 +4,11 @@ reported and watched."""
 import argparse
 import hashlib
 import json
-import subprocess
-import sys
 import time
 from datetime import datetime, timedelta
 
 import pytest
-from conftest import REPO
+from conftest import REPO, run_analysis
 from pypdf import PdfReader
 
 from harness import run, system
@@ -56,11 +54,6 @@ def measure(folder, pause_s: float, day: int = 0) -> int:
     return run.finish({**made, "finished_at": finished_at.isoformat()}, args)
 
 
-def analysis(module: str, *args) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", f"analysis.{module}", *map(str, args)]
-    return subprocess.run(command, cwd=REPO, capture_output=True, text=True)
-
-
 @pytest.fixture(scope="module")
 def sides(tmp_path_factory):
     folder = tmp_path_factory.mktemp("widgets")
@@ -75,7 +68,7 @@ ALLOWED = "--allow_invalid"  # this machine may be busy
 
 def test_it_is_compared_and_priced(sides):
     priced = "--sut", "slow=m7i.48xlarge", "--sut", "quick=R760xa", "--power_w", "quick=900"
-    done = analysis("compare", *sides, *priced, ALLOWED, "--json")
+    done = run_analysis("compare", *sides, *priced, ALLOWED, "--json")
     assert done.returncode == 0, done.stderr
     data = json.loads(done.stdout)
     (comparison,), (row,) = data["comparisons"], data["costs"]
@@ -92,7 +85,7 @@ def test_it_is_compared_and_priced(sides):
 
 def test_it_is_reported_as_a_page_a_pdf_and_a_line(sides, tmp_path):
     page, pdf = tmp_path / "r.html", tmp_path / "r.pdf"
-    done = analysis("compare", *sides, ALLOWED, "--html", page, "--pdf", pdf)
+    done = run_analysis("compare", *sides, ALLOWED, "--html", page, "--pdf", pdf)
     assert done.returncode == 0, done.stderr
     text = " ".join(" ".join(p.extract_text() for p in PdfReader(pdf).pages).split())
     for content in (page.read_text(), text):
@@ -100,19 +93,19 @@ def test_it_is_reported_as_a_page_a_pdf_and_a_line(sides, tmp_path):
             "Widgets: quick is better than slow" in content and "times the widget rate" in content
         )
     assert "<td>Polishing</td>" in page.read_text()
-    table = analysis("summary", *sides, "--details").stdout
+    table = run_analysis("summary", *sides, "--details").stdout
     assert table.count("Widgets ") >= 2 and "Polishing: " in table and "widgets/s" in table
 
 
 def test_it_is_watched(sides):
     slow, quick = (next(side.glob("*.json")) for side in sides)
-    done = analysis("history", slow, quick, ALLOWED)
+    done = run_analysis("history", slow, quick, ALLOWED)
     assert done.returncode == 0 and done.stdout.startswith("better: ")
     newest = json.loads(slow.read_text())
     newest.update(id="newest", finished_at="2999-01-01T00:00:00+00:00")
     path = slow.parents[1] / "newest.json"
     path.write_text(json.dumps(newest))
-    done = analysis("history", quick, path, ALLOWED)
+    done = run_analysis("history", quick, path, ALLOWED)
     assert done.returncode == 3 and done.stdout.startswith("SLOWDOWN: "), done.stdout
 
 

@@ -1,19 +1,15 @@
 """A slowdown is found, noise is not taken for one."""
 
-import subprocess
-import sys
+from functools import partial
 
 import numpy as np
 import pytest
-from conftest import REPO, assert_one_line
+from conftest import assert_one_line, run_analysis
 from simulated import record, write
 
 from analysis import history
 
-
-def run(*args) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "analysis.history", *map(str, args)]
-    return subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=60)
+run = partial(run_analysis, "history")
 
 
 def days(rates, **options) -> list[dict]:

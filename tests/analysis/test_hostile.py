@@ -12,7 +12,7 @@ import sys
 
 import pytest
 from browser import found_in, needs_browser
-from conftest import REPO, assert_one_line
+from conftest import REPO, assert_one_line, run_analysis
 from mutants import mutants, originals
 from simulated import capacity_record, record, write
 
@@ -20,12 +20,6 @@ from analysis import check, compare, history, pages, report, summary
 from analysis.text import csv_cell, markdown, plain
 from harness import cli
 from harness import record as records
-
-
-def run(module: str, *args, **how) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", f"analysis.{module}", *map(str, args)]
-    how = {"cwd": REPO, "capture_output": True, "text": True, "timeout": 60, **how}
-    return subprocess.run(command, **how)
 
 
 def called(monkeypatch, main, *args) -> tuple[str, str]:
@@ -114,11 +108,11 @@ def test_only_regular_files_of_a_sane_size_are_read(tmp_path, module):
     (tmp_path / "loop.json").symlink_to(tmp_path / "loop.json")
     with (tmp_path / "large.json").open("wb") as file:
         file.truncate(records.MAX_BYTES + 1)
-    done = run(module, tmp_path, timeout=20)
+    done = run_analysis(module, tmp_path, timeout=20)
     assert done.returncode == (check.EXIT_INVALID if module == "check" else 0), done.stderr
     said = done.stdout if module == "check" else done.stderr
     assert said.count("not a regular file") == 3 and "too large" in said
-    assert_one_line(run(module, tmp_path / ("x" * 300)), "File name too long")
+    assert_one_line(run_analysis(module, tmp_path / ("x" * 300)), "File name too long")
 
 
 FOLDER = "=1+1 <b>$\\alpha$|`x`\x1b[31m\u202e_"
@@ -152,10 +146,10 @@ def hostile(tmp_path_factory):
     options = ["--sut", prices[0], "--sut", prices[1], "--power_w", f"_{FOLDER[1:]}=900"]
     options += ["--demand", "users=30", "--capacity", f"_{FOLDER[1:]}:=1+1<b>=3"]
     folders = [root / FOLDER, root / f"_{FOLDER[1:]}", "--baseline", FOLDER]
-    done = run("compare", *folders, *options, *outputs)
+    done = run_analysis("compare", *folders, *options, *outputs)
     assert done.returncode == 0 and is_plain(done.stderr), done.stderr
     assert "Warning" not in done.stderr
-    printed = run("compare", *folders)
+    printed = run_analysis("compare", *folders)
     assert is_plain(printed.stdout + printed.stderr) and "No verdict" in printed.stdout
     return {name: path.read_bytes() for name, path in out.items()}
 
@@ -219,7 +213,7 @@ def test_text_that_is_no_utf_8_is_written_as_escapes(tmp_path):
     made["title"] = "half \ud800"
     write(tmp_path, made)
     (path,) = tmp_path.iterdir()
-    done = run("compare", path, "--markdown")
+    done = run_analysis("compare", path, "--markdown")
     assert done.returncode == 0 and "half \\\\ud800" in done.stdout, done.stderr
 
 
@@ -237,12 +231,12 @@ def test_an_output_never_replaces_a_record(tmp_path, two, option):
     third = write(tmp_path, record([3.0] * 6))[0]
     copy = third.read_bytes()
     for paths in (two, [third, *two]):  # the first is taken for the output
-        done = run("compare", option, *paths, "--overwrite")
+        done = run_analysis("compare", option, *paths, "--overwrite")
         assert_one_line(done, f"{option} {paths[0]} is a record", "name the records before")
     link = tmp_path / "r.html"
     link.symlink_to(two[1])
-    assert_one_line(run("compare", *two, option, link, "--overwrite"), "is a record")
-    assert_one_line(run("compare", option, tmp_path / "a", *two), "is a folder", option)
+    assert_one_line(run_analysis("compare", *two, option, link, "--overwrite"), "is a record")
+    assert_one_line(run_analysis("compare", option, tmp_path / "a", *two), "is a folder", option)
     assert third.read_bytes() == copy
 
 
@@ -250,18 +244,18 @@ def test_a_report_may_be_made_again_and_nothing_else_is_replaced(tmp_path, two):
     outputs = {f"--{form}": tmp_path / f"report.{form}" for form in compare.FORMS}
     every = [word for pair in outputs.items() for word in pair]
     for _ in range(2):
-        done = run("compare", *two, *every)
+        done = run_analysis("compare", *two, *every)
         assert done.returncode == 0 and done.stderr.count("Written: ") == 5, done.stderr
     for option, output in outputs.items():
         output.write_bytes(b"my notes")
-        done = run("compare", *two, option, output)
+        done = run_analysis("compare", *two, option, output)
         assert_one_line(done, f"{option} {output} exists", "--overwrite")
         assert output.read_bytes() == b"my notes"
-    assert run("compare", *two, *every[4:], "--overwrite").returncode == 0
+    assert run_analysis("compare", *two, *every[4:], "--overwrite").returncode == 0
     assert all(output.read_bytes() != b"my notes" for output in list(outputs.values())[2:])
-    both = run("compare", *two, "--csv", tmp_path / "x", "--json", tmp_path / "x")
+    both = run_analysis("compare", *two, "--csv", tmp_path / "x", "--json", tmp_path / "x")
     assert_one_line(both, "another output goes there")
-    assert run("compare", *two, "--csv", "/dev/stdout").stdout.startswith("work,metric,")
+    assert run_analysis("compare", *two, "--csv", "/dev/stdout").stdout.startswith("work,metric,")
 
 
 @pytest.mark.parametrize(
@@ -275,7 +269,7 @@ def test_a_report_may_be_made_again_and_nothing_else_is_replaced(tmp_path, two):
 def test_when_nothing_compares_the_nearest_pair_and_what_differs_are_named(tmp_path, other, words):
     write(tmp_path / "a", record([1.0] * 6, **{"max new tokens": 100}))
     write(tmp_path / "b", other, record([1.0] * 6, workload="video", levels=7, fps=3))
-    printed = run("compare", tmp_path / "a", tmp_path / "b").stdout
+    printed = run_analysis("compare", tmp_path / "a", tmp_path / "b").stdout
     assert "Nothing to compare" in printed and words in printed
 
 
@@ -285,7 +279,7 @@ def test_a_level_that_is_not_the_baselines_best_is_compared_in_the_summary_too(t
 
     write(tmp_path / "a", *levels(1, 4))
     write(tmp_path / "b", *levels(1))
-    printed = run("compare", tmp_path / "a", tmp_path / "b").stdout
+    printed = run_analysis("compare", tmp_path / "a", tmp_path / "b").stdout
     assert printed.startswith("LLM server") and "Nothing to compare" not in printed
 
 
@@ -309,7 +303,7 @@ def test_whatever_becomes_of_the_output_there_is_no_traceback(tmp_path, module, 
         assert done.returncode == 1 and done.stderr.startswith("error: ")
 
 
-@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("module", [*MODULES, "sut"])
 def test_a_command_runs_by_its_path_from_any_folder(tmp_path, module):
     done = subprocess.run(
         [sys.executable, REPO / f"analysis/{module}.py", "--help"],

@@ -5,13 +5,11 @@ TRIALS=2000 harness/.venv/bin/python -m pytest tests/analysis/test_machines.py -
 
 import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import REPO
+from conftest import run_analysis
 from simulated import record, write
 
 from analysis import machines, ratio
@@ -32,8 +30,7 @@ def side(folder, count: int, of_each: int, random, level: float = 100.0):
 
 
 def compared(*folders) -> dict:
-    command = [sys.executable, "-m", "analysis.compare", *map(str, folders), "--json"]
-    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
+    done = run_analysis("compare", *folders, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)["comparisons"][0]
 
@@ -45,9 +42,7 @@ def test_machines_not_their_runs_are_what_a_verdict_rests_on(tmp_path):
     assert found["ratios"]["tokens_per_second"]["verdict"] == ratio.MORE_RUNS
     assert found["counted"] == ["machine", "machine"] and found["runs"] == [3, 3]
     assert any("3 machines, each one observation: they differ by" in n for n in found["notes"])
-    text = subprocess.run(
-        [sys.executable, "-m", "analysis.compare", a, b], cwd=REPO, capture_output=True, text=True
-    ).stdout
+    text = run_analysis("compare", a, b).stdout
     assert "1 more machine needed on each side" in text.splitlines()[0]
 
 

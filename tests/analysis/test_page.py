@@ -4,7 +4,6 @@ import html
 import json
 import re
 import shlex
-import subprocess
 import sys
 import time
 from importlib.resources import files
@@ -12,7 +11,7 @@ from importlib.resources import files
 import numpy as np
 import pytest
 from browser import DARK, LIGHT, found_in, needs_browser
-from conftest import REPO
+from conftest import run_analysis
 from simulated import MACHINE, capacity_record, record, write
 
 from analysis import compare, pages
@@ -62,10 +61,7 @@ def judged(folder, machine: str) -> None:
 
 def compared(folder, *options: str) -> str:
     """The page that analysis.compare writes there."""
-    command = [sys.executable, REPO / "analysis/compare.py", *options, "--html", "r.html"]
-    done = subprocess.run(
-        [*command, "--overwrite"], cwd=folder, capture_output=True, text=True, timeout=120
-    )
+    done = run_analysis("compare", *options, "--html", "r.html", "--overwrite", cwd=folder)
     assert done.returncode == 0, done.stderr
     return (folder / "r.html").read_text()
 
@@ -165,8 +161,7 @@ def test_an_answer_that_is_not_sure_is_none(made, folder, tmp_path):
     """At the rent at which both cost the same."""
     two = ["R760xa", "m7i.48xlarge"]
     for options in (DEMAND, DEMAND[2:]):
-        command = [sys.executable, REPO / "analysis/compare.py", *two, *options, "--json"]
-        data = json.loads(subprocess.run(command, cwd=folder, capture_output=True).stdout)
+        data = json.loads(run_analysis("compare", *two, *options, "--json", cwd=folder).stdout)
         works = [data["demand"]["work"]] if data["demand"] else data["costs"]
         rents = [
             f"rental_price_factor={work['break_evens'][0]['decision']['flips'][1]['value']}"
@@ -356,8 +351,7 @@ def test_a_thousand_records_take_seconds_and_a_small_page(tmp_path, monkeypatch)
 
 
 def test_json_has_the_demand_and_one_baseline(folder):
-    command = [sys.executable, REPO / "analysis/compare.py", "R760xa", "m7i.48xlarge", *DEMAND]
-    done = subprocess.run([*command, "--json"], cwd=folder, capture_output=True)
+    done = run_analysis("compare", "R760xa", "m7i.48xlarge", *DEMAND, "--json", cwd=folder)
     data = json.loads(done.stdout)
     assert data["demand"]["work"]["alternatives"] and not data["others"]
     assert data["runs"][0]["context"]["machine"] == MACHINE.format("R760xa")

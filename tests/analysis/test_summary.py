@@ -1,15 +1,11 @@
 """Records as a table: one line each, and what cannot be read is named."""
 
-import subprocess
-import sys
+from functools import partial
 
-from conftest import REPO, assert_one_line
+from conftest import assert_one_line, run_analysis
 from simulated import record, write
 
-
-def run(*args) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "analysis.summary", *map(str, args)]
-    return subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=60)
+run = partial(run_analysis, "summary")
 
 
 def test_the_table_skips_what_it_cannot_read(tmp_path):

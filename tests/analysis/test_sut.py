@@ -6,10 +6,11 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import REPO
+from conftest import REPO, run_analysis
 from pypdf import PdfReader
 from sut_pages import assert_all_on_its_page, pages, tomllib
 
@@ -21,9 +22,7 @@ SYSTEMS = {
 PUBLISHED = [name for name, system in SYSTEMS.items() if "captured" not in system["system"]]
 
 
-def build(*options: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "analysis.sut", *map(str, options)]
-    return subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=60)
+build = partial(run_analysis, "sut")
 
 
 @pytest.fixture
