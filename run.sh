@@ -148,8 +148,8 @@ list_jobs() {
         --think_time 5 --max_new_tokens 32 --duration 8 --min_observations 1"
       --job "video-capacity video-ai-workload capacity.py --target_fps 10 --duration 6 \
         --min_observations 1"
-      --job "audio-capacity audio-ai-workload capacity.py --min_calls 4 --duration 20 \
-        --min_observations 1"
+      --job "audio-capacity audio-ai-workload capacity.py --min_calls 4 --resolution 0.5 \
+        --duration 20 --min_observations 1"
     )
     return
   fi

@@ -125,6 +125,10 @@ def add_arguments(
         metavar="S",
         help=f"seconds that each number of {name}s is counted, after settling",
     )
+    resolution = f"share of the result to which it is found (default: {RESOLUTION:.3g})"
+    group.add_argument(
+        "--resolution", type=cli.share, default=RESOLUTION, metavar="SHARE", help=resolution
+    )
     needed = observations_needed(limit.late_share)
     observations = (
         f"answers, frames or windows that the result is confirmed on; {needed}, with none late, "
@@ -216,7 +220,6 @@ def find(
     limit: Limit = Limit(),
     exactly: Sequence[int] = (),
     known: int = 0,
-    resolution: float = RESOLUTION,
     available: Callable[[], tuple[int, int]] = memory.available,
 ) -> Found:
     """Search for the most streams that are sustained, and confirm them.
@@ -227,7 +230,7 @@ def find(
     args, name : as for add_arguments().
     journal : of the run; it gets all levels after each.
     exactly : play these numbers, whatever comes of each, instead of a search.
-    known, resolution : as for search().
+    known : as for search().
     available : bytes of memory available, and in all. A number of streams that would leave less
         than memory.MIN_SHARE, by the bytes per stream so far, is not tried.
 
@@ -277,7 +280,7 @@ def find(
         search(lambda count: None if sustained(count) is None else True, exactly, bisect=False)
     else:
         first, last_one = getattr(args, f"min_{name}s"), getattr(args, f"max_{name}s")
-        search(sustained, doubling(first, last_one), known=known, resolution=resolution)
+        search(sustained, doubling(first, last_one), known=known, resolution=args.resolution)
         if last.status == "complete":
             confirm(sustained, levels, args.min_observations, limit, name)
     most = highest(levels)

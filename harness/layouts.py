@@ -100,14 +100,13 @@ class _Trials:
         trial = copy.copy(self._args)
         layout.give(trial)
         trial.duration, trial.min_observations = min(trial.duration, TRIAL_S), 1
+        trial.resolution = BETTER
         setattr(trial, f"min_{self._name}s", fewest)
         before, _ = memory.available()
         with self._open_job(trial) as job:
             taken = before - memory.available()[0]
             self._bytes_each = max(self._bytes_each, taken / layout.instances)
-            found = capacity.find(
-                job, trial, self._name, None, self._limit, known=known, resolution=BETTER
-            )
+            found = capacity.find(job, trial, self._name, None, self._limit, known=known)
         if found.monitor.status != "complete":
             raise KeyboardInterrupt
         return found.most
