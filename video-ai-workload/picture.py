@@ -58,10 +58,11 @@ def copied(picture: av.VideoFrame, quarters: int = 0) -> av.VideoFrame:
     return copy
 
 
-def rgb(picture: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
-    """The picture in this width and height, interpolated linearly: uint8 [H, W, 3]."""
+def write_rgb(picture: av.VideoFrame, target: np.ndarray) -> None:
+    """Write the picture, scaled linearly, into uint8 [H, W, 3], a part of a larger one."""
+    size = target.shape[1::-1]
     scaled = [cv2.resize(p, size, interpolation=cv2.INTER_LINEAR) for p in planes(picture)]
-    return cv2.transform(cv2.merge(scaled), rgb_matrix(picture.colorspace))
+    cv2.transform(cv2.merge(scaled), rgb_matrix(picture.colorspace), dst=target)
 
 
 @cache

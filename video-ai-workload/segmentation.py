@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache, cached_property
 
 import av
 import cv2
 import numpy as np
-from picture import copied, planes, rgb, yuv
+from picture import copied, planes, write_rgb, yuv
 
 PADDING_GREY = 114
 MAX_DETECTIONS = 300
@@ -49,21 +50,21 @@ class Letterbox:
         """Height and width of the frame, pixels."""
         return self.frame_height, self.frame_width
 
-    @property
+    @cached_property
     def gain(self) -> float:
         return min(self.input_height / self.frame_height, self.input_width / self.frame_width)
 
-    @property
+    @cached_property
     def size(self) -> tuple[int, int]:
         """Width and height of the frame inside the input, pixels."""
         sides = round(self.frame_width * self.gain), round(self.frame_height * self.gain)
         return max(1, sides[0]), max(1, sides[1])
 
-    @property
+    @cached_property
     def left(self) -> int:
         return round((self.input_width - self.size[0]) / 2 - 0.1)
 
-    @property
+    @cached_property
     def top(self) -> int:
         return round((self.input_height - self.size[1]) / 2 - 0.1)
 
@@ -77,8 +78,7 @@ class Letterbox:
         network_input[self.top + height :] = PADDING_GREY
         network_input[:, : self.left] = PADDING_GREY
         network_input[:, self.left + width :] = PADDING_GREY
-        inside = network_input[self.top :, self.left :][:height, :width]
-        inside[:] = rgb(picture, (width, height))
+        write_rgb(picture, network_input[self.top :, self.left :][:height, :width])
 
 
 @dataclass(frozen=True)
@@ -199,15 +199,21 @@ def _span(low: int, high: int, pixel: float, padding: float, size: int) -> tuple
     pixel : a frame pixel's size, map pixels. padding : before the frame, map pixels.
     size : of the map, pixels.
     """
-
-    def edge(index: int) -> float:
-        return (index - padding) / pixel
-
     first = max(0, int(low * pixel + padding) - 1)
     last = min(size, math.ceil(high * pixel + padding) + 1)
-    starts = range(first, max(0, first - max(8, math.ceil(pixel))) - 1, -1)
-    begin = min(starts, key=lambda index: round(abs(edge(index) - round(edge(index))), 3))
-    return slice(begin, last), low - round(edge(begin))
+    begin, edge = _beginnings(pixel, padding, size)[first]
+    return slice(begin, last), low - edge
+
+
+@cache
+def _beginnings(pixel: float, padding: float, size: int) -> list[tuple[int, int]]:
+    """For each pixel of the map which one, itself or a few before it, _span() is to begin at, and
+    the frame pixel whose edge is closest to that one's."""
+    edges = [(index - padding) / pixel for index in range(size)]
+    apart = [round(abs(edge - round(edge)), 3) for edge in edges]
+    few = max(8, math.ceil(pixel))
+    best = [min(range(at, max(0, at - few) - 1, -1), key=apart.__getitem__) for at in range(size)]
+    return [(index, round(edges[index])) for index in best]
 
 
 def draw(picture: av.VideoFrame, found: Detections, names: dict[int, str]) -> av.VideoFrame:
@@ -229,8 +235,14 @@ def _tint(plane: np.ndarray, mask: np.ndarray, corners: np.ndarray, step: int, i
     mask = mask[top % step :: step, left % step :: step]
     region = plane[-(-top // step) :, -(-left // step) :][: mask.shape[0], : mask.shape[1]]
     if region.size:
-        seen = (np.arange(256) * (1 - MASK_OPACITY) + ink * MASK_OPACITY).astype(np.uint8)
-        cv2.copyTo(cv2.LUT(region, seen), mask[: region.shape[0], : region.shape[1]], region)
+        seen = cv2.LUT(region, _through_mask(ink))
+        cv2.copyTo(seen, mask[: region.shape[0], : region.shape[1]], region)
+
+
+@cache
+def _through_mask(ink: int) -> np.ndarray:
+    """What each value of a plane becomes under a mask: uint8 [256]."""
+    return (np.arange(256) * (1 - MASK_OPACITY) + ink * MASK_OPACITY).astype(np.uint8)
 
 
 def _box(plane: np.ndarray, box: np.ndarray, label: str, step: int, ink: int, black: int) -> None:
