@@ -41,17 +41,17 @@ def test_the_guides_command_segments_every_frame_and_writes_a_playable_video(vid
         "--output",
         out,
         "--num_iters",
-        2,
+        1,
         "--warmup",
         0,
         fresh=True,
     )
     assert printed.count("Inference time per frame: ") == 1 and " frames/s" in printed
-    assert run["output"]["frames"] == 40 and run["output"]["same_detections_every_iteration"]
+    assert run["output"]["frames"] == 40
     frames = run["parameters"]["frames_per_iteration"]
     assert frames % 40 == 0 and frames >= 20 * run["parameters"]["requests"]
-    assert [len(each) for each in run["samples"]["inference_time_per_frame_s"]] == [frames] * 2
-    assert len(run["samples"]["frames_per_second"]) == 2
+    assert [len(each) for each in run["samples"]["inference_time_per_frame_s"]] == [frames]
+    assert len(run["samples"]["frames_per_second"]) == 1
     rates, times_s = (flat(run["samples"][name]) for name in ("frames_per_second", "pass_time_s"))
     assert rates == pytest.approx([40 / time_s for time_s in times_s])
     assert (
@@ -421,5 +421,5 @@ with ThreadPoolExecutor(3) as pool:
 
 def test_threads_with_their_first_arrays_at_the_same_time_do_not_wait_for_each_other(network):
     """Without openvino_setup.bind_numpy() one process in two or three hung."""
-    for _ in range(6):
+    for _ in range(8):
         subprocess.run([sys.executable, "-c", FIRST_ARRAYS, network], check=True, timeout=60)
