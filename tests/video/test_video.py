@@ -103,7 +103,7 @@ def test_the_demo_model_finds_what_was_drawn_in_clips_it_never_saw():
     for seed in (SEED, 164, 31, 32):
         assert seed < TRAIN_SEEDS
         score = Score()
-        moments = list(clip(seed, 10, 1))
+        moments = list(clip(seed, 5, 0.5))
         for (scene, t_s, _, ids), (_, found) in zip(
             moments, find_in(frame for _, _, frame, _ in moments)
         ):
@@ -113,7 +113,7 @@ def test_the_demo_model_finds_what_was_drawn_in_clips_it_never_saw():
         overall.add(score)
         if seed == SEED:
             assert score.recall >= 0.95
-    assert overall.drawn > 100 and overall.recall >= 0.95 and overall.false_share < 0.05
+    assert overall.drawn > 50 and overall.recall >= 0.95 and overall.false_share < 0.05
 
 
 def test_the_shipped_clip_is_the_one_drawn_from_the_seed():
