@@ -23,6 +23,7 @@ ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "OPENBLAS_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    "ULTRALYTICS_SAFE_LOAD": "true",
     "YOLO_AUTOINSTALL": "false",
     "YOLO_CONFIG_DIR": "/tmp",
     "YOLO_OFFLINE": "true",

@@ -11,6 +11,7 @@ FOLDER = REPO / "video-ai-workload"
 CLIP = FOLDER / "pharmacy_drivethru.mp4"
 MODEL = FOLDER / "yolov8n-seg_openvino_model" / "yolov8n-seg.xml"
 DEMO_WEIGHTS = FOLDER / "demo" / "yolov8n-seg-demo.pt"
+DEMO_MODEL = ("--model_path", MODEL, "--conf", 0.25)
 ONE_PASS = ("--num_iters", "1", "--warmup", "0", "--num_requests", "1")  # or 20 frames
 MIN_IOU = 0.5
 sys.path[:0] = [str(FOLDER), str(FOLDER / "demo")]
@@ -51,6 +52,12 @@ def write_clip(
             container.mux(sound.encode(frame))
             container.mux(sound.encode(None))
     return path
+
+
+def brightening_clip(path, count):
+    """A video of `count` frames of 64 × 64, ever brighter."""
+    pictures = [np.full((64, 64, 3), 20 + 200 * n // (count - 1), np.uint8) for n in range(count)]
+    return write_clip(path, pictures)
 
 
 @dataclass

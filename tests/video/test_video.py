@@ -10,10 +10,11 @@ import time
 from fractions import Fraction
 
 import av
+import infer
 import numpy as np
 import pytest
 from conftest import REPO, assert_one_line
-from video_media import CLIP, DEMO_WEIGHTS, FOLDER, MODEL, ONE_PASS, Score, flat, write_clip
+from video_media import CLIP, DEMO_WEIGHTS, MODEL, ONE_PASS, Score, flat, write_clip
 
 from harness.openvino_setup import Placement
 
@@ -40,15 +41,17 @@ def test_the_guides_command_segments_every_frame_and_writes_a_playable_video(vid
         "--output",
         out,
         "--num_iters",
-        2,
+        1,
+        "--warmup",
+        0,
         fresh=True,
     )
     assert printed.count("Inference time per frame: ") == 1 and " frames/s" in printed
-    assert run["output"]["frames"] == 40 and run["output"]["same_detections_every_iteration"]
+    assert run["output"]["frames"] == 40
     frames = run["parameters"]["frames_per_iteration"]
     assert frames % 40 == 0 and frames >= 20 * run["parameters"]["requests"]
-    assert [len(each) for each in run["samples"]["inference_time_per_frame_s"]] == [frames] * 2
-    assert len(run["samples"]["frames_per_second"]) == 2
+    assert [len(each) for each in run["samples"]["inference_time_per_frame_s"]] == [frames]
+    assert len(run["samples"]["frames_per_second"]) == 1
     rates, times_s = (flat(run["samples"][name]) for name in ("frames_per_second", "pass_time_s"))
     assert rates == pytest.approx([40 / time_s for time_s in times_s])
     assert (
@@ -100,7 +103,7 @@ def test_the_demo_model_finds_what_was_drawn_in_clips_it_never_saw():
     for seed in (SEED, 164, 31, 32):
         assert seed < TRAIN_SEEDS
         score = Score()
-        moments = [moment for index, moment in enumerate(clip(seed, 100, 10)) if index % 10 == 0]
+        moments = list(clip(seed, 5, 0.5))
         for (scene, t_s, _, ids), (_, found) in zip(
             moments, find_in(frame for _, _, frame, _ in moments)
         ):
@@ -110,7 +113,7 @@ def test_the_demo_model_finds_what_was_drawn_in_clips_it_never_saw():
         overall.add(score)
         if seed == SEED:
             assert score.recall >= 0.95
-    assert overall.drawn > 100 and overall.recall >= 0.95 and overall.false_share < 0.05
+    assert overall.drawn > 50 and overall.recall >= 0.95 and overall.false_share < 0.05
 
 
 def test_the_shipped_clip_is_the_one_drawn_from_the_seed():
@@ -132,7 +135,7 @@ def test_boxes_and_masks_agree_with_ultralytics_own_on_pytorch():
     from ultralytics.utils import nms, ops
 
     network = YOLO(DEMO_WEIGHTS).model.float().eval()
-    frames = [frame for index, (_, _, frame, _) in enumerate(clip(164, 41, 10)) if index % 20 == 0]
+    frames = [frame for _, _, frame, _ in clip(164, 3, 0.5)]
     compared = 0
     for frame, (network_input, found) in zip(frames, find_in(frames)):
         with torch.no_grad():
@@ -167,55 +170,57 @@ def test_boxes_and_masks_agree_with_ultralytics_own_on_pytorch():
 
 
 @pytest.mark.parametrize("rate", [Fraction(25, 2), Fraction(30000, 1001)])
-def test_a_fractional_frame_rate_is_kept(video, tmp_path, rate):
+def test_a_fractional_frame_rate_is_kept(measure, tmp_path, rate):
     clip, out = write_clip(tmp_path / "in.mp4", numbered_frames(8), rate), tmp_path / "out.mp4"
-    video.measure("--video", clip, "--output", out, *ONE_PASS)
+    measure("--output", out, *ONE_PASS, video=clip)
     assert times_of(out) == pytest.approx([n / float(rate) for n in range(8)], abs=1e-3)
 
 
-def test_frames_at_uneven_times_stay_at_their_times_and_in_order(video, tmp_path):
+def test_frames_at_uneven_times_stay_at_their_times_and_in_order(measure, tmp_path):
     pts = [0, 40, 300, 310, 900, 1500]
     clip = write_clip(
         tmp_path / "in.mkv", numbered_frames(6), 25, pts=pts, time_base=Fraction(1, 1000)
     )
     out = tmp_path / "out.mp4"
-    video.measure("--video", clip, "--output", out, "--conf", 1, *ONE_PASS)  # draws nothing
+    measure("--output", out, "--conf", 1, *ONE_PASS, video=clip)  # draws nothing
     assert times_of(out) == pytest.approx([t / 1000 for t in pts], abs=2e-3)
     with av.open(str(out)) as container:
         brightness = [frame.to_ndarray(format="gray").mean() for frame in container.decode(video=0)]
     assert brightness == sorted(brightness)
 
 
-def test_odd_sizes_are_encoded(video, tmp_path):
+def test_odd_sizes_are_encoded(measure, tmp_path):
     clip, out = write_clip(tmp_path / "in.mkv", numbered_frames(3, 91, 161)), tmp_path / "out.mp4"
-    video.measure("--video", clip, "--output", out, *ONE_PASS)
+    measure("--output", out, *ONE_PASS, video=clip)
     with av.open(str(out)) as container:
         assert (container.streams.video[0].width, container.streams.video[0].height) == (162, 92)
 
 
-def test_a_cut_video_is_measured_to_its_last_whole_frame(video, tmp_path):
+def test_a_cut_video_is_measured_to_its_last_whole_frame(measure, tmp_path):
     whole = tmp_path / "whole.mkv"
     rng = np.random.default_rng(0)
     write_clip(whole, [rng.integers(0, 255, (90, 160, 3), np.uint8) for _ in range(20)])
     cut = tmp_path / "cut.mkv"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    run, _ = video.measure("--video", cut, "--output", tmp_path / "out.mp4", *ONE_PASS)
+    _, run = measure("--output", tmp_path / "out.mp4", *ONE_PASS, video=cut)
     assert 2 <= run["output"]["frames"] < 20
     assert len(times_of(tmp_path / "out.mp4")) == run["output"]["frames"]
     if run["output"]["damaged"]:
         assert any("damaged or cut" in warning for warning in run["warnings"])
 
 
-def test_encoding_can_be_left_out_and_frames_limited(video, tmp_path):
-    run, printed = video.measure("--no_output", "--max_frames", 5, *ONE_PASS)
-    assert run["output"]["frames"] == 5 and "drawing" in printed
-    assert not (FOLDER / "output.partial.mp4").exists()
+def test_encoding_can_be_left_out_and_frames_limited(measure, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    _, run = measure("--no_output", "--max_frames", 5, *ONE_PASS)
+    assert run["output"]["frames"] == 5 and "drawing" in capsys.readouterr().out
+    assert [each.name for each in tmp_path.iterdir()] == ["results"]
 
 
-def test_latency_and_the_time_of_each_stage_are_measured(video, tmp_path):
-    run, printed = video.measure(
+def test_latency_and_the_time_of_each_stage_are_measured(measure, tmp_path, capsys):
+    _, run = measure(
         "--output", tmp_path / "out.mp4", "--max_frames", 8, *ONE_PASS, "--num_requests", 3
     )
+    printed = capsys.readouterr().out
     assert run["parameters"]["requests"] == 3 and "3 concurrent request(s)" in printed
     assert "Busy share of each stage" in printed
     metrics, samples = run["metrics"], run["samples"]
@@ -242,28 +247,28 @@ def test_latency_and_the_time_of_each_stage_are_measured(video, tmp_path):
     )
 
 
-def test_the_latency_hint_runs_requests_one_by_one(video):
+def test_the_latency_hint_runs_requests_one_by_one(measure):
     once = ("--num_iters", 1, "--warmup", 0)
-    run, _ = video.measure("--no_output", "--max_frames", 5, "--hint", "latency", *once)
+    _, run = measure("--no_output", "--max_frames", 5, "--hint", "latency", *once)
     assert run["parameters"]["requests"] == 1 and "encode_time_per_frame_s" not in run["metrics"]
     assert run["placement"]["openvino_properties"]["model"]["PERFORMANCE_HINT"] == "LATENCY"
 
 
-def test_ctrl_c_keeps_what_was_measured_and_a_playable_video(video, tmp_path):
+def test_ctrl_c_keeps_what_was_measured_and_a_playable_video(video, network, tmp_path):
     out = tmp_path / "out.mp4"
-    endless = ("--num_iters", 1000, "--warmup", 0, "--num_requests", 1)
-    process = video.start("infer.py", "--output", out, *endless)
+    endless = ("--num_iters", 100_000, "--warmup", 0, "--num_requests", 1)
+    process = video.start("infer.py", "--model_path", network, "--output", out, *endless)
     while process.poll() is None and not out.exists():  # the first pass
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130 and "Traceback" not in errors
     run = video.last_record()
-    assert run["status"] == "interrupted" and 1 <= len(run["samples"]["frames_per_second"]) < 1000
+    assert run["status"] == "interrupted" and len(run["samples"]["frames_per_second"]) >= 1
     assert len(times_of(out)) == 40
 
 
-def test_a_cut_video_that_says_its_length_is_warned_of(video, tmp_path):
+def test_a_cut_video_that_says_its_length_is_warned_of(measure, tmp_path):
     rng = np.random.default_rng(0)
     whole, cut = tmp_path / "whole.mp4", tmp_path / "cut.mp4"
     with av.open(str(whole), "w", options={"movflags": "faststart"}) as container:
@@ -279,7 +284,7 @@ def test_a_cut_video_that_says_its_length_is_warned_of(video, tmp_path):
             )
         container.mux(stream.encode(None))
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    run, _ = video.measure("--video", cut, "--output", tmp_path / "out.mp4", *ONE_PASS)
+    _, run = measure("--output", tmp_path / "out.mp4", *ONE_PASS, video=cut)
     assert 2 <= run["output"]["frames"] < 20
     assert any(
         "damaged or cut" in warning and "of the 20 announced" in warning
@@ -288,7 +293,7 @@ def test_a_cut_video_that_says_its_length_is_warned_of(video, tmp_path):
 
 
 @pytest.mark.parametrize("stage", ["objects_of", "draw", "decode", "encode"])
-def test_a_failing_stage_ends_the_run_instead_of_hanging_it(monkeypatch, tmp_path, stage):
+def test_a_failing_stage_ends_the_run_instead_of_hanging_it(network, monkeypatch, tmp_path, stage):
     import model
     import pipeline
     from segmentation import Thresholds
@@ -302,7 +307,7 @@ def test_a_failing_stage_ends_the_run_instead_of_hanging_it(monkeypatch, tmp_pat
         yield from itertools.islice(frames(max_frames), 3)
         fail()
 
-    loaded = model.load(model.LoadSettings(MODEL, Placement((0,), None, None, "auto")))
+    loaded = model.load(model.LoadSettings(network, Placement((0,), None, None, "auto")))
     source, output = VideoSource(str(CLIP)), tmp_path / "out.mp4" if stage == "encode" else None
     frames = source.frames
     if stage == "decode":
@@ -317,14 +322,14 @@ def test_a_failing_stage_ends_the_run_instead_of_hanging_it(monkeypatch, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
-def test_all_that_changes_the_timed_work_is_part_of_the_task(video, tmp_path):
+def test_all_that_changes_the_timed_work_is_part_of_the_task(measure, tmp_path):
     less = ("--no_output", "--max_frames", 3, *ONE_PASS)
-    plain, _ = video.measure(*less)
-    saved, _ = video.measure(*less, "--save_detections", tmp_path / "d.jsonl")
+    _, plain = measure(*less)
+    _, saved = measure(*less, "--save_detections", tmp_path / "d.jsonl")
     assert "detections saved" not in plain["task"] and saved["task"]["detections saved"] is True
-    encoded, _ = video.measure("--max_frames", 3, "--output", tmp_path / "out.mp4", *ONE_PASS)
+    _, encoded = measure("--max_frames", 3, "--output", tmp_path / "out.mp4", *ONE_PASS)
     assert encoded["task"]["encoder"] == "libx264 veryfast" and "encoder" not in plain["task"]
-    batched, _ = video.measure(*less, "--batch_size", 2, "--num_requests", 1)
+    _, batched = measure(*less, "--batch_size", 2, "--num_requests", 1)
     assert batched["task"] == plain["task"]
     assert (batched["configuration"]["batch size"], batched["configuration"]["requests"]) == (2, 1)
     camera_hours, frames = plain["work"]
@@ -336,29 +341,29 @@ def test_all_that_changes_the_timed_work_is_part_of_the_task(video, tmp_path):
     assert (frames["unit"], frames["amount"]) == ("million frames", 1e6)
 
 
-def test_mistakes_end_in_one_line(video, tmp_path):
+def test_mistakes_end_in_one_line(video, refused, call, tmp_path):
     assert_one_line(video.infer("--video", tmp_path / "no.mp4"), "no video file")
     (tmp_path / "text.mp4").write_text("not a video\n" * 100)
-    assert_one_line(video.infer("--video", tmp_path / "text.mp4"), "can't be read as video")
-    assert_one_line(
-        video.infer("--video", REPO / "audio-ai-workload" / "sample.mp3"), "no video stream"
-    )
+    assert "can't be read as video" in refused(infer, "--video", tmp_path / "text.mp4")
+    sound = REPO / "audio-ai-workload" / "sample.mp3"
+    assert "no video stream" in refused(infer, "--video", sound)
     (tmp_path / "half.mp4").write_bytes(CLIP.read_bytes()[:60_000])  # its index was at the end
-    assert_one_line(video.infer("--video", tmp_path / "half.mp4"), "can't be read as video")
-    assert_one_line(video.infer("--output", tmp_path / "no" / "out.mp4"), "cannot write to")
-    assert_one_line(video.infer("--output", tmp_path / "out.nothing"), "cannot write the video")
-    assert_one_line(video.infer("--output", CLIP), "choose another name")
-    assert_one_line(video.infer("--device", "XPU"), "no device 'XPU'")
-    assert_one_line(video.infer("--precision", "int8"), "weights are fp32")
-    assert_one_line(
-        video.infer("--model_path", "nowhere/m.xml"), "no model file nowhere/m.xml", "export.py"
-    )
+    assert "can't be read as video" in refused(infer, "--video", tmp_path / "half.mp4")
+    assert "cannot write to" in refused(infer, "--output", tmp_path / "no" / "out.mp4")
+    assert "cannot write the video" in refused(infer, "--output", tmp_path / "out.nothing")
+    assert "choose another name" in refused(infer, "--output", CLIP)
+    less = ("--no_output", "--model_path")
+    assert "no device 'XPU'" in refused(infer, "--no_output", "--device", "XPU")
+    assert "weights are fp32" in refused(infer, *less, MODEL, "--precision", "int8")
+    line = refused(infer, *less, "nowhere/m.xml")
+    assert "no model file nowhere/m.xml" in line and "export.py" in line
     shutil.copy(MODEL, tmp_path / "m.xml")
-    assert_one_line(video.infer("--model_path", tmp_path / "m.xml"), "m.bin")
+    assert "m.bin" in refused(infer, *less, tmp_path / "m.xml")
     (tmp_path / "m.bin").write_bytes(b"short")
-    assert_one_line(video.infer("--model_path", tmp_path / "m.xml"), "cannot load")
+    assert "cannot load" in refused(infer, *less, tmp_path / "m.xml")
     for option in (("--conf", "1.5"), ("--max_frames", "0"), ("--num_iters", "-1")):
-        assert video.infer(*option).returncode == 2
+        with pytest.raises(SystemExit, match="^2$"):
+            call(infer, *option)
     assert CLIP.stat().st_size > 80_000
 
 
@@ -375,28 +380,20 @@ def test_weights_that_are_none_end_in_one_line(video, tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "x.pt"]
 
 
-def test_real_people_are_found_with_the_official_architecture(video, tmp_path, shared):
-    done = video.run(
-        "export.py",
-        "--model",
-        shared / "models" / "yolov8n-seg.pt",
-        "--output",
-        tmp_path / "coco_openvino_model",
-    )
+def test_real_people_are_found_with_the_official_architecture(
+    video, measure, few_frames, tmp_path, shared
+):
+    folder = tmp_path / "coco_openvino_model"
+    weights = shared / "models" / "yolov8n-seg.pt"
+    done = video.run("export.py", "--model", weights, "--output", folder)
     assert done.returncode == 0, done.stderr
-    clip = shared / "media" / "one-by-one-person-detection.mp4"
-    run, _ = video.measure(
-        "--model_path",
-        tmp_path / "coco_openvino_model" / "coco.xml",
-        "--video",
-        clip,
-        "--max_frames",
-        120,
-        "--output",
-        tmp_path / "out.mp4",
-        *ONE_PASS,
-    )
-    assert run["output"]["frames"] == 120 and run["output"]["found"].get("person", 0) > 20
+    with av.open(str(shared / "media" / "one-by-one-person-detection.mp4")) as container:
+        pictures = itertools.islice(container.decode(video=0), 50, 120, 10)  # nobody in the first
+        frames = [picture.to_ndarray(format="rgb24") for picture in pictures]
+    clip = write_clip(tmp_path / "in.mp4", frames)
+    how = ("--model_path", folder / "coco.xml", "--output", tmp_path / "out.mp4", *ONE_PASS)
+    _, run = measure(*how, video=clip)
+    assert run["output"]["frames"] == 7 and 4 <= run["output"]["found"].get("person", 0) <= 6
 
 
 FIRST_ARRAYS = f"""
@@ -409,7 +406,7 @@ from harness import openvino_setup
 core = openvino.Core()
 placement = openvino_setup.Placement((0, 1), None, None, "auto")
 config = openvino_setup.compile_config(core, "CPU", placement, "LATENCY", {{}})
-compiled = core.compile_model({str(MODEL)!r}, "CPU", config)
+compiled = core.compile_model(sys.argv[1], "CPU", config)
 requests = [compiled.create_infer_request() for _ in range(3)]
 together = threading.Barrier(3)
 
@@ -422,7 +419,7 @@ with ThreadPoolExecutor(3) as pool:
 """
 
 
-def test_threads_with_their_first_arrays_at_the_same_time_do_not_wait_for_each_other():
+def test_threads_with_their_first_arrays_at_the_same_time_do_not_wait_for_each_other(network):
     """Without openvino_setup.bind_numpy() one process in two or three hung."""
-    for _ in range(6):
-        subprocess.run([sys.executable, "-c", FIRST_ARRAYS], check=True, timeout=60)
+    for _ in range(8):
+        subprocess.run([sys.executable, "-c", FIRST_ARRAYS, network], check=True, timeout=60)
