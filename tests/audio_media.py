@@ -13,6 +13,8 @@ FOLDER = REPO / "audio-ai-workload"
 MODEL = FOLDER / "whisper-base-ov-model"
 SAMPLE = FOLDER / "sample.mp3"
 ONCE = ("--num_iters", "1", "--warmup", "0")
+CLIP_S = 5.2  # of the sample, in which CLIP_TEXT is said
+CLIP_TEXT = "Good morning, and welcome to the pharmacy. My prescription should be ready today."
 RATE = 16_000
 EXACT = {
     "PERFORMANCE_HINT": "LATENCY",

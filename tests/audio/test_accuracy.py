@@ -2,9 +2,8 @@
 
 import json
 import subprocess
-import sys
 
-from audio_media import FOLDER, SAMPLE, transcribe
+from audio_media import CLIP_TEXT, FOLDER, transcribe
 from conftest import assert_one_line
 
 
@@ -12,10 +11,10 @@ def accuracy(audio, *args):
     return audio.run("accuracy.py", "--results_dir", audio.results, *args)
 
 
-def test_error_rates_of_a_text_are_printed_and_recorded(audio, tmp_path):
-    text = (SAMPLE.parent / "sample.txt").read_text()
-    (tmp_path / "sample.txt").write_text(text.replace("two boxes", "three boxes"))
-    named = "--model_name", "base", "--audio", "sample.mp3", "--reference", tmp_path
+def test_error_rates_of_a_text_are_printed_and_recorded(audio, clip_file, tmp_path):
+    text = CLIP_TEXT.replace("prescription", "subscription")
+    (tmp_path / "clip.txt").write_text(text)
+    named = "--model_name", "base", "--audio", clip_file, "--reference", tmp_path
     done = accuracy(audio, *named, "--gate_limit", 0.01)
     assert done.returncode == 0, done.stdout + done.stderr
     run = audio.last_record()
@@ -27,19 +26,22 @@ def test_error_rates_of_a_text_are_printed_and_recorded(audio, tmp_path):
     assert run["output"]["gate"] == gate and "accuracy gate missed" in done.stdout
     assert any("accuracy gate missed" in reason for reason in run["validity"]["reasons"])
     assert "word_start_error_s" not in run["metrics"] and run["work"] == []
-    assert "Word error rate (WER): 1.37 %" in done.stdout, done.stdout
-    assert f"sample.mp3: word error rate {rate:.2%}" in done.stdout
+    assert "Word error rate (WER): 7.692 %" in done.stdout, done.stdout
+    assert f"clip.wav: word error rate {rate:.2%}" in done.stdout
     assert "pharmacy" in run["output"]["files"][0]["transcript"]
     assert run["task"]["reference sha256"] and "word timestamps" not in run["task"]
 
 
-def test_times_of_words_are_compared_where_the_reference_has_them(audio, models, speech, tmp_path):
-    result = transcribe(models[0], speech, temperature=0, word_timestamps=True)
+def test_times_of_words_are_compared_where_the_reference_has_them(
+    audio, ours, clip, clip_file, tmp_path
+):
+    result = transcribe(ours, clip, temperature=0, word_timestamps=True)
     for segment in result["segments"]:
         segment["words"] = [{**w, "end": float(w["end"]) + 0.5} for w in segment["words"]]
     keep = {"text": result["text"], "segments": result["segments"]}
     (tmp_path / "true.json").write_text(json.dumps(keep, default=float))
-    done = accuracy(audio, "--precision", "f32", "--reference", tmp_path / "true.json")
+    of_clip = "--audio", clip_file, "--reference", tmp_path / "true.json"
+    done = accuracy(audio, "--precision", "f32", *of_clip)
     assert done.returncode == 0, done.stdout + done.stderr
     run = audio.last_record()
     assert run["metrics"]["word_error_rate"]["median"] == 0 and run["task"]["word timestamps"]
@@ -49,8 +51,8 @@ def test_times_of_words_are_compared_where_the_reference_has_them(audio, models,
 
 
 def test_without_arguments_and_from_another_folder_the_sample_is_scored(audio, tmp_path):
-    command = [sys.executable, FOLDER / "accuracy.py", "--results_dir", audio.results]
-    done = subprocess.run(list(map(str, command)), cwd=tmp_path, capture_output=True, text=True)
+    command = audio.command(FOLDER / "accuracy.py", "--results_dir", audio.results)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert audio.last_record()["metrics"]["word_error_rate"]["median"] == 0
 

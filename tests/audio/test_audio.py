@@ -6,14 +6,14 @@ import sys
 
 import numpy as np
 import pytest
-from audio_media import MODEL, ONCE, RATE, same_transcript, transcribe, write_wav
+from audio_media import MODEL, ONCE, RATE, same_transcript, transcribe
 from conftest import assert_one_line
 
 
 @pytest.mark.alone
 def test_the_guides_command_prints_transcript_speed_and_errors(audio):
     options = "--model_name=base --ovmodel_path=whisper-base-ov-model --device=CPU"
-    options += " --audio=sample.mp3 --reference sample.txt --num_iters 2"
+    options += " --audio=sample.mp3 --reference sample.txt --num_iters 2 --warmup 0"
     run, printed = audio.measure(*options.split(), fresh=True)
     lines = printed.splitlines()
     for start in (
@@ -48,17 +48,22 @@ def test_the_guides_command_prints_transcript_speed_and_errors(audio):
         {"temperature": 0, "without_timestamps": True},
     ],
 )
-def test_the_transcript_is_openai_whispers_own(models, speech, options):
-    assert len(same_transcript(models, speech, **options)["text"]) > 100
+def test_the_transcript_is_openai_whispers_own(models, clip, options):
+    assert len(same_transcript(models, clip, **options)["text"]) > 60
+
+
+@pytest.fixture(scope="module")
+def two_windows(speech, clip):
+    """More than the 30 s that are encoded at once, of speech and pauses."""
+    pause = np.zeros(11 * RATE, np.float32)
+    return np.concatenate([clip, pause, speech[5 * RATE : 10 * RATE], pause, clip])
 
 
 @pytest.mark.parametrize("word_timestamps", [False, True])
 def test_long_audio_is_transcribed_window_by_window_as_by_openai_whisper(
-    models, speech, word_timestamps
+    models, two_windows, word_timestamps
 ):
-    pause = np.zeros(3 * RATE, np.float32)
-    samples = np.concatenate([speech, pause, speech[: 12 * RATE]])
-    result = same_transcript(models, samples, temperature=0, word_timestamps=word_timestamps)
+    result = same_transcript(models, two_windows, temperature=0, word_timestamps=word_timestamps)
     assert result["text"].count("pharmacy") == 2
     if word_timestamps:
         words = [word for segment in result["segments"] for word in segment["words"]]
@@ -66,13 +71,13 @@ def test_long_audio_is_transcribed_window_by_window_as_by_openai_whisper(
         assert any(word["start"] > 27 and "pharmacy" in word["word"] for word in words)
 
 
-def test_falling_back_to_a_temperature_samples_the_same_tokens(models, speech):
+def test_falling_back_to_a_temperature_samples_the_same_tokens(models, clip):
     options = {
         "temperature": (0.0, 0.4),
         "compression_ratio_threshold": 0.5,
         "language": "en",
     }  # any text is too repetitive
-    result = same_transcript(models, speech[: 8 * RATE], **options)
+    result = same_transcript(models, clip, **options)
     assert {segment["temperature"] for segment in result["segments"]} == {0.4}
 
 
@@ -108,8 +113,10 @@ def test_the_logits_are_pytorchs_to_the_fourth_decimal(models, speech):
     np.testing.assert_allclose(some, expected[:, [0, 5]], atol=2e-3)
 
 
-def test_files_decoded_together_have_the_transcripts_they_have_alone(models, speech):
-    """Of different lengths and prompts, some falling back to a temperature; words' times, too."""
+def test_files_decoded_together_have_the_transcripts_they_have_alone(
+    ours, speech, clip, two_windows
+):
+    """Of different lengths and prompts."""
     import openvino as ov
     from audio_media import EXACT
     from whisper_openvino import OpenVINOWhisper
@@ -117,22 +124,19 @@ def test_files_decoded_together_have_the_transcripts_they_have_alone(models, spe
     together = OpenVINOWhisper(
         ov.Core(), MODEL, "CPU", EXACT, word_timestamps=True, batch_size=2, num_streams=2
     )
-    files = [
-        np.concatenate([speech, speech]),
-        speech,
-        speech[: 6 * RATE],
-        np.zeros(2 * RATE, np.float32),
-        speech[5 * RATE :],
-    ]
-    for options in (
-        {"temperature": 0, "word_timestamps": True},
-        {"temperature": 0, "beam_size": 2, "language": "en"},
+    silence = np.zeros(2 * RATE, np.float32)
+    for options, files in (
+        (
+            {"temperature": 0, "word_timestamps": True},
+            [two_windows, clip, speech[: 2 * RATE], silence, speech[5 * RATE : 10 * RATE]],
+        ),
+        ({"temperature": 0, "beam_size": 2, "language": "en"}, [clip, silence, two_windows]),
     ):
         done_s = {}
         for samples, got in zip(
             files, together.transcribe_all(files, done_s.__setitem__, **options), strict=True
         ):
-            alone = transcribe(models[0], samples, **options)
+            alone = transcribe(ours, samples, **options)
             assert (
                 got.result["text"] == alone["text"]
                 and got.result["language"] == alone["language"]
@@ -144,7 +148,7 @@ def test_files_decoded_together_have_the_transcripts_they_have_alone(models, spe
         assert done_s == {index: len(samples) / RATE for index, samples in enumerate(files)}
 
 
-def test_a_file_that_fails_ends_those_beside_it(speech):
+def test_a_file_that_fails_ends_those_beside_it(clip):
     import openvino as ov
     from audio_media import EXACT
     from whisper_openvino import OpenVINOWhisper
@@ -155,7 +159,7 @@ def test_a_file_that_fails_ends_those_beside_it(speech):
 
     together = OpenVINOWhisper(ov.Core(), MODEL, "CPU", EXACT, batch_size=2)
     with pytest.raises(RuntimeError, match="no more"):
-        together.transcribe_all([speech, speech[: 4 * RATE], speech], fail, temperature=0)
+        together.transcribe_all([clip, clip[: 2 * RATE], clip], fail, temperature=0)
 
 
 @pytest.mark.parametrize("n_mels", [80, 128])
@@ -171,12 +175,10 @@ def test_the_spectrogram_made_by_the_minute_is_openai_whispers(speech, n_mels):
         )
 
 
-def test_progress_is_how_much_of_the_audio_is_done_silence_too(models, speech):
+def test_progress_is_how_much_of_the_audio_is_done_silence_too(ours, speech):
     done_s = []
     samples = np.concatenate([speech, np.zeros(80 * RATE, np.float32)])
-    models[0].transcribe_all(
-        [samples], lambda index, so_far_s: done_s.append(so_far_s), temperature=0
-    )
+    ours.transcribe_all([samples], lambda index, so_far_s: done_s.append(so_far_s), temperature=0)
     whole_s = len(speech) / RATE + 80
     assert (
         done_s == sorted(done_s)
@@ -204,7 +206,7 @@ def test_a_bar_is_drawn_of_long_audio_on_a_terminal_only(monkeypatch, capsys):
     assert drawn(24) == "" and "warm-up" in (bar := drawn(3600)) and "/3600" in bar
 
 
-def test_an_exported_model_needs_neither_weights_nor_network(audio, tmp_path):
+def test_an_exported_model_needs_neither_weights_nor_network(audio, clip_file, tmp_path):
     alone = tmp_path / "model"
     shutil.copytree(MODEL, alone)
     nowhere = {
@@ -213,7 +215,8 @@ def test_an_exported_model_needs_neither_weights_nor_network(audio, tmp_path):
         "XDG_CACHE_HOME": str(tmp_path / "empty"),
         "HOME": str(tmp_path),
     }
-    run, _ = audio.measure("--ovmodel_path", alone, *ONCE, "--language", "English", env=nowhere)
+    options = "--audio", clip_file, "--language", "English", *ONCE
+    run, _ = audio.measure("--ovmodel_path", alone, *options, env=nowhere)
     assert "pharmacy" in run["output"]["transcript"]
     assert json.loads((alone / "dims.json").read_text())["n_audio_state"] == 512
 
@@ -229,37 +232,26 @@ def test_a_real_recording_has_its_published_transcript(audio, shared):
     assert run["metrics"]["word_error_rate"]["median"] <= 0.02
 
 
-def test_ctrl_c_keeps_the_transcriptions_so_far(audio):
-    run, status, errors = audio.interrupt("--num_iters", 1000, "--temperature", 0)
+def test_ctrl_c_keeps_the_transcriptions_so_far(audio, clip_file):
+    options = "--audio", clip_file, "--num_iters", 1000, "--temperature", 0
+    run, status, errors = audio.interrupt(*options)
     assert status == 130 and "Traceback" not in errors
     assert run["status"] == "interrupted" and 1 <= len(run["samples"]["rtfx"]) < 1000
 
 
-def test_a_mistake_is_one_line_of_error(audio, tmp_path):
+def test_a_mistake_is_one_line_of_error(audio, refused, tmp_path):
     assert_one_line(audio.infer("--audio", tmp_path / "no.mp3"), "no audio file")
-    (tmp_path / "text.mp3").write_text("this is not music\n" * 50)
-    assert_one_line(audio.infer("--audio", tmp_path / "text.mp3"), "can't be read as audio")
-    (tmp_path / "empty.mp3").write_bytes(b"")
-    assert_one_line(audio.infer("--audio", tmp_path / "empty.mp3"), "empty.mp3")
-    assert_one_line(
-        audio.infer("--audio", write_wav(tmp_path / "zero.wav", np.zeros(0))), "holds no sound"
-    )
-    assert_one_line(
-        audio.infer("--ovmodel_path", "nowhere"),
-        "no model file nowhere/whisper_encoder.xml",
-        "export.py",
-    )
-    assert_one_line(audio.infer("--language", "klingon"), "no language 'klingon'")
-    assert_one_line(audio.infer("--reference", tmp_path / "no.txt"), "no.txt")
-    assert_one_line(audio.infer("--device", "XPU"), "no device 'XPU'")
-    assert_one_line(audio.infer("--results_dir", "/proc/nowhere"), "cannot write the record")
+    missing = refused("--ovmodel_path", "nowhere")
+    assert "no model file nowhere/whisper_encoder.xml" in missing and "export.py" in missing
+    assert "no device 'XPU'" in refused("--device", "XPU")
+    assert "cannot write the record" in refused("--results_dir", "/proc/nowhere")
     for option in (("--beam_size", "0"), ("--num_iters", "0"), ("--temperature", "2")):
         assert audio.infer(*option).returncode == 2
     broken = tmp_path / "model"
     shutil.copytree(MODEL, broken)
     (broken / "whisper_decoder.xml").write_text("<net>")
-    assert_one_line(audio.infer("--ovmodel_path", broken), "whisper_decoder.xml is damaged")
+    assert "whisper_decoder.xml is damaged" in refused("--ovmodel_path", broken)
     (broken / "export.json").unlink()  # which tells its size
     assert_one_line(audio.infer("--ovmodel_path", broken), "cannot load")
     (broken / "whisper_decoder.bin").unlink()
-    assert_one_line(audio.infer("--ovmodel_path", broken), "whisper_decoder.bin")
+    assert "whisper_decoder.bin" in refused("--ovmodel_path", broken)

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from audio_media import RATE
+from audio_media import CLIP_S, RATE
 from conftest import Workload, assert_one_line
 
 from harness import record
@@ -68,27 +68,28 @@ def test_a_call_begins_at_a_random_moment_that_its_number_decides():
 
 
 @pytest.mark.alone
-def test_calls_that_a_machine_sustains_are_all_transcribed(audio, tmp_path):
-    options = "--max_calls 2 --window 6 --duration 13 --max_delay 10 --reference sample.txt"
-    options += " --min_observations 4"
-    done = capacity(audio, tmp_path, *options.split(), "--batch_size", 2, fresh=True)
+def test_calls_that_a_machine_sustains_are_all_transcribed(audio, clip_file, tmp_path):
+    options = "--min_calls 2 --max_calls 2 --window 4 --duration 8 --max_delay 10"
+    options += f" --min_observations 4 --audio {clip_file} --batch_size 2"
+    options += f" --reference {clip_file.with_suffix('.txt')}"
+    done = capacity(audio, tmp_path, *options.split(), fresh=True)
     assert done.returncode == 0, done.stdout + done.stderr
     run = audio.last_record()
     assert run["workload"] == "audio-capacity" and run["primary"] == "calls"
     assert run["output"]["calls"] == 2 and run["output"]["first_over"] is None
     assert run["work"] == [{"unit": "1,000 call-hours", "metric": "calls", "amount": 3_600_000}]
-    assert run["task"]["window"] == 6 and run["task"]["max delay"] == 10
+    assert run["task"]["window"] == 4 and run["task"]["max delay"] == 10
     level = run["output"]["levels"]["2"]
     of_each = level["of_each"]
     assert of_each["never_transcribed"] == of_each["late_share"] == [0, 0]
     assert 4 <= level["observations"] <= 12 and level["late"] == 0
     delay, first = (run["metrics"][name] for name in ("window_delay_s", "time_to_first_text_s"))
     assert delay["n"] == first["n"] == level["observations"] and 0 < delay["max"] < 10
-    assert delay["median"] + 1 < first["median"] < delay["max"] + 6
+    assert delay["median"] + 1 < first["median"] < delay["max"] + 4
     assert 0.5 < run["input"]["speech_share"] < 1 and "Speech: " in done.stdout
     (file,) = run["output"]["files"]
     assert (
-        sum(window["duration_s"] for window in file["windows"]) == pytest.approx(24.4, abs=0.1)
+        sum(window["duration_s"] for window in file["windows"]) == pytest.approx(CLIP_S, abs=0.1)
         and file["language"] == "en"
     )
     assert (
@@ -96,7 +97,7 @@ def test_calls_that_a_machine_sustains_are_all_transcribed(audio, tmp_path):
         and run["metrics"]["word_error_rate"]["median"] < 0.15
     )
     assert (
-        "2 call(s) with transcripts within 10 s of windows of at most 6 s: as many as were tried"
+        "2 call(s) with transcripts within 10 s of windows of at most 4 s: as many as were tried"
         in done.stdout
     )
     assert (tmp_path / "capacity.png").read_bytes().startswith(b"\x89PNG")
@@ -105,17 +106,18 @@ def test_calls_that_a_machine_sustains_are_all_transcribed(audio, tmp_path):
     assert_one_line(again, "capacity.png exists", "--overwrite")
 
 
-def test_a_machine_that_sustains_no_call_reports_0(audio, tmp_path):
-    done = capacity(audio, tmp_path, "--window", 2, "--duration", 4, "--max_delay", 0.001)
+def test_a_machine_that_sustains_no_call_reports_0(audio, clip_file, tmp_path):
+    limits = "--window", 2, "--duration", 4, "--max_delay", 0.001
+    done = capacity(audio, tmp_path, "--audio", clip_file, *limits)
     assert done.returncode == 0 and "Capacity: 0 call(s)" in done.stdout, done.stderr
     run = audio.last_record()
     assert run["output"]["first_over"] == 1
     assert run["output"]["levels"]["1"]["worst_late_share"] == 1
 
 
-def test_ctrl_c_keeps_the_numbers_of_calls_so_far(audio, tmp_path):
-    limits = ("--window", 3, "--duration", 6, "--max_delay", 10)
-    process = audio.start("capacity.py", "--plot", tmp_path / "d.png", *limits)
+def test_ctrl_c_keeps_the_numbers_of_calls_so_far(audio, clip_file, tmp_path):
+    options = "--audio", clip_file, "--window", 3, "--duration", 6, "--max_delay", 10
+    process = audio.start("capacity.py", "--plot", tmp_path / "d.png", *options)
     for line in process.stdout:
         if line.startswith("1 call(s)"):
             break

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from audio_media import FOLDER, MODEL, ONCE, RATE, at_f32, same_transcript, write_wav
+from audio_media import CLIP_TEXT, FOLDER, MODEL, ONCE, RATE, at_f32, same_transcript, write_wav
 from conftest import Evil, assert_one_line
 
 
@@ -46,7 +46,7 @@ def random_checkpoint(path, **dims):
     [{"n_mels": 128, "n_vocab": 51866}, {"n_vocab": 51864}],
     ids=["large-v3", "english only"],
 )
-def test_other_sizes_of_the_family_transcribe_as_by_openai_whisper(speech, tmp_path, dims):
+def test_other_sizes_of_the_family_transcribe_as_by_openai_whisper(clip, tmp_path, dims):
     import export
     import whisper
 
@@ -60,18 +60,19 @@ def test_other_sizes_of_the_family_transcribe_as_by_openai_whisper(speech, tmp_p
         "compression_ratio_threshold": None,
         "sample_len": 16,
     }
-    result = same_transcript((at_f32(tmp_path), theirs), speech, temperature=0, **endless)
+    result = same_transcript((at_f32(tmp_path), theirs), clip, temperature=0, **endless)
     assert result["segments"]
 
 
-def test_int8_weights_are_half_as_large_and_transcribe_as_well(audio, tmp_path):
+def test_int8_weights_are_half_as_large_and_transcribe_as_well(audio, clip_file, tmp_path):
     options = "--checkpoint models/base.pt --weight_format int8 --output".split()
     done = audio.run("export.py", *options, tmp_path / "model", fresh=True)
     assert done.returncode == 0 and done.stderr == "", done.stderr  # libraries are quiet
     command = f"python3 infer.py --model_name base --ovmodel_path {tmp_path / 'model'}"
     assert done.stdout.splitlines()[1:] == [f"Next: {command}"]
-    options = "--reference sample.txt --precision int8 --word_timestamps".split()
-    run, _ = audio.measure("--ovmodel_path", tmp_path / "model", *options, *ONCE)
+    options = "--audio", clip_file, "--reference", clip_file.with_suffix(".txt")
+    options += "--precision", "int8", "--word_timestamps", *ONCE
+    run, _ = audio.measure("--ovmodel_path", tmp_path / "model", *options)
     assert run["model"]["weight_format"] == "int8"
     assert run["model"]["export"]["packages"]["nncf"] == "3.4.0"
     assert run["model"]["bytes"] < 0.6 * sum(path.stat().st_size for path in MODEL.glob("*.bin"))
@@ -79,17 +80,19 @@ def test_int8_weights_are_half_as_large_and_transcribe_as_well(audio, tmp_path):
     assert run["output"]["segments"][0]["words"][0]["word"] == " Good"
 
 
-def test_int8_activations_are_scored_recorded_and_faster(audio, tmp_path):
+def test_int8_activations_are_scored_recorded_and_faster(audio, clip_file, tmp_path):
     folder = tmp_path / "model"
-    command = "export.py --checkpoint models/base.pt --precision int8 --output".split()
-    done = audio.run(*command, folder)
+    command = "export.py --checkpoint models/base.pt --precision int8 --calibration_windows 4"
+    command = *command.split(), "--output", folder
+    done = audio.run(*command)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     rates, made, following = done.stdout.splitlines()  # nothing that the libraries print
     assert rates == "Word error rate: 0.00% before quantization, 0.00% after"
     assert "int8 activations in the encoder, calibrated on sample.mp3" in made
     assert following == f"Next: python3 infer.py --model_name base --ovmodel_path {folder}"
 
-    how = ("--reference", "sample.txt", "--precision", "int8", "--word_timestamps", *ONCE)
+    how = "--audio", clip_file, "--reference", clip_file.with_suffix(".txt")
+    how += "--precision", "int8", "--word_timestamps", *ONCE
     run, printed = audio.measure("--ovmodel_path", folder, *how)
     assert run["metrics"]["word_error_rate"]["median"] == 0
     assert run["output"]["segments"][0]["words"][0]["word"] == " Good"
@@ -103,7 +106,7 @@ def test_int8_activations_are_scored_recorded_and_faster(audio, tmp_path):
     assert "precision int8 in 50 of 50 compute layers of the encoder, " in printed
     assert encoder_time_s(folder) < 0.8 * encoder_time_s(MODEL)
 
-    again = audio.run(*command, folder)
+    again = audio.run(*command)
     assert "exported already" in again.stdout and again.stdout.splitlines()[-1] == following
 
 
@@ -117,18 +120,21 @@ def encoder_time_s(folder) -> float:
         folder / "whisper_encoder.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
     )
     times_s = []
-    for _ in range(4):
+    for _ in range(3):
         began_s = time.process_time()
         compiled(np.zeros((1, 80, 3000), np.float32))
         times_s.append(time.process_time() - began_s)
     return min(times_s)
 
 
-def test_an_int8_model_that_lost_too_much_is_refused_with_the_figure(audio, tmp_path):
-    write_wav(tmp_path / "silence.wav", np.zeros(RATE))  # nothing to calibrate on
-    command = "export.py --checkpoint models/base.pt --precision int8".split()
+def test_an_int8_model_that_lost_too_much_is_refused_with_the_figure(audio, clip, tmp_path):
+    recording = write_wav(tmp_path / "clip.wav", np.pad(clip, (0, 21 * RATE - len(clip))))
+    recording.with_suffix(".txt").write_text(CLIP_TEXT)
+    options = "--calibration", recording, "--reference", recording.with_suffix(".txt")
+    # The only window that is picked is the last second: nothing to calibrate on.
+    command = "export.py --checkpoint models/base.pt --precision int8 --calibration_windows 1"
     folder = tmp_path / "model"
-    done = audio.run(*command, "--output", folder, "--calibration", tmp_path / "silence.wav")
+    done = audio.run(*command.split(), *options, "--output", folder)
     assert_one_line(done, "points to a word error rate of 0.0 %", "--calibration", "--max_wer_loss")
     assert not folder.exists() and not list(tmp_path.glob("*.partial*"))
 

@@ -16,23 +16,6 @@ from conftest import assert_one_line
 from harness.cli import UserError
 
 
-@pytest.fixture
-def refused(monkeypatch, tmp_path):
-    """refused(*args): infer.py's one line on these arguments."""
-    import infer
-
-    def line(*args) -> str:
-        monkeypatch.setattr(
-            sys, "argv", ["infer.py", "--results_dir", str(tmp_path / "results"), *map(str, args)]
-        )
-        with pytest.raises(UserError) as caught:
-            infer.main()
-        assert "\n" not in str(caught.value)
-        return str(caught.value)
-
-    return line
-
-
 def same_sound(samples, expected) -> bool:
     n = min(len(samples), len(expected))
     return (
@@ -263,7 +246,7 @@ def test_damaged_media_of_all_kinds_end_in_samples_or_one_line(speech, tmp_path)
     assert read
 
 
-ODD_NAMES = ("a:b.wav", "\x1b[31mred.wav", "new\nline.wav", "$x$.wav", os.fsdecode(b"\xff.wav"))
+ODD_NAMES = ("a:b $x$.wav", "\x1b[31mred\nline.wav", os.fsdecode(b"\xff.wav"))
 
 
 def test_files_of_odd_names_are_read_recorded_and_printed_safely(audio, speech, tmp_path):
@@ -275,12 +258,12 @@ def test_files_of_odd_names_are_read_recorded_and_printed_safely(audio, speech, 
     run, printed = audio.measure("--audio", folder, *ONCE, env=env)
     names = {name.replace("\udcff", "\\udcff") for name in ODD_NAMES}
     assert {file["name"] for file in run["input"]["files"]} == names
-    assert printed.isascii() and "\x1b" not in printed and "\\x1b[31mred.wav" in printed
+    assert printed.isascii() and "\x1b" not in printed and "\\x1b[31mred" in printed
 
 
-def test_an_hour_is_held_once_with_its_spectrogram(tmp_path):
+def test_long_audio_is_held_once_with_its_spectrogram(tmp_path):
     """Reading and spectrogram take the samples, half as much again, and little besides."""
-    write_wav(tmp_path / "hour.wav", np.zeros(3600 * RATE // 2), 8000)
+    write_wav(tmp_path / "long.wav", np.zeros(1200 * RATE // 2), 8000)
     code = """
 import resource, sys
 from pathlib import Path
@@ -294,7 +277,7 @@ print(samples.nbytes, peak() - before)
 """
     env = {**os.environ, "PYTHONPATH": str(FOLDER.parent)}
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "hour.wav")],
+        [sys.executable, "-c", code, str(tmp_path / "long.wav")],
         cwd=FOLDER,
         capture_output=True,
         text=True,
@@ -302,7 +285,7 @@ print(samples.nbytes, peak() - before)
     )
     assert done.returncode == 0, done.stderr
     held, grown = map(int, done.stdout.split())
-    assert held == pytest.approx(3600 * RATE * 4, rel=0.01) and grown < 1.9 * held
+    assert held == pytest.approx(1200 * RATE * 4, rel=0.01) and grown < 1.9 * held
 
 
 def test_error_rates_are_counted_after_whispers_normalization():
@@ -324,7 +307,9 @@ def test_error_rates_are_counted_after_whispers_normalization():
     assert rates(wrong, chinese) == pytest.approx((2 / 8, 2 / 21))
 
 
-def test_times_of_words_are_compared_where_the_reference_knows_them(audio, tmp_path):
+def test_times_of_words_are_compared_where_the_reference_knows_them(
+    audio, refused, clip_file, tmp_path
+):
     import error_rates
 
     def words(*timed):
@@ -348,27 +333,16 @@ def test_times_of_words_are_compared_where_the_reference_knows_them(audio, tmp_p
     assert starts_s == pytest.approx([0.1, 0, 0]) and ends_s == pytest.approx([0, 0.1, 0.4])
     assert error_rates.word_time_errors([], found, "en") == ([], [])
 
-    written = tmp_path / "sample.json"
-    first, _ = audio.measure(
-        "--word_timestamps",
-        "--output_format",
-        "json",
-        "--output_dir",
-        tmp_path,
-        "--num_iters",
-        1,
-        "--warmup",
-        0,
-    )
+    written = tmp_path / "clip.json"
+    how = "--audio", clip_file, "--word_timestamps", *ONCE
+    first, _ = audio.measure(*how, "--output_format", "json", "--output_dir", tmp_path)
     assert "word_start_error_s" not in first["metrics"]
     content = json.loads(written.read_text())
     for segment in content["segments"]:
         for word in segment["words"]:
             word["start"] += 0.25
     written.write_text(json.dumps(content))
-    second, printed = audio.measure(
-        "--word_timestamps", "--reference", written, "--num_iters", 1, "--warmup", 0
-    )
+    second, printed = audio.measure(*how, "--reference", written)
     assert (
         second["metrics"]["word_error_rate"]["median"] == 0
         and "Word start error: 0.25 s" in printed
@@ -377,9 +351,9 @@ def test_times_of_words_are_compared_where_the_reference_knows_them(audio, tmp_p
         second["metrics"]["word_start_error_s"]["max"] == pytest.approx(0.25)
         and second["metrics"]["word_end_error_s"]["max"] < 1e-6
     )
-    assert second["metrics"]["word_start_error_s"]["n"] > 60
+    assert second["metrics"]["word_start_error_s"]["n"] > 10
     (tmp_path / "list.json").write_text("[1]")
-    assert_one_line(audio.infer("--reference", tmp_path / "list.json"), "openai-whisper's JSON")
+    assert "openai-whisper's JSON" in refused("--reference", tmp_path / "list.json")
 
 
 def test_references_that_do_not_fit_are_one_line_of_error(refused, speech, tmp_path):

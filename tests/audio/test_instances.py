@@ -8,11 +8,10 @@ from conftest import assert_two_at_once
 
 @pytest.mark.alone
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two instances take two CPUs")
-def test_two_instances_transcribe_at_once_and_one_writes_the_transcript(audio, tmp_path):
+def test_two_instances_transcribe_at_once_and_one_writes_the_transcript(audio, clip_file, tmp_path):
     out = tmp_path / "transcripts"
-    run, _ = audio.measure(
-        "--instances", 2, "--num_iters", 2, "--output_format", "txt", "--output_dir", out
-    )
+    written = "--output_format", "txt", "--output_dir", out
+    run, _ = audio.measure("--audio", clip_file, "--instances", 2, "--num_iters", 2, *written)
     assert_two_at_once(run)
     assert run["output"]["same_transcript_every_iteration"] is True
     (text,) = out.iterdir()
