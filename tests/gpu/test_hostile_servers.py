@@ -51,7 +51,7 @@ def test_an_answer_that_is_none_is_no_success_whatever_its_status(scripts, stand
 def test_a_body_without_end_is_given_up_on(scripts, stand_in, trouble):
     server = stand_in(time_per_token=0.0005, trouble=trouble, trouble_from=10)
     began = time.monotonic()
-    done = scripts.ab(server, "-n", 20, "-c", 2, TIMEOUT_S=2)
+    done = scripts.ab(server, "-n", 20, "-c", 2, TIMEOUT_S=1)
     assert time.monotonic() - began < 30
     assert_one_line(done, "the server timed out (TIMEOUT_S)", "of 20 requests had been answered")
     assert scripts.levels()[2]["status"] == "failed"
@@ -61,15 +61,15 @@ def test_a_body_without_end_is_given_up_on(scripts, stand_in, trouble):
     "trouble, words",
     [
         ("cut", ["cut off", "bytes are missing"]),
-        ("drip", ["no whole answer came within 2 s"]),
-        ("endless", ["no whole answer came within 2 s"]),
+        ("drip", ["no whole answer came within 1 s"]),
+        ("endless", ["no whole answer came within 1 s"]),
         ("page", ["without generated text"]),
         ("redirect", ["redirects (302) to http://127.0.0.1:9/x", "set URL"]),
     ],
 )
 def test_a_first_answer_that_is_none_is_said_in_one_line(scripts, stand_in, trouble, words):
     began = time.monotonic()
-    done = scripts.ab(stand_in(trouble=trouble, trouble_from=1), "-n", 20, "-c", 2, TIMEOUT_S=2)
+    done = scripts.ab(stand_in(trouble=trouble, trouble_from=1), "-n", 20, "-c", 2, TIMEOUT_S=1)
     assert_one_line(done, *words)
     assert time.monotonic() - began < 30 and not list(scripts.results.glob("*"))
 

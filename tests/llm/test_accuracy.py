@@ -2,24 +2,22 @@
 
 import random
 import shutil
-import sys
 
 import numpy as np
 import pytest
-from conftest import REPO, Workload, assert_one_line
+from conftest import REPO, assert_one_line
+from llm_in_process import DEMO, InProcess
 
-FOLDER = REPO / "llm-workload"
-DEMO = FOLDER / "smollm2-135m-instruct-ov"
 TEXT = REPO / "LICENSE"
-sys.path.insert(0, str(FOLDER))
+SHORT = ("--text", TEXT, "--max_tokens", 128, "--max_new_tokens", 16)
 
 
 @pytest.fixture
-def llm(tmp_path) -> Workload:
-    return Workload("llm-workload", tmp_path / "results")
+def llm(tmp_path) -> InProcess:
+    return InProcess("llm-workload", tmp_path / "results")
 
 
-def score(llm: Workload, model, *args, **how) -> dict:
+def score(llm: InProcess, model, *args, **how) -> dict:
     """The record of a run of accuracy.py that must succeed."""
     named = ("--model_name", model, "--results_dir", llm.results)
     done = llm.run("accuracy.py", *named, *args, **how)
@@ -63,16 +61,8 @@ def tiny(tmp_path_factory):
     """(folder with an fp32 export, its PyTorch model, its tokenizer)"""
     folder = tmp_path_factory.mktemp("tiny")
     made = tiny_model(folder / "torch", 0)
-    done = Workload("llm-workload", folder).run(
-        "export.py",
-        "--model_id",
-        folder / "torch",
-        "--output",
-        folder / "fp32",
-        "--weight_format",
-        "fp32",
-        fresh=True,
-    )
+    named = ("--model_id", folder / "torch", "--output", folder / "fp32")
+    done = InProcess("llm-workload", folder).run("export.py", *named, "--weight_format", "fp32")
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, *made
 
@@ -140,29 +130,10 @@ def test_each_token_is_scored_once(context, stride):
 
 def test_perplexity_is_pytorchs_and_a_model_agrees_with_itself(llm, tiny):
     folder, model, tokenizer = tiny
-    run = score(
-        llm,
-        folder / "fp32",
-        "--reference_model",
-        folder / "fp32",
-        "--text",
-        TEXT,
-        "--precision",
-        "f32",
-        "--context",
-        64,
-        "--stride",
-        24,
-        "--max_tokens",
-        200,
-        "--num_prompts",
-        6,
-        "--prompt_tokens",
-        16,
-        "--max_new_tokens",
-        24,
-        fresh=True,
-    )
+    read = ("--text", TEXT, "--context", 64, "--stride", 24, "--max_tokens", 200)
+    compared = ("--num_prompts", 6, "--prompt_tokens", 16, "--max_new_tokens", 24)
+    models = ("--reference_model", folder / "fp32", "--precision", "f32")
+    run = score(llm, folder / "fp32", *models, *read, *compared)
     text = TEXT.read_text()
     tokens = np.array(tokenizer(text)["input_ids"])[:200]
     assert value(run, "perplexity") == pytest.approx(
@@ -190,18 +161,7 @@ def test_a_broken_model_shows(llm, tiny, tmp_path):
     folder, *_ = tiny
     broken_copy(folder / "fp32", tmp_path / "broken")
     (tmp_path / "broken/export.json").unlink()  # which would tell that it was changed
-    run = score(
-        llm,
-        tmp_path / "broken",
-        "--reference_model",
-        folder / "fp32",
-        "--text",
-        TEXT,
-        "--max_tokens",
-        128,
-        "--max_new_tokens",
-        16,
-    )
+    run = score(llm, tmp_path / "broken", "--reference_model", folder / "fp32", *SHORT)
     assert value(run, "token_agreement") < 0.05 and value(run, "kl_divergence") > 1
     assert value(run, "tokens_until_divergence") < 2
     assert run["parameters"]["context"] == 256  # the model's maximum
@@ -210,22 +170,9 @@ def test_a_broken_model_shows(llm, tiny, tmp_path):
 
 def test_the_caches_precision_counts_and_is_read_back(llm, tiny):
     folder, *_ = tiny
-    run = score(
-        llm,
-        folder / "fp32",
-        "--reference_model",
-        folder / "fp32",
-        "--text",
-        TEXT,
-        "--precision",
-        "f32",
-        "--max_tokens",
-        128,
-        "--kv_cache_precision",
-        "u4",
-        "--dynamic_quantization_group_size",
-        64,
-    )
+    cache = ("--precision", "f32", "--kv_cache_precision", "u4")
+    cache += ("--dynamic_quantization_group_size", 64)
+    run = score(llm, folder / "fp32", "--reference_model", folder / "fp32", *SHORT, *cache)
     properties = run["placement"]["openvino_properties"]["model"]
     assert (
         properties["KV_CACHE_PRECISION"] == "u4"
@@ -251,34 +198,12 @@ def test_shuffled_words_are_less_likely(llm, tmp_path):
 def test_int4_by_activations_is_recorded(llm, tiny, tmp_path):
     folder, *_ = tiny
     text = tmp_path / "calibration.txt"
-    text.write_text(TEXT.read_text())
+    text.write_text(TEXT.read_text()[:3000])
     out = tmp_path / "awq"
-    done = llm.run(
-        "export.py",
-        "--model_id",
-        folder / "torch",
-        "--output",
-        out,
-        "--weight_format",
-        "int4",
-        "--dataset",
-        text,
-        "--awq",
-        "--scale_estimation",
-    )
+    named = ("--model_id", folder / "torch", "--output", out, "--weight_format", "int4")
+    done = llm.run("export.py", *named, "--dataset", text, "--awq", "--scale_estimation")
     assert done.returncode == 0, done.stdout + done.stderr
-    run = score(
-        llm,
-        out,
-        "--reference_model",
-        folder / "fp32",
-        "--text",
-        TEXT,
-        "--max_tokens",
-        128,
-        "--max_new_tokens",
-        16,
-    )
+    run = score(llm, out, "--reference_model", folder / "fp32", *SHORT)
     stamp = run["model"]["export"]
     assert (
         stamp["awq"]
@@ -306,7 +231,8 @@ def test_mistakes_are_one_line_each(llm, tiny, tmp_path):
     empty.write_text(" \n")
     short.write_text("Two words.")
     a = ("--model_name", folder / "fp32")
-    fails("--model_name", "nowhere", words=("no model folder nowhere", "export.py"))
+    done = llm.run("accuracy.py", "--model_name", "nowhere", fresh=True)
+    assert_one_line(done, "no model folder nowhere", "export.py")
     fails(*a, "--reference_model", "nowhere", words=("no model folder nowhere",))
     fails(*a, "--text", empty, words=("is empty",))
     fails(*a, "--text", tmp_path / "no.txt", words=("no.txt", "--text"))

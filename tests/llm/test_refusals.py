@@ -1,25 +1,23 @@
 """What the LLM workload refuses: hostile prompts, cut answers, cached prompts, bad options."""
 
 import os
-import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import REPO, Workload, assert_one_line
+from conftest import assert_one_line
+from llm_in_process import DEMO, InProcess, small_model
 
 from harness.cli import UserError
 
-FOLDER = REPO / "llm-workload"
-sys.path.insert(0, str(FOLDER))
-MODEL = "smollm2-135m-instruct-ov"
-SHORT = (f"--model_name={MODEL}", "--num_iters", 1, "--max_new_tokens", 3, "--skip_limits")
+SHORT = (f"--model_name={DEMO}", "--num_iters", 1, "--max_new_tokens", 3, "--skip_limits")
 EXACT = {"INFERENCE_PRECISION_HINT": "f32", "KV_CACHE_PRECISION": "f32"}
 
 
 @pytest.fixture
-def llm(tmp_path) -> Workload:
-    return Workload("llm-workload", tmp_path / "results")
+def llm(tmp_path) -> InProcess:
+    return InProcess("llm-workload", tmp_path / "results")
 
 
 def test_prompts_that_are_no_text_are_refused(llm, tmp_path):
@@ -69,7 +67,8 @@ def test_a_wrong_property_does_not_ask_for_another_export(llm):
 
 
 def test_escape_codes_of_a_prompt_do_not_reach_the_terminal(llm):
-    run, printed = llm.measure(*SHORT, "--prompt", "Say \x1b]0;evil\x07 hi.")
+    small = f"--model_name={small_model()}"
+    run, printed = llm.measure(*SHORT, small, "--prompt", "Say \x1b]0;evil\x07 hi.")
     assert "\x1b" not in printed and "\x07" not in printed and "evil" in printed
 
 
@@ -127,8 +126,8 @@ def time_of_a_repeated_prompt(prefix_cache: bool, monkeypatch) -> float:
     assert not scheduler.enable_prefix_caching
     scheduler.enable_prefix_caching = prefix_cache
     monkeypatch.setattr(runtimes, "scheduler_config", lambda: scheduler)
-    runtime = runtimes.GenAI(FOLDER / MODEL, "CPU", EXACT)
-    prompts = np.random.default_rng(0).integers(100, 40000, (3, 800))
+    runtime = runtimes.GenAI(DEMO, "CPU", EXACT)
+    prompts = np.random.default_rng(0).integers(100, 40000, (3, 300))
     config = runtimes.GenerationConfig(1, frozenset({2}))
     new_s, again_s = (
         min(generate_genai(runtime, prompts[row : row + 1], config).times_s[0] for row in rows)
@@ -168,12 +167,13 @@ def test_options_without_effect_leave_the_work_the_same():
 def test_a_sweep_replaces_no_file(llm, tmp_path):
     table = tmp_path / "mine.csv"
     table.write_text("precious")
-    done = llm.run("sweep.py", f"--model_name={MODEL}", "--table", table)
+    done = llm.run("sweep.py", f"--model_name={DEMO}", "--table", table, fresh=True)
     assert_one_line(done, "--table", "mine.csv exists", "--overwrite")
     assert table.read_text() == "precious"
-    few = "--prompt_tokens 8 --max_new_tokens 2 --batch_size 1 --num_iters 1 --skip_limits".split()
+    few = (*SHORT, f"--model_name={small_model()}", "--prompt_tokens", 8, "--batch_size", 1)
     for _ in range(2):
-        done = llm.run("sweep.py", f"--model_name={MODEL}", *few, "--results_dir", llm.results)
+        done = llm.run("sweep.py", *few, "--results_dir", llm.results)
         assert done.returncode == 0, done.stderr
+        time.sleep(1)  # the files are named after the second
     assert len(list(llm.results.glob("llm-sweep_*.csv"))) == 2
     assert len(list(llm.results.glob("llm-sweep_*.png"))) == 2
