@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run all tests, in the environments that run.sh measures with.
 # Arguments go to pytest, e.g. ./test.sh -k ctrl_c
-# Two tests run at a time, except those of times and rates ("alone").
+# Two tests run at a time, except the fleet's and those of times and rates ("alone").
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . harness/environment.sh
@@ -28,20 +28,9 @@ run_tests() {
   ((code != 2)) || exit 130 # Ctrl-C
   ((code == 0 || code == 5)) || status=1 # 5: -k chose none of them
 }
-by_two=(-n 2 --maxschedchunk 1 -m "not alone")
-
-# The fleet's tests wait for their machines half of the time.
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-install_packages harness -r tests/requirements.txt
-env --default-signal=INT harness/.venv/bin/python -m pytest tests/fleet "$@" >"$log" 2>&1 &
-for room in harness analysis; do run_tests "$room" "${by_two[@]}" "$@"; done
-wait $! || (($? == 5)) || status=1
-printf '\n== tests/fleet\n'
-cat "$log"
-for room in harness analysis; do run_tests "$room" -m alone "$@"; done
-for room in gpu llm video audio run; do
-  run_tests "$room" "${by_two[@]}" "$@"
+for room in harness analysis gpu llm video audio run; do
+  run_tests "$room" -n 2 --maxschedchunk 1 -m "not alone" "$@"
   run_tests "$room" -m alone "$@"
 done
+run_tests fleet "$@" # two processes would make the same machines
 exit "$status"

@@ -27,7 +27,6 @@ def pytest_configure(config):
 
 # What takes a workload's scripts seconds to import, and starts no thread.
 LIBRARIES = {
-    "llm-workload": "transformers.models.auto.auto_factory matplotlib.pyplot",
     "video-ai-workload": "av cv2 pycocotools.cocoeval ultralytics matplotlib.pyplot",
     "audio-ai-workload": "av jiwer librosa whisper matplotlib.pyplot",
     "analysis": "jinja2 jsonschema_rs matplotlib multiprocessing numpy",

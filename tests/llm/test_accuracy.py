@@ -161,7 +161,7 @@ def test_a_broken_model_shows(llm, tiny, tmp_path):
     folder, *_ = tiny
     broken_copy(folder / "fp32", tmp_path / "broken")
     (tmp_path / "broken/export.json").unlink()  # which would tell that it was changed
-    run = score(llm, tmp_path / "broken", "--reference_model", folder / "fp32", *SHORT)
+    run = score(llm, tmp_path / "broken", "--reference_model", folder / "fp32", *SHORT, fresh=True)
     assert value(run, "token_agreement") < 0.05 and value(run, "kl_divergence") > 1
     assert value(run, "tokens_until_divergence") < 2
     assert run["parameters"]["context"] == 256  # the model's maximum

@@ -340,7 +340,7 @@ def test_a_sweep_measures_every_combination(llm, tmp_path):
         llm.results,
     )
     lengths = ("--prompt_tokens", 16, 64, "--max_new_tokens", 4, "--batch_size", 1, 2)
-    done = llm.run("sweep.py", *short(), *lengths, *files)
+    done = llm.run("sweep.py", *short(), *lengths, *files, fresh=True)
     assert done.returncode == 0, done.stderr
     runs = [record.read(path) for path in llm.results.glob("*.json")]
     measured = {
