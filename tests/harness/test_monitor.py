@@ -62,6 +62,7 @@ def test_a_defect_is_not_swallowed():
             1 / 0
 
 
+@pytest.mark.alone
 def test_a_mask_that_shrinks_meanwhile_is_a_warning():
     allowed = os.sched_getaffinity(0)
     if len(allowed) < 2:
