@@ -35,13 +35,17 @@ class Timed:
 
 @pytest.mark.alone
 def test_twenty_milliseconds_more_per_step_are_twenty_milliseconds_more_per_token():
+    """Within 3 %. Load on this machine can only add to it: the least of three tries."""
     config = GenerationConfig(30, frozenset({0}))
     for step_s in (0.01, 0.03):
-        model = Timed(0.2, step_s)
-        result = infer.generate_optimum(model, np.array([[1, 1]]), config)
-        first_s, *steps_s = model.took_s
-        assert result.count == 30 and len(steps_s) == 29
-        assert result.time_to_first_token_s == pytest.approx(first_s, rel=0.03)
-        assert result.time_per_output_token_s == pytest.approx(np.mean(steps_s), rel=0.03)
-        assert result.time_per_output_token_s >= step_s
-        assert result.time_s == pytest.approx(sum(model.took_s), rel=0.03)
+        shares = []  # reported over true: time to first token, per token, in all
+        for _ in range(3):
+            model = Timed(0.2, step_s)
+            result = infer.generate_optimum(model, np.array([[1, 1]]), config)
+            first_s, *steps_s = model.took_s
+            assert result.count == 30 and len(steps_s) == 29
+            assert result.time_per_output_token_s >= step_s
+            true = first_s, np.mean(steps_s), sum(model.took_s)
+            told = result.time_to_first_token_s, result.time_per_output_token_s, result.time_s
+            shares.append(np.divide(told, true))
+        assert np.min(shares, axis=0) == pytest.approx(1, rel=0.03)
