@@ -43,10 +43,11 @@ def room(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
 def test_a_set_up_that_was_killed_is_made_anew(room, number):
     killed = bash("setup room", room.parent)
-    while not (room / ".venv").exists():
+    children: list[psutil.Process] = []
+    while not (room / ".venv").exists() or not children:
+        assert killed.poll() is None
         time.sleep(0.02)
-    children = psutil.Process(killed.pid).children(recursive=True)
-    assert children
+        children = psutil.Process(killed.pid).children(recursive=True)
     killed.send_signal(number)
     killed.wait()
     _, alive = psutil.wait_procs(children, timeout=30)
