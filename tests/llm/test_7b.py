@@ -78,6 +78,7 @@ def test_a_7b_model_is_exported_and_runs_in_24_gib(tmp_path, weight_format):
             "--output",
             exported,
             timeout=3600,
+            fresh=True,
         )
         assert done.returncode == 0, done.stderr[-2000:]
         export_gib = float(re.search(r"peak memory ([\d.]+) GiB", done.stdout)[1])
@@ -95,6 +96,7 @@ def test_a_7b_model_is_exported_and_runs_in_24_gib(tmp_path, weight_format):
             0,
             "--skip_limits",
             timeout=1800,
+            fresh=True,
         )
         run_gib = run["metrics"]["peak_rss_bytes"]["median"] / 2**30
         print(
