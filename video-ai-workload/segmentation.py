@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 
 import av
 import cv2
@@ -201,19 +201,20 @@ def _span(low: int, high: int, pixel: float, padding: float, size: int) -> tuple
     """
     first = max(0, int(low * pixel + padding) - 1)
     last = min(size, math.ceil(high * pixel + padding) + 1)
-    begin, edge = _beginnings(pixel, padding, size)[first]
+    begin, edge = _beginning(first, pixel, padding)
     return slice(begin, last), low - edge
 
 
-@cache
-def _beginnings(pixel: float, padding: float, size: int) -> list[tuple[int, int]]:
-    """For each pixel of the map which one, itself or a few before it, _span() is to begin at, and
-    the frame pixel whose edge is closest to that one's."""
-    edges = [(index - padding) / pixel for index in range(size)]
-    apart = [round(abs(edge - round(edge)), 3) for edge in edges]
-    few = max(8, math.ceil(pixel))
-    best = [min(range(at, max(0, at - few) - 1, -1), key=apart.__getitem__) for at in range(size)]
-    return [(index, round(edges[index])) for index in best]
+@lru_cache(maxsize=4096)  # several frame sizes' positions, along both axes
+def _beginning(first: int, pixel: float, padding: float) -> tuple[int, int]:
+    """Where _span() begins: `first` or a few map pixels before it; and the frame pixel there."""
+
+    def edge(index: int) -> float:
+        return (index - padding) / pixel
+
+    starts = range(first, max(0, first - max(8, math.ceil(pixel))) - 1, -1)
+    begin = min(starts, key=lambda index: round(abs(edge(index) - round(edge(index))), 3))
+    return begin, round(edge(begin))
 
 
 def draw(picture: av.VideoFrame, found: Detections, names: dict[int, str]) -> av.VideoFrame:
