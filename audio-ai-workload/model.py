@@ -124,9 +124,10 @@ def add_file_arguments(parser: ArgumentParser) -> None:
 
 def parse(parser: ArgumentParser) -> Namespace:
     """The arguments, with those defaults that others decide or that are lists."""
-    parser.set_defaults(chunked=False, without_timestamps=False)  # of a door that lacks them
+    # Of a door that lacks them.
+    parser.set_defaults(chunked=False, without_timestamps=False, word_timestamps=False)
     args = parser.parse_args()
-    if args.without_timestamps and getattr(args, "word_timestamps", False):
+    if args.without_timestamps and args.word_timestamps:
         parser.error("--word_timestamps finds what --without_timestamps leaves out")
     args.batch_size = args.batch_size or (PIECES_AT_ONCE if args.chunked else 1)
     args.audio = args.audio or [SAMPLE]
@@ -144,8 +145,8 @@ def prepare(args: Namespace, paths: Sequence[Path], word_timestamps: bool | None
     """
     references = error_rates.read_references(args.reference, paths) if args.reference else []
     if word_timestamps is None:
-        word_timestamps = any(reference.words for reference in references)
-        word_timestamps = word_timestamps and not args.without_timestamps
+        are_timed = any(reference.words for reference in references)
+        word_timestamps = are_timed and not args.without_timestamps
     options = {
         "language": check_language(args.language),  # None: detected, file by file
         "task": args.task,
