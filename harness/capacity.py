@@ -2,7 +2,7 @@
 
 A workload only says how its streams are played (Play). A number of them is sustained where both
 halves of the time counted are within the limit. The number is doubled until one is not sustained,
-then found by bisection to RESOLUTION, and then confirmed: it is played until enough has been
+then found by bisection, to a share of it, and then confirmed: it is played until enough has been
 observed for the claim that less than the limit's share is late; where that does not hold, fewer
 streams are tried.
 """
@@ -125,9 +125,12 @@ def add_arguments(
         metavar="S",
         help=f"seconds that each number of {name}s is counted, after settling",
     )
-    resolution = f"share of the result to which it is found (default: {RESOLUTION:.3g})"
     group.add_argument(
-        "--resolution", type=cli.share, default=RESOLUTION, metavar="SHARE", help=resolution
+        "--resolution",
+        type=cli.share,
+        default=RESOLUTION,
+        metavar="SHARE",
+        help="share of the result to which it is found",
     )
     needed = observations_needed(limit.late_share)
     observations = (
