@@ -13,6 +13,7 @@ site_packages() {
   "$1/.venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
 }
 site_packages llm-workload >"$(site_packages tests/gpu)/llm-workload.pth"
+for folder in harness *-workload; do install_packages "$folder" -r tests/requirements.txt; done
 install_packages harness -r tests/run/requirements.txt
 setup fleet
 install_packages fleet -r tests/fleet/requirements.txt
@@ -22,7 +23,6 @@ status=0
 run_tests() {
   local room=$1 folder=harness code=0 workload
   for workload in "$room"*-workload; do [[ ! -d $workload ]] || folder=$workload; done
-  install_packages "$folder" -r tests/requirements.txt
   printf '\n== tests/%s\n' "$*"
   "$folder/.venv/bin/python" -m pytest "tests/$room" "${@:2}" || code=$?
   ((code != 2)) || exit 130 # Ctrl-C

@@ -141,6 +141,32 @@ class Evil:
 
 
 @pytest.fixture
+def call(tmp_path, monkeypatch):
+    """call(module, *args): what a script's main() returns, in this process."""
+
+    def status(module, *args) -> int:
+        command = [Path(module.__file__).name, "--results_dir", tmp_path / "results", *args]
+        monkeypatch.setattr(sys, "argv", [str(word) for word in command])
+        return module.main()
+
+    return status
+
+
+@pytest.fixture
+def refusal(call):
+    """refusal(module, *args): the one line in which a script's main() ends."""
+    from harness.cli import UserError
+
+    def line(module, *args) -> str:
+        with pytest.raises(UserError) as caught:
+            call(module, *args)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    return line
+
+
+@pytest.fixture
 def shared() -> Path:
     """Real media and models beside the checkout; they are not part of the project."""
     folder = REPO.parent / "shared"

@@ -1,12 +1,10 @@
 """Fixtures of the audio workload's tests, on the demo model that ./run.sh --prepare exports."""
 
-import sys
+from functools import partial
 
 import pytest
 from audio_media import CLIP_S, CLIP_TEXT, FOLDER, MODEL, RATE, SAMPLE, at_f32, write_wav
 from conftest import Workload
-
-from harness.cli import UserError
 
 
 @pytest.fixture
@@ -15,20 +13,11 @@ def audio(tmp_path) -> Workload:
 
 
 @pytest.fixture
-def refused(monkeypatch, tmp_path):
+def refused(refusal):
     """refused(*args): infer.py's one line on these arguments."""
     import infer
 
-    def line(*args) -> str:
-        monkeypatch.setattr(
-            sys, "argv", ["infer.py", "--results_dir", str(tmp_path / "results"), *map(str, args)]
-        )
-        with pytest.raises(UserError) as caught:
-            infer.main()
-        assert "\n" not in str(caught.value)
-        return str(caught.value)
-
-    return line
+    return partial(refusal, infer)
 
 
 @pytest.fixture(scope="session")

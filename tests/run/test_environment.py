@@ -29,10 +29,6 @@ def run_sh(*args, **env) -> subprocess.Popen:
     return subprocess.Popen(["bash", "run.sh", *args], cwd=REPO, env={**os.environ, **env}, **pipes)
 
 
-# run.sh waits for another one in this checkout.
-locks_checkout = pytest.mark.xdist_group("checkout")
-
-
 @pytest.fixture
 def room(tmp_path):
     (tmp_path / "room").mkdir()
@@ -129,7 +125,6 @@ def test_uv_takes_packages_from_where_pip_does():
         uv_settings("global.client-cert='/key.pem'")
 
 
-@locks_checkout
 @pytest.mark.parametrize("folder", ["/dev/null/results", "/sys/kernel"])
 def test_results_that_could_not_be_written_are_refused_at_once(folder):
     started_s = time.monotonic()
@@ -139,7 +134,6 @@ def test_results_that_could_not_be_written_are_refused_at_once(folder):
     assert errors.count("\n") == 1 and folder in errors and not output
 
 
-@locks_checkout
 def test_two_at_once_in_a_checkout_wait_for_one_another():
     folder = os.open(REPO, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)

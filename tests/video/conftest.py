@@ -4,16 +4,12 @@ What a real network finds is asked of the demo model that ./run.sh --prepare exp
 measured with a network of a few operations, in the tests' own process.
 """
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import video_media
 from conftest import Workload
 
 from harness import record
-from harness.cli import UserError
 
 
 @pytest.fixture
@@ -46,18 +42,6 @@ def clip(tmp_path_factory):
 
 
 @pytest.fixture
-def call(tmp_path, monkeypatch):
-    """call(module, *args): the exit status of its main(), in this process."""
-
-    def status(module, *args) -> int:
-        command = [Path(module.__file__).name, "--results_dir", tmp_path / "results", *args]
-        monkeypatch.setattr(sys, "argv", [str(word) for word in command])
-        return module.main()
-
-    return status
-
-
-@pytest.fixture
 def measure(call, network, clip, tmp_path):
     """measure(*options): infer.py's exit status and record, with the network above."""
 
@@ -86,13 +70,6 @@ def few_frames(monkeypatch):
 
 
 @pytest.fixture
-def refused(call, network):
+def refused(refusal, network):
     """refused(module, *args): the one line in which its main() ends, with the network above."""
-
-    def line(module, *args) -> str:
-        with pytest.raises(UserError) as caught:
-            call(module, "--model_path", network, *args)
-        assert "\n" not in str(caught.value)
-        return str(caught.value)
-
-    return line
+    return lambda module, *args: refusal(module, "--model_path", network, *args)
