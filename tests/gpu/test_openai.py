@@ -1,4 +1,4 @@
-"""API=openai against a real LLM server: `transformers serve`, with a tiny random model."""
+"""API=openai against a real LLM server: `transformers serve` with SmolLM2."""
 
 import os
 import re
@@ -11,35 +11,31 @@ import pytest
 from conftest import REPO
 
 PYTHON = REPO / "tests/gpu/.venv/bin/python"
-TOKENIZER = REPO / "llm-workload/smollm2-135m-instruct-ov"
+LLM = REPO / "llm-workload"
 SAVE = """
 import sys
-import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
-tokenizer.save_pretrained(sys.argv[2])
-torch.manual_seed(0)
-config = LlamaConfig(
-    vocab_size=len(tokenizer),
-    hidden_size=64,
-    intermediate_size=128,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    bos_token_id=tokenizer.bos_token_id,
-    eos_token_id=tokenizer.eos_token_id,
+from transformers import AutoModelForCausalLM, AutoTokenizer
+gguf_folder, ir_folder, output = sys.argv[1:]
+model = AutoModelForCausalLM.from_pretrained(
+    gguf_folder, gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf", dtype="bfloat16"
 )
-LlamaForCausalLM(config).save_pretrained(sys.argv[2])
+model.save_pretrained(output)
+AutoTokenizer.from_pretrained(ir_folder).save_pretrained(output)
 """
 
 
 @pytest.fixture(scope="module")
-def served_model(tmp_path_factory):
+def smollm2(tmp_path_factory):
     """(url, model name, log file) of a running server."""
-    if not PYTHON.exists() or not TOKENIZER.is_dir():
+    if not PYTHON.exists() or not (LLM / "smollm2-135m-instruct-ov").is_dir():
         pytest.skip("no environment or model for transformers serve: ./test.sh makes both")
-    folder = tmp_path_factory.mktemp("model")
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    subprocess.run([PYTHON, "-c", SAVE, TOKENIZER, folder], check=True, capture_output=True)
+    folder = tmp_path_factory.mktemp("smollm2")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2"}
+    subprocess.run(
+        [PYTHON, "-c", SAVE, LLM / "models", LLM / "smollm2-135m-instruct-ov", folder],
+        check=True,
+        capture_output=True,
+    )
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     log = (folder / "log").open("w")
@@ -72,8 +68,8 @@ def served_model(tmp_path_factory):
         process.wait()
 
 
-def test_a_real_llm_server_is_measured(scripts, served_model, tmp_path):
-    url, model, log = served_model
+def test_a_real_llm_server_is_measured(scripts, smollm2, tmp_path):
+    url, model, log = smollm2
     (tmp_path / "data.json").write_text(
         '{"inputs": "Say something about tea.", "parameters": {"max_new_tokens": 8}}'
     )
