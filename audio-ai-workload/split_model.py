@@ -17,13 +17,15 @@ import torch
 import torch.nn.functional as F
 from openvino import opset13 as opset
 from openvino._offline_transformations import apply_make_stateful_transformation
+from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
+CROSS = "cross_"
 DECODER_INPUTS = ("tokens", "beam_idx", "padding", "logits_at")
 
 
 def cross_names(n_layer: int) -> list[str]:
     """Names of the encoder's outputs that are the decoder's inputs, in order."""
-    return [f"cross_{kind}.{layer}" for layer in range(n_layer) for kind in ("key", "value")]
+    return [f"{CROSS}{kind}.{layer}" for layer in range(n_layer) for kind in ("key", "value")]
 
 
 def split_heads(x: torch.Tensor, batch, n_head: int) -> torch.Tensor:
@@ -96,12 +98,19 @@ class CachedDecoder(torch.nn.Module):
         return picked @ decoder.token_embedding.weight.transpose(0, 1), *updated
 
 
+def convert(module: torch.nn.Module, example, **shapes) -> ov.Model:
+    """By tracing, once: the check that a second trace is equal would take most of the time."""
+    tracing = {"example_input": example, "trace_kwargs": {"check_trace": False}}
+    decoder = TorchScriptPythonDecoder(module.eval(), **tracing)
+    return ov.convert_model(decoder, example_input=example, **shapes)
+
+
 def convert_encoder(whisper_model) -> ov.Model:
     """Input mel; outputs audio_features and cross_names(). Shapes: EncoderWithCrossAttention."""
     dims = whisper_model.dims
     shape = [dims.n_mels, 2 * dims.n_audio_ctx]
-    module = EncoderWithCrossAttention(whisper_model).eval()
-    model = ov.convert_model(module, example_input=torch.zeros(1, *shape), input=[-1, *shape])
+    module = EncoderWithCrossAttention(whisper_model)
+    model = convert(module, torch.zeros(1, *shape), input=[-1, *shape])
     model.input(0).set_names({"mel"})
     for port, name in zip(model.outputs, ["audio_features", *cross_names(dims.n_text_layer)]):
         port.set_names({name})
@@ -121,7 +130,7 @@ def convert_decoder(whisper_model) -> ov.Model:
     crossed = [torch.zeros(2, heads, frames, width)] * (2 * layers)
     cache = [torch.zeros(2, heads, 3, width)] * (2 * layers)
     example = (tokens, beam_idx, padding, logits_at, crossed, cache)
-    model = ov.convert_model(CachedDecoder(whisper_model.decoder).eval(), example_input=example)
+    model = convert(CachedDecoder(whisper_model.decoder), example)
 
     states = [f"{kind}.{layer}" for layer in range(layers) for kind in ("key", "value")]
     names = [*DECODER_INPUTS, *cross_names(layers), *(f"past_{name}" for name in states)]
@@ -149,6 +158,29 @@ def convert_decoder(whisper_model) -> ov.Model:
     return model
 
 
+def store_cross(model: ov.Model, element: ov.Type) -> None:
+    """Let the encoder or decoder have cross_names() in this type, outside the model.
+
+    Of a type other than computed in, the decoder would convert all of it at each step: a third of
+    a step's time in bf16.
+    """
+    for port in model.inputs:
+        if port.any_name.startswith(CROSS):
+            readers = port.get_target_inputs()
+            port.get_node().set_element_type(element)
+            inside = opset.convert(port, "f32")
+            for reader in readers:
+                reader.replace_source_output(inside.output(0))
+    for port in model.outputs:
+        if port.any_name.startswith(CROSS):
+            source = port.get_node().input_value(0)
+            outside = opset.convert(source, element.get_type_name())
+            outside.output(0).set_names(source.get_names())
+            source.set_names(set())
+            port.get_node().input(0).replace_source_output(outside.output(0))
+    model.validate_nodes_and_infer_types()
+
+
 def build_aligner(decoder: ov.Model, heads: list[list[int]]) -> ov.Model:
     """Give the decoder a second output, attention [N, len(heads), T, n_audio_ctx].
 
@@ -158,7 +190,7 @@ def build_aligner(decoder: ov.Model, heads: list[list[int]]) -> ov.Model:
     """
     picked = []
     for layer, head in heads:
-        readers = decoder.input(f"cross_key.{layer}").get_target_inputs()
+        readers = decoder.input(f"{CROSS}key.{layer}").get_target_inputs()
         nodes = [port.get_node() for port in readers]
         (product,) = (node for node in nodes if node.get_type_name() == "MatMul")
         picked.append(opset.gather(product, opset.constant([head]), opset.constant(1)))

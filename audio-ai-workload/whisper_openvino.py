@@ -24,9 +24,11 @@ import openvino as ov
 import torch
 import whisper
 from decoding import WindowsTask
-from split_model import build_aligner, cross_names
+from split_model import build_aligner, cross_names, store_cross
 from whisper.decoding import DecodingOptions
 from whisper.model import ModelDimensions
+
+from harness import openvino_setup
 
 ENCODER, DECODER, DIMS = "whisper_encoder.xml", "whisper_decoder.xml", "dims.json"
 ALIGNMENT_HEADS = "alignment_heads"  # in DIMS
@@ -71,13 +73,18 @@ class OpenVINOWhisper:
         self.num_languages = self.dims.n_vocab - 51765 - int(self.is_multilingual)
         if word_timestamps and not self.alignment_heads:
             raise ValueError(f"{DIMS} lacks the alignment heads that word timestamps need")
-        self.compiled = {  # the encoder first: its precision is the record's
-            "encoder": core.compile_model(folder / ENCODER, device, config),
-            "decoder": core.compile_model(folder / DECODER, device, config),
-        }
+        # The encoder first: its precision is the record's.
+        models = {"encoder": core.read_model(folder / ENCODER)}
+        models["decoder"] = core.read_model(folder / DECODER)
         if word_timestamps:
-            aligner = build_aligner(core.read_model(folder / DECODER), self.alignment_heads)
-            self.compiled["aligner"] = core.compile_model(aligner, device, config)
+            models["aligner"] = build_aligner(models["decoder"].clone(), self.alignment_heads)
+        self.cross_type = openvino_setup.computed_in(core, device, config)
+        if self.cross_type != ov.Type.f32:
+            for each in models.values():
+                store_cross(each, self.cross_type)
+        self.compiled = {
+            name: core.compile_model(model, device, config) for name, model in models.items()
+        }
         self.batch_size = batch_size
         self.streams = [Stream(self, batch_size) for _ in range(num_streams)]
         # One slot of each stream, then the next of each, so that few files use all streams.
@@ -180,8 +187,10 @@ class Stream:
         self.aligner = requests.get("aligner")
         width = dims.n_text_state // dims.n_text_head
         shape = (batch_size, dims.n_text_head, dims.n_audio_ctx, width)
-        # What the encoder makes of each slot's window, where the decoder reads it.
-        self._cross = {name: np.empty(shape, np.float32) for name in cross_names(dims.n_text_layer)}
+        # What the encoder makes of each slot's window, where the decoder reads it. NumPy lacks bf16:
+        # what the bytes mean is said where OpenVINO gets them.
+        stored = np.float32 if model.cross_type == ov.Type.f32 else np.uint16
+        self._cross = {name: np.empty(shape, stored) for name in cross_names(dims.n_text_layer)}
         self.slots = [Slot(self, number) for number in range(batch_size)]
         self._turn = threading.Condition()
         self._taken = 0  # slots
@@ -249,7 +258,7 @@ class Stream:
             slot.mel = None
             for name, cross in self._cross.items():
                 place = cross[slot.number : slot.number + 1]
-                self._encoder.set_tensor(name, ov.Tensor(place, shared_memory=True))
+                self._encoder.set_tensor(name, self._tensor(place))
             self._encoder.infer({"mel": mel[None].numpy()}, share_inputs=True, share_outputs=True)
             self.encoded += 1
             slot.mel, slot.frame = mel.clone(), frame
@@ -263,8 +272,12 @@ class Stream:
         # Kept, as OpenVINO does not keep them alive.
         self._picked = {name: cross[rows] for name, cross in self._cross.items()}
         for name, picked in self._picked.items():
-            request.set_tensor(name, ov.Tensor(picked, shared_memory=True))
+            request.set_tensor(name, self._tensor(picked))
         request.reset_state()
+
+    def _tensor(self, cross: np.ndarray) -> ov.Tensor:
+        """Of this memory, which it does not keep alive."""
+        return ov.Tensor(cross, ov.Shape(cross.shape), self.model.cross_type)
 
     def step(
         self, request, tokens: np.ndarray, beam_idx=None, padding=None, logits_at=None

@@ -96,6 +96,23 @@ def compile_config(core, device: str, placement: Placement, hint: str, extra: di
     return {**config, **extra}
 
 
+def computed_in(core, device: str, config: dict):
+    """The float type that models are computed in: ov.Type.f32, bf16 or f16.
+
+    It is read back from a model of one operation. f32 where a device does not say, as AUTO.
+    """
+    import openvino as ov
+    from openvino import opset13 as opset
+
+    numbers = opset.parameter([1])
+    compiled = core.compile_model(ov.Model([opset.relu(numbers)], [numbers]), device, config)
+    try:
+        found = compiled.get_property("INFERENCE_PRECISION_HINT")
+    except RuntimeError:
+        return ov.Type.f32
+    return found if found in (ov.Type.bf16, ov.Type.f16) else ov.Type.f32
+
+
 def bind_numpy() -> None:
     """Let OpenVINO's bindings find NumPy now, in one thread.
 

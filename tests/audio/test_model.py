@@ -186,3 +186,32 @@ def test_a_cut_recording_is_measured_and_its_record_says_so(audio, speech, tmp_p
     run, printed = audio.measure("--audio", path, *ONCE)
     assert any("cut.wav is cut or damaged" in warning for warning in run["warnings"])
     assert "warning: cut.wav is cut or damaged" in printed
+
+
+def test_in_bf16_the_decoder_reads_16_bits_of_cross_attention_and_computes_the_same(monkeypatch):
+    import openvino as ov
+    import torch
+    import whisper_openvino
+
+    core, logits = ov.Core(), []
+    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this CPU does not compute in bf16")
+    mel = torch.from_numpy(np.random.default_rng(0).standard_normal((80, 3000), np.float32))
+    prompt = np.array([[50258, 50259, 50359, 50363]])
+    for expected in (ov.Type.bf16, ov.Type.f32):
+        config = {"INFERENCE_PRECISION_HINT": "bf16"}
+        whisper = whisper_openvino.OpenVINOWhisper(core, MODEL, "CPU", config, True)
+        assert whisper.cross_type == expected
+        (stream,) = whisper.streams
+        (slot,) = stream.slots
+        stored = stream._cross["cross_key.0"]
+        assert stored.nbytes == (2 if expected == ov.Type.bf16 else 4) * stored.size
+        stream.encode(slot, mel)
+        stream.begin(stream.decoder, [slot])
+        step = stream.step(stream.decoder, prompt, padding=np.zeros(1, np.int64)).copy()
+        logits.append([step, *stream.align(slot, mel, prompt)])
+        monkeypatch.setattr(
+            whisper_openvino.openvino_setup, "computed_in", lambda *args: ov.Type.f32
+        )
+    for narrow, wide in zip(*logits):
+        assert np.array_equal(narrow, wide)
