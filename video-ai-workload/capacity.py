@@ -143,7 +143,9 @@ def play(
             camera.done_s[index] = time.perf_counter()
 
     def play_camera(camera: Camera) -> None:
-        source = VideoSource(settings.video)
+        # Decoding at a camera's rate takes a part of a core. More threads, up to 16 by default,
+        # would each hold frames.
+        source = VideoSource(settings.video, decoder_threads=1)
         frames = source.frames()
         for index, due_s in enumerate(camera.dues_s):
             now_s = time.perf_counter()

@@ -49,14 +49,15 @@ class VideoSource:
     ----------
     address : see HELP.
     retry_s : how long a live source that was lost is tried again.
+    decoder_threads : 0: FFmpeg's choice, one per CPU, at most 16.
 
     Raises UserError where there is nothing to be read as video.
     """
 
-    def __init__(self, address: str, retry_s: float = 30.0):
+    def __init__(self, address: str, retry_s: float = 30.0, decoder_threads: int = 0):
         if scheme := ADDRESS.match(address):  # FFmpeg knows them in lower case
             address = scheme[0].lower() + address[scheme.end() :]
-        self.address, self.retry_s = address, retry_s
+        self.address, self.retry_s, self.decoder_threads = address, retry_s, decoder_threads
         self.live = address.startswith(LIVE)
         self.remote = bool(ADDRESS.match(address)) or address.startswith("/dev/video")
         self.name = redact(address) if self.remote else Path(address).name
@@ -267,6 +268,7 @@ class VideoSource:
         """An open source's whole frames; its audio is put aside for take_audio()."""
         video = container.streams.video[0]
         video.thread_type = "AUTO"
+        video.codec_context.thread_count = self.decoder_threads
         audio = container.streams.audio[0] if self.audio_codec else None
         packets = container.demux([stream for stream in (video, audio) if stream])
         while True:

@@ -12,6 +12,7 @@ import av
 import cv2
 import infer
 import numpy as np
+import psutil
 import pytest
 from camera import Camera
 from conftest import assert_one_line
@@ -179,6 +180,19 @@ def test_a_damaged_packet_in_mid_file_costs_only_its_frame(tmp_path):
     ]
     assert source.damaged == 1
     assert seen == [(n, pytest.approx(n / 10, abs=2e-3)) for n in range(20) if n != 9]
+
+
+def test_a_camera_of_a_capacity_decodes_in_one_thread():
+    def played(threads: int) -> tuple[int, np.ndarray]:
+        """How many threads there are for it, and its second frame."""
+        before = psutil.Process().num_threads()
+        frames = VideoSource(str(CLIP), decoder_threads=threads).frames()
+        next(frames)
+        picture = next(frames)[0].to_ndarray()
+        return psutil.Process().num_threads() - before, picture
+
+    (one, alone), (four, together) = played(1), played(4)
+    assert (one, four) == (0, 4) and np.array_equal(alone, together)
 
 
 def test_a_frame_without_a_time_is_shown_in_its_turn(monkeypatch, tmp_path):
