@@ -34,12 +34,15 @@ SETTINGS = {
 
 
 class Machine:
-    """A network namespace with a host name, and an sshd that root logs in at."""
+    """A network namespace with a host name, and an sshd that root logs in at.
+
+    `number` is its own among those that exist at a time, below 200.
+    """
 
     def __init__(self, name: str, number: int, folder: Path, key: Path):
         self.name, self.folder = name, folder
         self.address, gateway = f"10.213.{number}.2", f"10.213.{number}.1"
-        self.namespace, outside, inside = f"fleet-{name}", f"fleet{number}o", f"fleet{number}i"
+        self.namespace, outside, inside = (f"fleet{number}{end}" for end in ("", "o", "i"))
         folder.mkdir(parents=True)
         self.key = folder / "host_key"
         make_key(self.key)

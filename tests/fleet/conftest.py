@@ -11,7 +11,10 @@ from fleet_machines import SSHD, Machine, make_key
 
 @pytest.fixture(scope="session")
 def machines(tmp_path_factory):
-    """Two machines that ssh reaches: {name: (Machine, its variables in an inventory)}."""
+    """Two machines that ssh reaches: {name: (Machine, its variables in an inventory)}.
+
+    Each of the processes that run tests at a time has two of its own.
+    """
     if os.geteuid():
         pytest.skip("only root makes network namespaces")
     if not (SSHD and shutil.which("ip") and shutil.which("unshare")):
@@ -21,7 +24,8 @@ def machines(tmp_path_factory):
     make_key(folder / "key")
     known = folder / "known_hosts"
     try:
-        for number, name in enumerate(("alpha", "beta"), 1):
+        worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        for number, name in enumerate(("alpha", "beta"), 2 * worker):
             try:
                 made[name] = Machine(name, number, folder / name, folder / "key")
             except subprocess.CalledProcessError as error:
