@@ -15,14 +15,29 @@ import pytest
 
 REPO = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPO))
+CPUS = os.sched_getaffinity(0)
 
 
 def pytest_configure(config):
     """Of tests that run at a time each has CPUs of its own, so that none slows another down."""
     worker = getattr(config, "workerinput", None)
     if worker:
-        cpus, number = sorted(os.sched_getaffinity(0)), int(worker["workerid"].removeprefix("gw"))
+        cpus, number = sorted(CPUS), int(worker["workerid"].removeprefix("gw"))
         os.sched_setaffinity(0, cpus[number :: worker["workercount"]] or cpus)
+
+
+def pytest_collection_modifyitems(items):
+    """Long tests first, so that others run beside them, to the end."""
+    items.sort(key=lambda item: not item.get_closest_marker("long"))
+
+
+@pytest.fixture
+def all_cpus():
+    """All CPUs for this test, though another runs at the same time."""
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, CPUS)
+    yield
+    os.sched_setaffinity(0, own)
 
 
 # What takes a workload's scripts seconds to import, and starts no thread.

@@ -80,6 +80,7 @@ def test_int8_weights_are_half_as_large_and_transcribe_as_well(audio, clip_file,
     assert run["output"]["segments"][0]["words"][0]["word"] == " Good"
 
 
+@pytest.mark.long
 def test_int8_activations_are_scored_recorded_and_faster(audio, clip_file, tmp_path):
     folder = tmp_path / "model"
     command = "export.py --checkpoint models/base.pt --precision int8 --calibration_windows 4"

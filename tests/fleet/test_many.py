@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 import simulated
 from conftest import REPO
 from fleet_machines import Fleet, recap
@@ -46,6 +47,7 @@ def collect(fleet: Fleet) -> int:
     return peak
 
 
+@pytest.mark.long
 def test_fifty_machines_are_collected_in_the_memory_of_five(tmp_path):
     few, many = (fleet_with_records(tmp_path / str(count), count) for count in (5, 50))
     for_five, for_fifty = collect(few), collect(many)

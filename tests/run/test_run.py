@@ -21,8 +21,8 @@ def run(*args, **env) -> subprocess.CompletedProcess:
     )
 
 
-@pytest.mark.alone
-def test_one_command_measures_all_three_workloads(tmp_path):
+@pytest.mark.long
+def test_one_command_measures_all_three_workloads(tmp_path, all_cpus):
     started = time.monotonic()
     done = run(RESULTS_DIR=str(tmp_path / "results"))
     assert done.returncode == 0, done.stdout + done.stderr
