@@ -182,7 +182,7 @@ def test_a_damaged_packet_in_mid_file_costs_only_its_frame(tmp_path):
     assert seen == [(n, pytest.approx(n / 10, abs=2e-3)) for n in range(20) if n != 9]
 
 
-def test_a_camera_of_a_capacity_decodes_in_one_thread():
+def test_a_decoder_has_the_threads_that_it_is_given():
     def played(threads: int) -> tuple[int, np.ndarray]:
         """How many threads there are for it, and its second frame."""
         before = psutil.Process().num_threads()
