@@ -144,11 +144,11 @@ list_jobs() {
   )
   if ! $study; then # capacities at a glance: short, so not confirmed
     job_options+=(
-      --job "llm-capacity llm-workload capacity.py $llm --min_users 64 --max_users 512 \
+      --job "llm-capacity llm-workload capacity.py $llm --min_users 128 --max_users 512 \
         --resolution 0.5 --think_time 5 --max_new_tokens 32 --duration 8 --min_observations 1"
       --job "video-capacity video-ai-workload capacity.py --target_fps 10 --duration 6 \
         --min_observations 1"
-      --job "audio-capacity audio-ai-workload capacity.py --min_calls 4 --resolution 0.5 \
+      --job "audio-capacity audio-ai-workload capacity.py --min_calls 8 --resolution 0.5 \
         --duration 20 --min_observations 1"
     )
     return

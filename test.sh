@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run all tests, in the environments that run.sh measures with.
 # Arguments go to pytest, e.g. ./test.sh -k ctrl_c
-# Two tests run at a time, except those of times and rates ("alone").
+# Two tests or more run at a time, except those of times and rates ("alone").
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 . harness/environment.sh
@@ -29,7 +29,9 @@ run_tests() {
   ((code == 0 || code == 5)) || status=1 # 5: -k chose none of them
 }
 for room in harness analysis gpu llm video audio run fleet; do
-  run_tests "$room" -n 2 --maxschedchunk 1 -m "not alone" "$@"
+  at_a_time=2
+  [[ $room != gpu ]] || at_a_time=4 # they mostly wait for servers
+  run_tests "$room" -n "$at_a_time" --maxschedchunk 1 -m "not alone" "$@"
   run_tests "$room" -m alone "$@"
 done
 exit "$status"

@@ -19,11 +19,11 @@ CPUS = os.sched_getaffinity(0)
 
 
 def pytest_configure(config):
-    """Of tests that run at a time each has CPUs of its own, so that none slows another down."""
+    """Of two tests that run at a time each has CPUs of its own, so that none slows the other down."""
     worker = getattr(config, "workerinput", None)
     if worker:
         cpus, number = sorted(CPUS), int(worker["workerid"].removeprefix("gw"))
-        os.sched_setaffinity(0, cpus[number :: worker["workercount"]] or cpus)
+        os.sched_setaffinity(0, cpus[number % len(cpus) :: worker["workercount"]])
 
 
 def pytest_collection_modifyitems(items):

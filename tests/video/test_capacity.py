@@ -96,7 +96,7 @@ def play(loaded, numbers, duration_s, target_fps):
 
 @pytest.mark.parametrize("stage", ["objects_of", "VideoSource"])
 def test_a_failing_thread_ends_the_level_instead_of_hanging_it(loaded, monkeypatch, stage):
-    def fail(*args):
+    def fail(*args, **how):
         raise RuntimeError("broken stage")
 
     monkeypatch.setattr(model if stage == "objects_of" else capacity, stage, fail)
