@@ -220,10 +220,10 @@ main() {
   check_python
   [[ -z $play ]] || "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     die "a fleet takes Python 3.11 or 3.12 on this machine: set PYTHON"
-  lock
   mkdir -p "$RESULTS_DIR" 2>/dev/null || die "cannot make the results folder $RESULTS_DIR"
   RESULTS_DIR=$(cd "$RESULTS_DIR" && pwd)
   is_writable "$RESULTS_DIR" || die "cannot write to the results folder $RESULTS_DIR"
+  lock
   setup harness
   if [[ $play ]]; then
     run_play

@@ -187,8 +187,8 @@ class Stream:
         self.aligner = requests.get("aligner")
         width = dims.n_text_state // dims.n_text_head
         shape = (batch_size, dims.n_text_head, dims.n_audio_ctx, width)
-        # What the encoder makes of each slot's window, where the decoder reads it. NumPy lacks bf16:
-        # what the bytes mean is said where OpenVINO gets them.
+        # What the encoder makes of each slot's window, where the decoder reads it. NumPy lacks
+        # bf16: what the bytes mean is said where OpenVINO gets them.
         stored = np.float32 if model.cross_type == ov.Type.f32 else np.uint16
         self._cross = {name: np.empty(shape, stored) for name in cross_names(dims.n_text_layer)}
         self.slots = [Slot(self, number) for number in range(batch_size)]
