@@ -19,7 +19,7 @@ CPUS = os.sched_getaffinity(0)
 
 
 def pytest_configure(config):
-    """Of two tests that run at a time each has CPUs of its own, so that none slows the other down."""
+    """Of two tests that run at a time each has CPUs of its own, so that neither slows the other."""
     worker = getattr(config, "workerinput", None)
     if worker:
         cpus, number = sorted(CPUS), int(worker["workerid"].removeprefix("gw"))
