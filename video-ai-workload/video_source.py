@@ -49,7 +49,7 @@ class VideoSource:
     ----------
     address : see HELP.
     retry_s : how long a live source that was lost is tried again.
-    decoder_threads : 0: FFmpeg's choice, one per CPU, at most 16.
+    decoder_threads : 0: FFmpeg's choice, min(CPUs + 1, 16).
 
     Raises UserError where there is nothing to be read as video.
     """

@@ -94,6 +94,12 @@ def play(loaded, numbers, duration_s, target_fps):
     return capacity.play(loaded, requests, settings, numbers, time.perf_counter(), duration_s)
 
 
+def test_the_decoders_of_cameras_share_the_cpus(monkeypatch):
+    monkeypatch.setattr(capacity.os, "sched_getaffinity", lambda process: range(64))
+    cameras = (0, 1, 8, 30, 64, 300)
+    assert [capacity.decoder_threads(count) for count in cameras] == [16, 16, 8, 2, 1, 1]
+
+
 @pytest.mark.parametrize("stage", ["objects_of", "VideoSource"])
 def test_a_failing_thread_ends_the_level_instead_of_hanging_it(loaded, monkeypatch, stage):
     def fail(*args, **how):
